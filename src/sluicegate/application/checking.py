@@ -1,0 +1,135 @@
+"""The pure halves of a check: what to ask the storage, and what its answer means. Shared by the async and sync faces."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import msgspec
+
+from sluicegate.domain.bucket_key import KeyFormat, require_text
+from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.protocols import Identifier
+from sluicegate.domain.rule_set import Meter, Plan, RuleSet
+from sluicegate.domain.token_bucket import Demand, Verdict, tightest, to_result
+
+NO_RULE = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
+"""The answer for an endpoint that no rule names."""
+
+_CERTAINLY_SHORT = 256  # characters: at most 1024 bytes of UTF-8
+
+
+class Check(msgspec.Struct, frozen=True, gc=False):
+    """What to ask the storage.
+
+    Args:
+        plan: The endpoint's rules.
+        demands: One for each of the plan's meters.
+        cost: Tokens to take in place of the rules' own costs; 0: the rules' own.
+    """
+
+    plan: Plan
+    demands: tuple[Demand, ...]
+    cost: int
+
+
+def prepare(
+    rules: RuleSet, key_format: KeyFormat, endpoint: str, identifier: Identifier, cost: int
+) -> Check | Plan | None:
+    """Work out what to ask.
+
+    Args:
+        rules: The rules in force.
+        key_format: How buckets are named.
+        endpoint: The endpoint as the caller names it.
+        identifier: Who asks.
+        cost: Tokens; 0: the rules' own cost.
+
+    Returns:
+        The check; the plan if there is nothing to ask, because all its rules are disabled or the cost exceeds
+        `max_cost`; None if no rule names the endpoint.
+
+    Raises:
+        InvalidInputError: If an argument is wrong: negative cost, empty or overlong text, a scope without identifier.
+        InvalidTypeError: If an argument is of the wrong type.
+    """
+    if type(cost) is not int or cost < 0:
+        _require_cost(cost)
+    plan = rules.find(endpoint) if type(endpoint) is str else None
+    if type(identifier) is not str or not 0 < len(identifier) <= _CERTAINLY_SHORT:
+        _require_identifier(identifier)
+    if plan is None:
+        require_text("endpoint", endpoint)
+        return None
+    meters = plan.meters
+    if not meters or cost > plan.max_cost:
+        return plan
+    if len(meters) == 1 and type(identifier) is str:
+        meter = meters[0]
+        after = meter.after
+        return Check(
+            plan,
+            (
+                Demand(
+                    meter.before if after is None else meter.before + key_format.encode(identifier) + after,
+                    meter.shape,
+                    cost * meter.shape.units_per_token if cost else meter.cost_units,
+                ),
+            ),
+            cost,
+        )
+    return Check(plan, tuple([_demand(key_format, meter, identifier, cost) for meter in meters]), cost)
+
+
+def conclude(check: Check, verdict: Verdict) -> RateLimitResult:
+    """Derive the answer that binds from what the storage told."""
+    demands = check.demands
+    if len(demands) == 1:
+        return to_result(demands[0], verdict.readings[0], allowed=verdict.allowed)
+    return tightest(
+        [
+            to_result(demand, reading, allowed=verdict.allowed)
+            for demand, reading in zip(demands, verdict.readings, strict=True)
+        ]
+    )
+
+
+def identifier_for(meter: Meter, identifier: Identifier) -> str:
+    """Return who is asking as far as one rule is concerned; empty for a global rule that got no name.
+
+    Raises:
+        InvalidInputError: If the identifier is a mapping without the rule's scope.
+    """
+    if isinstance(identifier, str):
+        return identifier
+    named = identifier.get(meter.scope)
+    if named is not None:
+        return named
+    if meter.after is None:
+        return ""
+    raise InvalidInputError(
+        f"identifier={sorted(map(str, identifier))}: has no entry for the scope {meter.scope!r} of a rule of this endpoint"
+    )
+
+
+def _demand(key_format: KeyFormat, meter: Meter, identifier: Identifier, cost: int) -> Demand:
+    name = identifier_for(meter, identifier)
+    key = meter.before if meter.after is None else meter.before + key_format.encode(name) + meter.after
+    return Demand(key, meter.shape, cost * meter.shape.units_per_token if cost else meter.cost_units)
+
+
+def _require_cost(cost: object) -> None:
+    if type(cost) is not int:
+        raise InvalidTypeError(f"cost={cost!r:.80}: expected a whole number, not {type(cost).__name__}")
+    if cost < 0:
+        raise InvalidInputError(f"cost={cost}: expected 0 (the rule's own cost) or more")
+
+
+def _require_identifier(identifier: object) -> None:
+    if isinstance(identifier, Mapping):
+        named = cast("Mapping[object, object]", identifier)
+        if not named:
+            raise InvalidInputError("identifier={}: expected an entry for each scope of the endpoint's rules")
+        for scope, name in named.items():
+            require_text(f"identifier[{scope!r:.80}]", name)
+    else:
+        require_text("identifier", identifier)

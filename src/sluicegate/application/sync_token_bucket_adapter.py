@@ -1,0 +1,132 @@
+"""The limiter for code without an event loop: WSGI applications, scripts, worker threads."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from sluicegate.application.check_flow import build_flow
+from sluicegate.application.checking import Check
+from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.errors import RateLimitError
+from sluicegate.domain.protocols import Clock, EventBusProtocol, Identifier, LoggerProtocol, SyncStorageProtocol
+from sluicegate.domain.result import Failure, Result, Success
+from sluicegate.domain.rule import OnStorageError
+from sluicegate.domain.rule_set import Rules
+from sluicegate.domain.token_bucket import Demand
+
+
+class SyncTokenBucketAdapter:
+    """Decide whether requests may pass, in plain calls.
+
+    Arguments and answers are those of `TokenBucketAdapter`. The deadline is the storage's own: a plain call cannot be
+    interrupted from outside.
+
+    Args:
+        storage: Where the buckets are: a `MemoryStorage`, or a storage with the verbs of `SyncStorageProtocol`.
+        rules: Endpoints and their rules.
+        event_bus: Who is told of every check; None: nobody.
+        logger: Who is told of failures and administrative calls; None: `logging.getLogger("sluicegate")`.
+        on_storage_error: What rules without a policy of their own answer while the storage fails.
+        key_prefix: What every key begins with.
+        identifier_secret: If given, keys carry keyed hashes in place of identifiers.
+        log_identifiers: Whether log lines carry identifiers as they are.
+        clock: What measures execution times and drives the local buckets; the monotonic clock if None.
+
+    Raises:
+        InvalidInputError: If an argument or a rule is wrong.
+    """
+
+    def __init__(  # noqa: PLR0913 - collaborators and settings, given by name
+        self,
+        *,
+        storage: SyncStorageProtocol,
+        rules: Rules,
+        event_bus: EventBusProtocol | None = None,
+        logger: LoggerProtocol | None = None,
+        on_storage_error: OnStorageError = "allow",
+        key_prefix: str = "rate_limit",
+        identifier_secret: bytes | None = None,
+        log_identifiers: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._flow = build_flow(
+            rules=rules,
+            event_bus=event_bus,
+            logger=logger,
+            on_storage_error=on_storage_error,
+            key_prefix=key_prefix,
+            identifier_secret=identifier_secret,
+            log_identifiers=log_identifiers,
+            clock=clock,
+            hash_tag=bool(getattr(storage, "hash_tags", False)),
+        )
+        self._storage = storage
+        self._take_now = storage.take_now
+        self._observed = event_bus is not None
+
+    def is_allowed(
+        self, *, endpoint: str, identifier: Identifier, cost: int = 0
+    ) -> Result[RateLimitResult, RateLimitError]:
+        """Take tokens if all of the endpoint's rules have them; see `TokenBucketAdapter.is_allowed`."""
+        flow = self._flow
+        check = flow.begin(endpoint, identifier, cost)
+        if type(check) is not Check:
+            return cast("Success[RateLimitResult]", check)
+        started_us = flow.started_us() if self._observed else 0
+        try:
+            return flow.concluded(check, identifier, self._take_now(check.demands), started_us)
+        except Exception as error:  # noqa: BLE001 - the one place where a failed check becomes an answer
+            return flow.failed(check, identifier, error, started_us)
+
+    def peek(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[RateLimitResult, RateLimitError]:
+        """Tell what `is_allowed` would answer now, and change nothing."""
+        check = self._flow.look(endpoint, identifier, cost)
+        if not isinstance(check, Check):
+            return check
+        try:
+            return self._flow.peeked(check, self._storage.peek_now(check.demands))
+        except Exception as error:  # noqa: BLE001 - a peek answers as the check would
+            return self._flow.not_peeked(check, error)
+
+    def get_remaining(self, *, endpoint: str, identifier: Identifier) -> Result[int, RateLimitError]:
+        """Return the whole tokens left in the tightest bucket: the capacity while the storage fails, 0 without a rule."""
+        match self.peek(endpoint=endpoint, identifier=identifier):
+            case Success(value=result):
+                return Success(result.remaining)
+            case Failure(error=error):
+                return Failure(error)
+
+    def reset(self, *, endpoint: str, identifier: Identifier) -> Result[None, RateLimitError]:
+        """Fill the endpoint's buckets of this identifier again. Never fails open."""
+        return self._administer("reset", self._storage.reset_now, endpoint, identifier, 0)
+
+    def refund(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[None, RateLimitError]:
+        """Put tokens back that a check took, never above the capacity. Never fails open."""
+        return self._administer("refund", self._storage.refund_now, endpoint, identifier, cost)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many checks the storage could not decide, by reason."""
+        return dict(self._flow.policy.failures)
+
+    def _administer(
+        self,
+        verb: str,
+        call: Callable[[Sequence[Demand]], object],
+        endpoint: str,
+        identifier: Identifier,
+        cost: int,
+    ) -> Result[None, RateLimitError]:
+        check = self._flow.find(endpoint, identifier, cost, verb)
+        if isinstance(check, Failure):
+            return check
+        if not isinstance(check, Check):
+            return Success(None)
+        try:
+            call(check.demands)
+        except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
+            return self._flow.not_administered(check, identifier, verb, error)
+        self._flow.administered(check, identifier, verb)
+        return Success(None)
+
+    def __repr__(self) -> str:
+        return f"SyncTokenBucketAdapter(storage={self._storage!r}, rules={self._flow.rules!r})"

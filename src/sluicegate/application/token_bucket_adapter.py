@@ -1,0 +1,220 @@
+"""The limiter. It adapts the port that applications call (`RateLimitProtocol`) to the port that storages implement.
+
+By its dependencies it is application, whatever its suffix: it performs no I/O of its own. A check goes through
+`CheckFlow.begin`, the storage, and `CheckFlow.concluded`; an exception on the way goes to `CheckFlow.failed`, and nowhere else.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast
+
+from sluicegate.application.check_flow import build_flow
+from sluicegate.application.checking import Check
+from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
+from sluicegate.domain.protocols import (
+    Clock,
+    EventBusProtocol,
+    Identifier,
+    LoggerProtocol,
+    StorageProtocol,
+    SyncStorageProtocol,
+)
+from sluicegate.domain.result import Failure, Result, Success
+from sluicegate.domain.rule import OnStorageError
+from sluicegate.domain.rule_set import Rules
+from sluicegate.domain.token_bucket import Demand, Verdict
+
+DEFAULT_DEADLINE_MS = 50
+
+T = TypeVar("T")
+
+
+class TokenBucketAdapter:
+    """Decide whether requests may pass.
+
+    Args:
+        storage: Where the buckets are.
+        rules: Endpoints and their rules.
+        event_bus: Who is told of every check; None: nobody.
+        logger: Who is told of failures and administrative calls; None: `logging.getLogger("sluicegate")`.
+        deadline_ms: The longest that a check may take, 1 to 60,000; then the failure policy answers.
+        on_storage_error: What rules without a policy of their own answer while the storage fails: `allow`, `local` (a bucket in
+            this process) or `deny`.
+        key_prefix: What every key begins with.
+        identifier_secret: If given, keys carry keyed hashes in place of identifiers.
+        log_identifiers: Whether log lines carry identifiers as they are.
+        clock: What measures execution times and drives the local buckets; the monotonic clock if None.
+
+    Raises:
+        InvalidInputError: If an argument or a rule is wrong.
+    """
+
+    def __init__(  # noqa: PLR0913 - collaborators and settings, given by name
+        self,
+        *,
+        storage: StorageProtocol,
+        rules: Rules,
+        event_bus: EventBusProtocol | None = None,
+        logger: LoggerProtocol | None = None,
+        deadline_ms: int = DEFAULT_DEADLINE_MS,
+        on_storage_error: OnStorageError = "allow",
+        key_prefix: str = "rate_limit",
+        identifier_secret: bytes | None = None,
+        log_identifiers: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._flow = build_flow(
+            rules=rules,
+            event_bus=event_bus,
+            logger=logger,
+            on_storage_error=on_storage_error,
+            key_prefix=key_prefix,
+            identifier_secret=identifier_secret,
+            log_identifiers=log_identifiers,
+            clock=clock,
+            hash_tag=bool(getattr(storage, "hash_tags", False)),
+        )
+        self._storage = storage
+        self._take_now: Callable[[Sequence[Demand]], Verdict] | None = None
+        if getattr(storage, "immediate", False):
+            self._take_now = cast("SyncStorageProtocol", storage).take_now
+        self._deadline_s = require_deadline(deadline_ms) / 1000
+        self._observed = event_bus is not None
+        bounded = getattr(storage, "bounded_wait", False)
+        self._take: Callable[[Sequence[Demand]], Awaitable[Verdict]] = storage.take if bounded else self._take_in_time
+
+    async def is_allowed(
+        self, *, endpoint: str, identifier: Identifier, cost: int = 0
+    ) -> Result[RateLimitResult, RateLimitError]:
+        """Take tokens if all of the endpoint's rules have them; if one does not, none is charged.
+
+        Args:
+            endpoint: Method and path template, such as `POST /api/v1/sessions`.
+            identifier: Who is asking, 1 to 1024 bytes; a mapping from scope to identifier where the rules' scopes differ.
+            cost: Tokens to take; 0: the rule's own cost.
+
+        Returns:
+            `Success` always: while the storage fails, the answer of the failure policy.
+
+        Raises:
+            InvalidInputError: A `ValueError`, if an argument is wrong; nothing has changed then.
+        """
+        flow = self._flow
+        check = flow.begin(endpoint, identifier, cost)
+        if type(check) is not Check:
+            return cast("Success[RateLimitResult]", check)
+        started_us = flow.started_us() if self._observed else 0
+        try:
+            take_now = self._take_now
+            verdict = await self._take(check.demands) if take_now is None else take_now(check.demands)
+            return flow.concluded(check, identifier, verdict, started_us)
+        except Exception as error:  # noqa: BLE001 - the one place where a failed check becomes an answer
+            return flow.failed(check, identifier, error, started_us)
+
+    async def peek(
+        self, *, endpoint: str, identifier: Identifier, cost: int = 0
+    ) -> Result[RateLimitResult, RateLimitError]:
+        """Tell what `is_allowed` would answer now, and change nothing.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+        """
+        check = self._flow.look(endpoint, identifier, cost)
+        if not isinstance(check, Check):
+            return check
+        try:
+            return self._flow.peeked(check, await self._in_time(self._storage.peek, check.demands))
+        except Exception as error:  # noqa: BLE001 - a peek answers as the check would
+            return self._flow.not_peeked(check, error)
+
+    async def get_remaining(self, *, endpoint: str, identifier: Identifier) -> Result[int, RateLimitError]:
+        """Return the whole tokens left in the tightest bucket: the capacity while the storage fails, 0 without a rule.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+        """
+        match await self.peek(endpoint=endpoint, identifier=identifier):
+            case Success(value=result):
+                return Success(result.remaining)
+            case Failure(error=error):
+                return Failure(error)
+
+    async def reset(self, *, endpoint: str, identifier: Identifier) -> Result[None, RateLimitError]:
+        """Fill the endpoint's buckets of this identifier again. Never fails open.
+
+        Returns:
+            `Failure` if the storage did not do it or no rule names the endpoint.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+        """
+        return await self._administer("reset", self._storage.reset, endpoint, identifier, 0)
+
+    async def refund(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[None, RateLimitError]:
+        """Put tokens back that a check took, never above the capacity. Never fails open.
+
+        Args:
+            endpoint: As in the check.
+            identifier: As in the check.
+            cost: As in the check; 0: the rule's own cost.
+
+        Returns:
+            `Failure` if the storage did not do it or no rule names the endpoint.
+
+        Raises:
+            InvalidInputError: If an argument is wrong, or the cost is one that no check could have taken.
+        """
+        return await self._administer("refund", self._storage.refund, endpoint, identifier, cost)
+
+    async def aclose(self) -> None:
+        """Close the storage."""
+        await self._storage.aclose()
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many checks the storage could not decide, by reason."""
+        return dict(self._flow.policy.failures)
+
+    async def _administer(
+        self,
+        verb: str,
+        call: Callable[[Sequence[Demand]], Awaitable[object]],
+        endpoint: str,
+        identifier: Identifier,
+        cost: int,
+    ) -> Result[None, RateLimitError]:
+        check = self._flow.find(endpoint, identifier, cost, verb)
+        if isinstance(check, Failure):
+            return check
+        if not isinstance(check, Check):
+            return Success(None)
+        try:
+            await self._in_time(call, check.demands)
+        except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
+            return self._flow.not_administered(check, identifier, verb, error)
+        self._flow.administered(check, identifier, verb)
+        return Success(None)
+
+    async def _take_in_time(self, demands: Sequence[Demand], /) -> Verdict:
+        return await self._in_time(self._storage.take, demands)
+
+    async def _in_time(self, call: Callable[[Sequence[Demand]], Awaitable[T]], demands: Sequence[Demand]) -> T:
+        async with asyncio.timeout(self._deadline_s):
+            return await call(demands)
+
+    def __repr__(self) -> str:
+        return f"TokenBucketAdapter(storage={self._storage!r}, rules={self._flow.rules!r})"
+
+
+def require_deadline(deadline_ms: object) -> int:
+    """Return a deadline in milliseconds, or raise the error that names the field.
+
+    Raises:
+        InvalidInputError: If it is not a whole number of 1 to 60,000.
+    """
+    if type(deadline_ms) is not int:
+        raise InvalidTypeError(f"deadline_ms={deadline_ms!r}: expected whole milliseconds")
+    if not 1 <= deadline_ms <= 60_000:  # noqa: PLR2004 - the bound is stated in the message
+        raise InvalidInputError(f"deadline_ms={deadline_ms}: expected 1 to 60000")
+    return deadline_ms

@@ -1,0 +1,41 @@
+"""What can go wrong, as three different things: bad input, a broken storage, and an answer that says so."""
+
+import msgspec
+
+
+class InvalidInputError(ValueError):
+    """A rule, argument or setting is wrong. Raised where the mistake is made; the message names field and value."""
+
+
+class InvalidTypeError(InvalidInputError, TypeError):
+    """A value is of the wrong type: a `TypeError` for those who look for one, a `ValueError` like its siblings."""
+
+
+class StorageError(Exception):
+    """A storage could not decide. The failure policy turns it into an answer; no caller of a check ever sees it.
+
+    Args:
+        reason: A word of a closed set, fit for a metric's label: `timeout`, `connection`, `server_error`, ….
+        message: What happened, free of identifiers and passwords.
+    """
+
+    def __init__(self, reason: str, message: str = "") -> None:
+        super().__init__(message or reason)
+        self.reason = reason
+
+
+class RateLimitError(msgspec.Struct, frozen=True):
+    """Say why an administrative call (`reset`, `refund`) did not happen. A value, carried by `Failure`.
+
+    Args:
+        reason: A word of a closed set: a storage's reason, or `no_rule`.
+        message: One sentence for a person, free of identifiers.
+        endpoint: The endpoint that was asked about.
+    """
+
+    reason: str
+    message: str
+    endpoint: str = ""
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,0 +1,158 @@
+"""The ports. Each docstring is the port's specification."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.errors import RateLimitError
+from sluicegate.domain.events import RateLimitEvent
+from sluicegate.domain.result import Result
+from sluicegate.domain.token_bucket import Demand, Reading, Verdict
+
+Identifier: TypeAlias = str | Mapping[str, str]
+"""Who is asking: one text for every scope, or one for each scope where an endpoint's rules count different things."""
+
+
+@runtime_checkable
+class RateLimitProtocol(Protocol):
+    """Decide whether requests may pass. Never raises but for wrong arguments and cancellation."""
+
+    async def is_allowed(
+        self, *, endpoint: str, identifier: Identifier, cost: int = 0
+    ) -> Result[RateLimitResult, RateLimitError]:
+        """Take tokens if all of the endpoint's rules have them; if one does not, none is charged.
+
+        Args:
+            endpoint: Method and path template, such as `POST /api/v1/sessions`.
+            identifier: Who is asking, 1 to 1024 bytes.
+            cost: Tokens to take; 0: the rule's own cost.
+
+        Returns:
+            `Success` always: while the storage fails, the answer of the failure policy.
+
+        Raises:
+            ValueError: If an argument is wrong; nothing has changed then.
+        """
+        ...
+
+    async def get_remaining(self, *, endpoint: str, identifier: Identifier) -> Result[int, RateLimitError]:
+        """Return the whole tokens left in the tightest bucket; the capacity while the storage fails; 0 without a rule.
+
+        Changes nothing.
+        """
+        ...
+
+    async def reset(self, *, endpoint: str, identifier: Identifier) -> Result[None, RateLimitError]:
+        """Fill the endpoint's buckets of this identifier again.
+
+        Never fails open: `Failure` if the storage did not do it, or if no rule names the endpoint.
+        """
+        ...
+
+
+class StorageProtocol(Protocol):
+    """Keep buckets. A storage decides by its own clock, and raises rather than invents an answer.
+
+    Every call is atomic: no other caller, in any process, sees or changes a bucket between the reading and the writing of
+    one call. An absent bucket is a full one. Anything that cannot be decided is raised, as `StorageError` where the
+    cause is known. A call that raised may or may not have been executed; it is not repeated.
+
+    Optional attributes tell the limiter more:
+
+    - `immediate = True`: the storage also has the plain calls of `SyncStorageProtocol`, and they never wait for anything.
+    - `bounded_wait = True`: `take` and `peek` keep no caller longer than a deadline of the storage's own. Without it the
+      limiter puts a timer round each call.
+    - `hash_tags = True`: keys should carry the identifier in braces, for Redis Cluster.
+    """
+
+    async def take(self, demands: Sequence[Demand], /) -> Verdict:
+        """Pay all demands or none; a denial changes nothing and prolongs nothing.
+
+        Args:
+            demands: One for each bucket, with different keys; `cost_units` of 1 to the capacity.
+        """
+        ...
+
+    async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Return the buckets' levels in the order of the demands. Writes nothing."""
+        ...
+
+    async def refund(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Put `cost_units` back into each bucket, never above its capacity, and return the levels."""
+        ...
+
+    async def reset(self, demands: Sequence[Demand], /) -> None:
+        """Make each bucket full."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release what the storage holds. Calling it twice is harmless."""
+        ...
+
+
+class SyncStorageProtocol(Protocol):
+    """The same verbs as plain calls, for code without an event loop. The specification is `StorageProtocol`'s.
+
+    A call that may wait keeps a deadline of the storage's own: nobody can interrupt it from outside.
+    """
+
+    def take_now(self, demands: Sequence[Demand], /) -> Verdict:
+        """Pay all demands or none."""
+        ...
+
+    def peek_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Return the buckets' levels. Writes nothing."""
+        ...
+
+    def refund_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Put tokens back, never above a bucket's capacity."""
+        ...
+
+    def reset_now(self, demands: Sequence[Demand], /) -> None:
+        """Make each bucket full."""
+        ...
+
+
+class EventBusProtocol(Protocol):
+    """Pass events on to whoever listens.
+
+    A bus with the attribute `inline = True` promises that `publish` returns at once and is called by the limiter in
+    place. Any other bus is called from a thread of its own, behind a bounded queue, so that it may be as slow as it
+    likes.
+    """
+
+    def listens(self, event_type: type[RateLimitEvent], /) -> bool:
+        """Return whether anybody would get an event of this type; where not, none is built."""
+        ...
+
+    def publish(self, event: RateLimitEvent, /) -> object:
+        """Pass an event on. What it returns is awaited on the check's event loop if it can be, else ignored."""
+        ...
+
+
+class LoggerProtocol(Protocol):
+    """Write log lines: a message and its context. `inline = True` means the same as for a bus."""
+
+    def debug(self, message: str, /, **context: object) -> None:
+        """Write a line for developers."""
+        ...
+
+    def info(self, message: str, /, **context: object) -> None:
+        """Write a line for operators that needs no action."""
+        ...
+
+    def warning(self, message: str, /, **context: object) -> None:
+        """Write a line about something that was survived."""
+        ...
+
+    def error(self, message: str, /, **context: object) -> None:
+        """Write a line about something that was not done."""
+        ...
+
+
+class Clock(Protocol):
+    """Tell the time that decides in memory."""
+
+    def now_us(self) -> int:
+        """Return an instant in whole microseconds, 0 to 2**52, that should not step back."""
+        ...

@@ -1,0 +1,23 @@
+"""Success or failure as a value, for `match`."""
+
+from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+class Success(msgspec.Struct, Generic[T], frozen=True):
+    """Carry the value of a call that was answered: `case Success(value=v)`."""
+
+    value: T
+
+
+class Failure(msgspec.Struct, Generic[E], frozen=True):
+    """Carry the error of a call that was not: `case Failure(error=e)`."""
+
+    error: E
+
+
+Result: TypeAlias = Success[T] | Failure[E]

@@ -1,0 +1,164 @@
+"""A rule: how many requests, how fast again, counted for whom."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, Self, TypeAlias, get_args
+
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.rate import SECONDS, exact_rate, parse_rate
+from sluicegate.domain.token_bucket import BucketShape, shape_of
+
+MAX_TOKENS = 10**12
+"""The greatest capacity that a rule may name."""
+
+OnStorageError: TypeAlias = Literal["allow", "local", "deny"]
+"""What a check answers while the storage cannot: let pass, decide in this process, or refuse."""
+
+ON_STORAGE_ERROR: tuple[OnStorageError, ...] = get_args(OnStorageError)
+
+_SCOPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9_.*/-]{1,64}")
+
+
+class RateLimitScope(StrEnum):
+    """Whom a rule counts. A rule may also name a scope of its own, such as `tenant`."""
+
+    IP = "ip"
+    USER = "user"
+    USER_PROVIDER = "user_provider"
+    GLOBAL = "global"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitRule:
+    """Describe one token bucket per identifier.
+
+    Args:
+        max_tokens: The capacity, and so the greatest burst: a whole number, 1 to 10**12.
+        refill_rate: Tokens per minute, positive. A float is read as the simplest fraction that rounds to it.
+        scope: Whom to count: a `RateLimitScope` or a name of your own (a-z, 0-9, `_`).
+        cost: Tokens that one request takes, 1 to `max_tokens`.
+        enabled: Whether the rule counts at all.
+        name: What clients and reports call the rule (letters, digits, `_.*/-`); empty: derived from the rule.
+        on_storage_error: What this rule answers while the storage fails; None: the limiter's setting.
+
+    Raises:
+        InvalidInputError: If a value is out of range, or the bucket could not be counted exactly.
+        InvalidTypeError: If a value is of the wrong type.
+    """
+
+    max_tokens: int
+    refill_rate: float
+    scope: RateLimitScope | str
+    cost: int = 1
+    enabled: bool = True
+    name: str = field(default="", kw_only=True)
+    on_storage_error: OnStorageError | None = field(default=None, kw_only=True)
+    shape: BucketShape = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _require_int("max_tokens", self.max_tokens, 1, MAX_TOKENS)
+        _require_rate(self.refill_rate)
+        object.__setattr__(self, "scope", _scope(self.scope))
+        _require_int("cost", self.cost, 1, self.max_tokens, "max_tokens")
+        if not isinstance(self.enabled, bool):
+            raise InvalidTypeError(f"enabled={self.enabled!r}: expected True or False")
+        if not isinstance(self.name, str) or (self.name and not _NAME.fullmatch(self.name)):
+            raise InvalidInputError(f"name={self.name!r}: expected up to 64 letters, digits or any of _.*/-")
+        if self.on_storage_error is not None and self.on_storage_error not in ON_STORAGE_ERROR:
+            raise InvalidInputError(
+                f"on_storage_error={self.on_storage_error!r}: expected one of {', '.join(ON_STORAGE_ERROR)}"
+            )
+        object.__setattr__(self, "shape", shape_of(self.max_tokens, exact_rate(self.refill_rate)))
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Seconds until one token has flowed in."""
+        return 60 / self.refill_rate
+
+    @property
+    def full_seconds(self) -> int:
+        """Seconds from empty to full, rounded up: the window in which the rule's long-term rate shows."""
+        return -(-self.shape.full_ticks * self.shape.tick_us // 1_000_000)
+
+    @property
+    def ttl_seconds(self) -> int:
+        """Seconds for which a storage keeps an untouched bucket: the time to full, and a second of margin."""
+        return self.full_seconds + 1
+
+    @property
+    def policy(self) -> str:
+        """What clients and reports call the rule: its name, else one made of scope, capacity and window."""
+        return self.name or f"{self.scope}-{self.max_tokens}-{self.full_seconds}s"
+
+    @classmethod
+    def per_second(cls, n: int, *, burst: int | None = None, scope: RateLimitScope | str = RateLimitScope.IP) -> Self:
+        """Allow `n` requests a second on average and `burst` (default `n`) at once."""
+        return cls._per("second", n, burst, scope)
+
+    @classmethod
+    def per_minute(cls, n: int, *, burst: int | None = None, scope: RateLimitScope | str = RateLimitScope.IP) -> Self:
+        """Allow `n` requests a minute on average and `burst` (default `n`) at once."""
+        return cls._per("minute", n, burst, scope)
+
+    @classmethod
+    def per_hour(cls, n: int, *, burst: int | None = None, scope: RateLimitScope | str = RateLimitScope.IP) -> Self:
+        """Allow `n` requests an hour on average and `burst` (default `n`) at once."""
+        return cls._per("hour", n, burst, scope)
+
+    @classmethod
+    def per_day(cls, n: int, *, burst: int | None = None, scope: RateLimitScope | str = RateLimitScope.IP) -> Self:
+        """Allow `n` requests a day on average and `burst` (default `n`) at once."""
+        return cls._per("day", n, burst, scope)
+
+    @classmethod
+    def parse(cls, text: str, *, scope: RateLimitScope | str | None = None) -> Self:
+        """Read `100/minute`, `5 per 10 seconds`, `100/minute burst 20` or `5/minute per user`.
+
+        Args:
+            text: The notation.
+            scope: Whom to count where the text does not say; None: the IP address. A text that names another scope than
+                this one is an error.
+
+        Raises:
+            InvalidInputError: If the text cannot be read or describes a wrong rule.
+        """
+        _, rate, burst, named = parse_rate(text)
+        if named and scope is not None and named != scope:
+            raise InvalidInputError(f"rate={text!r}: names the scope {named!r}, but scope={str(scope)!r} was given")
+        per_minute = rate.numerator if rate.denominator == 1 else rate.numerator / rate.denominator
+        return cls(max_tokens=burst, refill_rate=per_minute, scope=named or scope or RateLimitScope.IP)
+
+    @classmethod
+    def _per(cls, unit: str, n: int, burst: int | None, scope: RateLimitScope | str) -> Self:
+        _require_int("n", n, 1, MAX_TOKENS)
+        seconds = SECONDS[unit]
+        per_minute = n * 60 / seconds if n * 60 % seconds else n * 60 // seconds
+        return cls(max_tokens=n if burst is None else burst, refill_rate=per_minute, scope=scope)
+
+
+def _require_int(field_name: str, value: object, low: int, high: int, high_name: str = "") -> None:
+    if type(value) is not int:  # a bool is an int, and never meant as one here
+        raise InvalidTypeError(f"{field_name}={value!r}: expected a whole number, not {type(value).__name__}")
+    if not low <= value <= high:
+        raise InvalidInputError(f"{field_name}={value}: expected {low} to {high_name + '=' if high_name else ''}{high}")
+
+
+def _require_rate(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidTypeError(f"refill_rate={value!r}: expected tokens per minute, a number")
+    if not math.isfinite(value) or value <= 0:
+        raise InvalidInputError(f"refill_rate={value!r}: expected a finite number of tokens per minute above 0")
+
+
+def _scope(value: object) -> RateLimitScope | str:
+    if not isinstance(value, str):
+        raise InvalidTypeError(f"scope={value!r}: expected a RateLimitScope or a name of your own")
+    if not _SCOPE.fullmatch(value):
+        raise InvalidInputError(
+            f"scope={value!r}: unknown scope; expected one of {', '.join(RateLimitScope)}, or a name of your own"
+            " made of a-z, 0-9 and _"
+        )
+    return RateLimitScope(value) if value in RateLimitScope.__members__.values() else value

@@ -1,0 +1,90 @@
+"""The embedded storage: buckets in this process, for one process, with no server at all."""
+
+from collections.abc import Sequence
+from threading import Lock
+
+from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.protocols import Clock
+from sluicegate.domain.token_bucket import Demand, Reading, Verdict
+from sluicegate.runtime.system_clock import SystemClock
+
+DEFAULT_MAX_KEYS = 1_000_000
+
+
+class MemoryStorage:
+    """Keep buckets in memory. Safe to share between threads and event loops; each process has its own buckets.
+
+    Args:
+        clock: What time decides; the process's monotonic clock if None.
+        max_keys: The greatest number of buckets held, at least 1; about 200 bytes each. Full buckets leave first.
+
+    Raises:
+        InvalidInputError: If `max_keys` is not a whole number of at least 1.
+    """
+
+    immediate = True
+
+    def __init__(self, *, clock: Clock | None = None, max_keys: int = DEFAULT_MAX_KEYS) -> None:
+        if type(max_keys) is not int:
+            raise InvalidTypeError(f"max_keys={max_keys!r}: expected a whole number")
+        if max_keys < 1:
+            raise InvalidInputError(f"max_keys={max_keys}: expected at least 1")
+        self._now_us = (clock or SystemClock()).now_us
+        self._table = BucketTable(max_keys)
+        self._max_keys = max_keys
+        self._lock = Lock()
+
+    def take_now(self, demands: Sequence[Demand], /) -> Verdict:
+        """Pay all demands or none."""
+        # `with` costs twice as much as these two calls, and this is the hottest line of the library.
+        self._lock.acquire()
+        try:
+            return self._table.take(demands, self._now_us())
+        finally:
+            self._lock.release()
+
+    def peek_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Return the buckets' levels."""
+        with self._lock:
+            return self._table.peek(demands, self._now_us())
+
+    def refund_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Put tokens back, never above a bucket's capacity."""
+        with self._lock:
+            return self._table.refund(demands, self._now_us())
+
+    def reset_now(self, demands: Sequence[Demand], /) -> None:
+        """Make each bucket full."""
+        with self._lock:
+            self._table.reset(demands)
+
+    async def take(self, demands: Sequence[Demand], /) -> Verdict:
+        """Pay all demands or none."""
+        return self.take_now(demands)
+
+    async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Return the buckets' levels."""
+        return self.peek_now(demands)
+
+    async def refund(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Put tokens back, never above a bucket's capacity."""
+        return self.refund_now(demands)
+
+    async def reset(self, demands: Sequence[Demand], /) -> None:
+        """Make each bucket full."""
+        self.reset_now(demands)
+
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    @property
+    def evicted_unfull(self) -> int:
+        """How many buckets were forgotten before they were full, for want of room."""
+        return self._table.evicted_unfull
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __repr__(self) -> str:
+        return f"MemoryStorage(keys={len(self._table)}, max_keys={self._max_keys})"

@@ -1,0 +1,64 @@
+"""Settings from the environment: `SLUICEGATE_…`."""
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.rule import ON_STORAGE_ERROR, OnStorageError
+
+STORAGE_SCHEMES = frozenset(
+    {"memory", "unix"}
+    | {f"{kind}{tail}" for kind in ("redis", "rediss", "valkey", "valkeys") for tail in ("", "+sentinel", "+cluster")}
+)
+"""What a storage URL may begin with; `valkey` speaks the protocol of `redis`."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the environment may set.
+
+    Args:
+        storage_url: `SLUICEGATE_STORAGE_URL`.
+        rules_path: `SLUICEGATE_RULES`, the path of a rules file; empty: no rules.
+        deadline_ms: `SLUICEGATE_DEADLINE_MS`, 1 to 60,000.
+        on_storage_error: `SLUICEGATE_ON_STORAGE_ERROR`: `allow`, `local` or `deny`.
+        key_prefix: `SLUICEGATE_KEY_PREFIX`.
+    """
+
+    storage_url: str = "memory://"
+    rules_path: str = ""
+    deadline_ms: int = 50
+    on_storage_error: OnStorageError = "allow"
+    key_prefix: str = "rate_limit"
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings.
+
+    Raises:
+        InvalidInputError: If a value is wrong; the message names the variable, and shows no password.
+    """
+    defaults = Settings()
+    storage_url = environ.get("SLUICEGATE_STORAGE_URL", defaults.storage_url)
+    scheme, separator, _ = storage_url.partition("://")
+    if not separator or scheme not in STORAGE_SCHEMES:
+        raise InvalidInputError(
+            f"SLUICEGATE_STORAGE_URL: begins with {scheme[:32]!r}, expected one of {', '.join(sorted(STORAGE_SCHEMES))},"
+            " each followed by ://"
+        )
+    deadline_text = environ.get("SLUICEGATE_DEADLINE_MS", str(defaults.deadline_ms))
+    if not (deadline_text.isascii() and deadline_text.isdigit() and 1 <= int(deadline_text[:9]) <= 60_000):  # noqa: PLR2004
+        raise InvalidInputError(f"SLUICEGATE_DEADLINE_MS={deadline_text!r}: expected whole milliseconds, 1 to 60000")
+    on_storage_error = environ.get("SLUICEGATE_ON_STORAGE_ERROR", defaults.on_storage_error)
+    if on_storage_error not in ON_STORAGE_ERROR:
+        raise InvalidInputError(
+            f"SLUICEGATE_ON_STORAGE_ERROR={on_storage_error!r}: expected one of {', '.join(ON_STORAGE_ERROR)}"
+        )
+    return Settings(
+        storage_url=storage_url,
+        rules_path=environ.get("SLUICEGATE_RULES", ""),
+        deadline_ms=int(deadline_text),
+        on_storage_error=on_storage_error,
+        key_prefix=environ.get("SLUICEGATE_KEY_PREFIX", defaults.key_prefix),
+    )
