@@ -1,4 +1,4 @@
-"""Published fakes, and the conformance suite that any storage can run. Import what you need into your own tests."""
+"""Stand-ins for clocks, buses, loggers and broken storages."""
 
 import asyncio
 from typing import Any, Literal, cast
@@ -6,8 +6,6 @@ from typing import Any, Literal, cast
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.token_bucket import Reading, Verdict
-
-__all__ = ["FailingStorage", "FakeClock", "RecordingEventBus", "RecordingLogger"]
 
 
 class FakeClock:

@@ -1,0 +1,265 @@
+"""What every storage must do, as tests. Nothing here knows which storage it is."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from math import ceil
+
+from sluicegate.domain.protocols import StorageProtocol
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.token_bucket import Demand, Reading, to_result
+
+
+class StorageContract:
+    """Subclass it in a test module, say how to make your storage, and let pytest collect the tests.
+
+    Each test runs in an event loop of its own, makes a storage and closes it. With a real clock, time is waited for;
+    a storage whose clock can be set should override `advance` and set `exact_clock`, which turns "at least" into "exactly".
+
+    Example:
+        class TestMyStorage(StorageContract):
+            async def make_storage(self) -> StorageProtocol:
+                return MyStorage()
+    """
+
+    exact_clock = False
+    """Whether the storage's clock stands still but for `advance`."""
+
+    async def make_storage(self) -> StorageProtocol:
+        """Return a storage; what other tests left in it does not matter, for keys are never used twice."""
+        raise NotImplementedError
+
+    async def advance(self, seconds: float) -> None:
+        """Let the storage's clock move on by a number of seconds."""
+        await asyncio.sleep(seconds)
+
+    def test_an_absent_bucket_is_full(self) -> None:
+        """A key that nobody used has all its tokens, and peeking at it does not change that."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            demand = _demand(_DAILY)
+            assert (await _peeked(storage, demand)) == [5]
+            assert (await _peeked(storage, demand)) == [5]
+
+        self._run(scenario)
+
+    def test_it_admits_the_capacity_and_then_denies(self) -> None:
+        """Five tokens pay for five takes; the sixth is denied, and so is every one after it."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            demand = _demand(_DAILY)
+            verdicts = [await storage.take([demand]) for _ in range(8)]
+            assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 3
+            assert [_tokens(demand, verdict.readings[0]) for verdict in verdicts] == [4, 3, 2, 1, 0, 0, 0, 0]
+
+        self._run(scenario)
+
+    def test_a_cost_is_paid_whole_or_not_at_all(self) -> None:
+        """A cost above the level is denied and leaves the level as it was, so that a smaller cost still passes."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            key = _key()
+            assert (await storage.take([_demand(_DAILY, key, cost=3)])).allowed
+            denied = await storage.take([_demand(_DAILY, key, cost=3)])
+            assert not denied.allowed
+            assert _tokens(_demand(_DAILY), denied.readings[0]) == 2  # noqa: PLR2004
+            assert (await storage.take([_demand(_DAILY, key, cost=2)])).allowed
+
+        self._run(scenario)
+
+    def test_denials_and_peeks_change_nothing(self) -> None:
+        """However often a bucket is asked in vain or looked at, it fills at the same instant."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            key = _key()
+            await storage.take([_demand(_PER_SECOND, key, cost=10)])
+            denied = await storage.take([_demand(_PER_SECOND, key, cost=10)])
+            for _ in range(20):
+                await storage.take([_demand(_PER_SECOND, key, cost=10)])
+                await storage.peek([_demand(_PER_SECOND, key)])
+            await self.advance(_retry_after(_demand(_PER_SECOND, key, cost=10), denied.readings[0]))
+            assert (await storage.take([_demand(_PER_SECOND, key, cost=10)])).allowed
+
+        self._run(scenario)
+
+    def test_the_wait_that_a_denial_tells_is_enough_and_the_least(self) -> None:
+        """After exactly that wait the same take passes; a microsecond earlier it does not."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            for rule in (_PER_SECOND, _ODD):
+                demand = _demand(rule)
+                capacity = demand.shape.max_tokens
+                while (verdict := await storage.take([demand])).allowed:
+                    capacity -= 1
+                retry_after = _retry_after(demand, verdict.readings[0])
+                assert retry_after > 0
+                if self.exact_clock:
+                    assert capacity == 0
+                    await self.advance(retry_after - 0.000_001)
+                    assert not (await storage.take([demand])).allowed
+                    retry_after = 0.000_001
+                await self.advance(retry_after)
+                assert (await storage.take([demand])).allowed
+
+        self._run(scenario)
+
+    def test_tokens_come_back_at_the_rate_and_never_above_the_capacity(self) -> None:
+        """Half a second brings half a second's tokens; a long time brings no more than a full bucket."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            key = _key()
+            await storage.take([_demand(_PER_SECOND, key, cost=10)])
+            await self.advance(0.5)
+            level = (await _peeked(storage, _demand(_PER_SECOND, key)))[0]
+            assert level == 5 if self.exact_clock else 5 <= level <= 10  # noqa: PLR2004
+            await self.advance(0.7)
+            assert (await _peeked(storage, _demand(_PER_SECOND, key))) == [10]
+
+        self._run(scenario)
+
+    def test_several_buckets_are_paid_together_or_not_at_all(self) -> None:
+        """If one of two buckets is empty, the other one is not charged, whichever comes first."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            empty, full = _key(), _key()
+            await storage.take([_demand(_DAILY, empty, cost=5)])
+            for demands in ([empty, full], [full, empty]):
+                verdict = await storage.take([_demand(_DAILY, key) for key in demands])
+                assert not verdict.allowed
+                assert sorted(_tokens(_demand(_DAILY), reading) for reading in verdict.readings) == [0, 5]
+            assert (await _peeked(storage, _demand(_DAILY, empty), _demand(_DAILY, full))) == [0, 5]
+            verdict = await storage.take([_demand(_DAILY, full), _demand(_DAILY, _key(), cost=2)])
+            assert verdict.allowed
+            assert [_tokens(_demand(_DAILY), reading) for reading in verdict.readings] == [4, 3]
+
+        self._run(scenario)
+
+    def test_a_refund_gives_back_and_never_overfills(self) -> None:
+        """Refunded tokens can be spent; more than the capacity is never there; an unused bucket stays full."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            key = _key()
+            await storage.take([_demand(_DAILY, key, cost=5)])
+            assert (await _refunded(storage, _demand(_DAILY, key, cost=2))) == [2]
+            assert (await storage.take([_demand(_DAILY, key, cost=2)])).allowed
+            assert not (await storage.take([_demand(_DAILY, key)])).allowed
+            assert (await _refunded(storage, _demand(_DAILY, key, cost=4))) == [4]
+            assert (await _refunded(storage, _demand(_DAILY, key, cost=4))) == [5]
+            assert (await _refunded(storage, _demand(_DAILY))) == [5]
+
+        self._run(scenario)
+
+    def test_a_reset_fills_the_bucket(self) -> None:
+        """After a reset the whole capacity is there again, once; resetting an unused bucket is harmless."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            demand = _demand(_DAILY)
+            await storage.take([_demand(_DAILY, demand.key, cost=5)])
+            await storage.reset([demand, _demand(_DAILY)])
+            assert [(await storage.take([demand])).allowed for _ in range(6)] == [True] * 5 + [False]
+
+        self._run(scenario)
+
+    def test_concurrent_takes_admit_exactly_the_capacity(self) -> None:
+        """A hundred tasks at once on a bucket of five: five pass."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            demand = _demand(_DAILY)
+            verdicts = await asyncio.gather(*[storage.take([demand]) for _ in range(100)])
+            assert sum(verdict.allowed for verdict in verdicts) == 5  # noqa: PLR2004
+
+        self._run(scenario)
+
+    def test_buckets_with_like_names_are_different(self) -> None:
+        """Keys are told apart byte by byte."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            key = _key()
+            names = [key, key + " ", key.upper(), key + "é", key + "e\u0301", key + ":", key + "%3A"]
+            for name in names:
+                await storage.take([_demand(_DAILY, name, cost=5)])
+            assert (await _peeked(storage, *[_demand(_DAILY, name) for name in names])) == [0] * len(names)
+            assert (await _peeked(storage, _demand(_DAILY, key + "é "))) == [5]
+
+        self._run(scenario)
+
+    def test_a_lower_capacity_takes_the_surplus_and_a_higher_one_adds_nothing(self) -> None:
+        """A live bucket keeps its tokens when its rule changes, as far as they fit."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            key = _key()
+            smaller, larger = RateLimitRule.per_day(2), RateLimitRule.per_day(50)
+            await storage.take([_demand(_DAILY, key)])
+            await storage.take([_demand(_DAILY, key)])
+            assert (await _peeked(storage, _demand(larger, key))) == [3]
+            assert (await _peeked(storage, _demand(smaller, key))) == [2]
+            verdict = await storage.take([_demand(smaller, key)])
+            assert verdict.allowed
+            assert _tokens(_demand(smaller), verdict.readings[0]) == 1
+            assert (await _peeked(storage, _demand(larger, key))) == [1]
+
+        self._run(scenario)
+
+    def test_the_largest_bucket_is_counted_to_the_token(self) -> None:
+        """Nothing is lost to floating point at the bound of the arithmetic."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            key = _key()
+            capacity = _LARGEST.max_tokens
+            verdict = await storage.take([_demand(_LARGEST, key, cost=capacity - 1)])
+            assert verdict.allowed
+            assert _tokens(_demand(_LARGEST), verdict.readings[0]) == 1
+            assert (await storage.take([_demand(_LARGEST, key)])).allowed
+            assert not (await storage.take([_demand(_LARGEST, key)])).allowed
+
+        self._run(scenario)
+
+    def test_closing_twice_is_harmless(self) -> None:
+        """`aclose` may be called by everybody who thinks that he owns the storage."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            await storage.take([_demand(_DAILY)])
+            await storage.aclose()
+
+        self._run(scenario)
+
+    def _run(self, scenario: Callable[[StorageProtocol], Awaitable[None]]) -> None:
+        async def with_storage() -> None:
+            storage = await self.make_storage()
+            try:
+                await scenario(storage)
+            finally:
+                await storage.aclose()
+
+        asyncio.run(with_storage())
+
+
+_DAILY = RateLimitRule.per_day(5)  # refills too slowly to show in a test
+_PER_SECOND = RateLimitRule.per_second(10)
+_ODD = RateLimitRule(max_tokens=3, refill_rate=7 * 60, scope="ip", cost=1)  # 1/7 s is no whole number of microseconds
+_LARGEST = RateLimitRule.per_day(52_111, burst=52_100)  # 52,100 * 86.4e9 units, just below 2**52
+
+
+def _key() -> str:
+    return f"contract:{uuid.uuid4().hex}"
+
+
+def _demand(rule: RateLimitRule, key: str | None = None, *, cost: int = 1) -> Demand:
+    return Demand(key or _key(), rule.shape, cost * rule.shape.units_per_token)
+
+
+def _tokens(demand: Demand, reading: Reading) -> int:
+    return reading.level // demand.shape.units_per_token
+
+
+async def _peeked(storage: StorageProtocol, *demands: Demand) -> list[int]:
+    return list(map(_tokens, demands, await storage.peek(demands)))
+
+
+async def _refunded(storage: StorageProtocol, demand: Demand) -> list[int]:
+    return list(map(_tokens, [demand], await storage.refund([demand])))
+
+
+def _retry_after(demand: Demand, reading: Reading) -> float:
+    retry_after = to_result(demand, reading, allowed=False).retry_after
+    return ceil(retry_after * 1_000_000) / 1_000_000
