@@ -1,0 +1,112 @@
+"""The arithmetic by hand: one table of traffic and what comes of it."""
+
+import math
+
+import pytest
+
+from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.token_bucket import (
+    MAX_UNITS,
+    BucketShape,
+    Demand,
+    accrue,
+    full_at_us,
+    impossible,
+    shape_of,
+    tightest,
+    to_result,
+)
+
+S = 1_000_000
+
+# (seconds, cost, allowed, retry_after, remaining, reset_seconds)
+FIVE_A_MINUTE = [
+    (0, 1, True, 0.0, 4, 12),
+    (0, 4, True, 0.0, 0, 60),
+    (0, 1, False, 12.0, 0, 60),
+    (11.999_999, 1, False, 0.000_001, 0, 49),
+    (12, 1, True, 0.0, 0, 60),
+    (12, 2, False, 24.0, 0, 60),
+    (18, 2, False, 18.0, 0, 54),  # a denial took nothing: half a token is there
+    (24, 1, True, 0.0, 0, 60),
+    (1000, 1, True, 0.0, 4, 12),  # a long rest fills it, and no more
+    (1000, 5, False, 12.0, 4, 12),
+]
+
+
+def test_five_a_minute() -> None:
+    """A bucket of five tokens, one in twelve seconds, answers as worked out by hand."""
+    rule, table = RateLimitRule.per_minute(5), BucketTable(10)
+    for seconds, cost, allowed, retry_after, remaining, reset_seconds in FIVE_A_MINUTE:
+        demand = Demand("k", rule.shape, cost * rule.shape.units_per_token)
+        verdict = table.take([demand], S * S + round(seconds * S))
+        result = to_result(demand, verdict.readings[0], allowed=verdict.allowed)
+        assert result == RateLimitResult(allowed, retry_after, remaining, 5, reset_seconds), (seconds, cost)
+
+
+def test_nine_tenths_a_second_keeps_the_fraction() -> None:
+    """Asked once a second for ten minutes, 0.9 tokens a second admit 60 + 0.9 * 599: whole-second clocks lose half of it."""
+    rule, table = RateLimitRule(60, 54, "ip"), BucketTable(10)
+    demand = Demand("k", rule.shape, rule.shape.units_per_token)
+    admitted = sum(table.take([demand], S * S + second * S).allowed for second in range(600))
+    assert admitted == 599  # it had 60 + 0.9 * 599 tokens = 599.1
+
+
+def test_a_small_burst_on_a_fast_rule_still_limits() -> None:
+    """A hundred a second with a burst of 49 denies the fiftieth at once."""
+    rule, table = RateLimitRule.per_second(100, burst=49), BucketTable(10)
+    demand = Demand("k", rule.shape, rule.shape.units_per_token)
+    assert sum(table.take([demand], S * S).allowed for _ in range(200)) == 49
+
+
+def test_the_finest_tick_that_fits_is_used() -> None:
+    """Microseconds as long as the products fit, then the next divisor of a minute."""
+    assert RateLimitRule.per_minute(100).shape.tick_us == 1
+    shape = RateLimitRule.per_day(999_983).shape
+    assert shape.tick_us == 20
+    assert shape.capacity <= MAX_UNITS
+
+
+def test_a_bucket_that_cannot_be_counted_is_refused() -> None:
+    """The error names both fields, for either may be changed."""
+    with pytest.raises(InvalidInputError, match=r"refill_rate=.*max_tokens=1000000000000"):
+        RateLimitRule(10**12, math.pi, "ip")
+    with pytest.raises(InvalidInputError, match="within a century"):
+        RateLimitRule(10**9, 0.001, "ip")
+
+
+def test_a_clock_that_stepped_back_counts_the_wait_from_where_it_was() -> None:
+    """The wait bridges the step: at the instant told, the token is there."""
+    shape = RateLimitRule.per_second(1).shape
+    table, demand = BucketTable(10), Demand("k", shape, shape.units_per_token)
+    assert table.take([demand], 100 * S).allowed
+    verdict = table.take([demand], 100 * S - 400_000)
+    assert to_result(demand, verdict.readings[0], allowed=False).retry_after == 1.4
+
+
+def test_a_full_bucket_counts_from_the_next_tick() -> None:
+    """With a tick of a second, what was spent in its middle is not paid for by the half that had passed."""
+    shape = BucketShape(
+        capacity=10, units_per_token=1, units_per_tick=10, tick_us=S, full_ticks=1, max_tokens=10
+    )
+    assert accrue(shape, 10, 5, 9 * S + 500_000) == (10, 10)
+    assert accrue(shape, 0, 10, 10 * S - 1) == (0, 10)
+    assert full_at_us(shape, 0, 10) == 11 * S
+
+
+def test_the_result_that_binds() -> None:
+    """The longest wait of a denial wins; without one, the fewest tokens left."""
+    denied, longer = RateLimitResult(False, 1.0, 0, 5, 9), RateLimitResult(False, 2.0, 3, 5, 1)
+    roomy, tight = RateLimitResult(True, 0.0, 4, 5, 9), RateLimitResult(True, 0.0, 1, 50, 1)
+    assert tightest([denied, longer]) == longer
+    assert tightest([roomy, tight]) == tight
+    assert impossible(5) == RateLimitResult(False, math.inf, 0, 5, 0)
+
+
+def test_shapes_are_shared() -> None:
+    """Rules of the same numbers share one shape, so that storages may know it by identity."""
+    assert RateLimitRule.per_minute(7).shape is RateLimitRule(7, 7, "user", cost=2).shape
+    assert shape_of.cache_info().hits > 0
