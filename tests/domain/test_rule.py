@@ -1,5 +1,6 @@
 """Rules: what they accept, what they refuse and in which words."""
 
+import contextlib
 import dataclasses
 import math
 from fractions import Fraction
@@ -109,7 +110,18 @@ def test_the_notation(text: str, rule: RateLimitRule) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "meow", "1 per millennium", "5/", "/minute", "-5/minute", "5.5/minute", "5/minute burst", "5//minute", "5/minute!"],
+    [
+        "",
+        "meow",
+        "1 per millennium",
+        "5/",
+        "/minute",
+        "-5/minute",
+        "5.5/minute",
+        "5/minute burst",
+        "5//minute",
+        "5/minute!",
+    ],
 )
 def test_a_text_that_is_no_rate_is_shown(text: str) -> None:
     """The message repeats the text and gives examples."""
@@ -139,10 +151,8 @@ def test_a_scope_that_contradicts_the_text_is_an_error() -> None:
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_parser(text: str) -> None:
     """Any text gives a rule or an InvalidInputError."""
-    try:
+    with contextlib.suppress(InvalidInputError):
         RateLimitRule.parse(text)
-    except InvalidInputError:
-        pass
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**5))

@@ -63,8 +63,8 @@ class Announcer:
 
     def log(self, level: Level, message: str, /, **context: object) -> None:
         """Write a log line."""
-        enabled = getattr(self._logger, "enabled", None)
         try:
+            enabled = getattr(self._logger, "enabled", None)
             if enabled is not None and not enabled(level):
                 return
             write = getattr(self._logger, level)

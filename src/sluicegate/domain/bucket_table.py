@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from sluicegate.domain.fullness_calendar import FullnessCalendar
 from sluicegate.domain.token_bucket import BucketShape, Demand, Reading, Verdict, accrue, carry_over, full_at_us
 
-# A state is one integer, `shape number << 106 | last << 53 | level`, which takes 40 bytes where a tuple of three numbers
-# takes 150. The level is below 2**53 by the shape's bounds, `last` by the clock's.
-_BITS = 53
-_MASK = (1 << _BITS) - 1
-_SHAPE_SHIFT = 2 * _BITS
+# A state is one integer, `shape number << 113 | last << 53 | level`, which takes 40 bytes where a tuple of three numbers
+# takes 150. The level is below 2**53 by the shape's bounds, `last` below 2**60 by the clock's.
+_LEVEL_BITS = 53
+_LAST_BITS = 60
+_LEVEL_MASK = (1 << _LEVEL_BITS) - 1
+_LAST_MASK = (1 << _LAST_BITS) - 1
+_SHAPE_SHIFT = _LEVEL_BITS + _LAST_BITS
 _FULL = -1  # a bucket that was reset; its key leaves when the calendar comes to it
 
 
@@ -58,13 +60,13 @@ class BucketTable:
             state = self._states.get(key, _FULL)
             number = state >> _SHAPE_SHIFT
             if number == self._shape_numbers.get(id(shape)):
-                last = state >> _BITS & _MASK
-                level, anchor = accrue(shape, state & _MASK, last, now_us)
+                last = state >> _LEVEL_BITS & _LAST_MASK
+                level, anchor = accrue(shape, state & _LEVEL_MASK, last, now_us)
                 allowed = level >= demand.cost_units
                 if allowed:
                     level -= demand.cost_units
                 if allowed or anchor < last:
-                    self._states[key] = (number << _BITS | anchor) << _BITS | level
+                    self._states[key] = (number << _LAST_BITS | anchor) << _LEVEL_BITS | level
                 return Verdict(allowed, (Reading(level, anchor * shape.tick_us - now_us),))
         found = [(demand, *self._level(demand.key, demand.shape, now_us)) for demand in demands]
         allowed = all(level >= demand.cost_units for demand, level, _, _ in found)
@@ -107,15 +109,15 @@ class BucketTable:
         state = self._states.get(key, _FULL)
         if state == _FULL:
             return shape.capacity, -(-now_us // shape.tick_us), False
-        last = state >> _BITS & _MASK
+        last = state >> _LEVEL_BITS & _LAST_MASK
         number = state >> _SHAPE_SHIFT
         known = self._shape_numbers.get(id(shape))
         if known is None:
             known = self._number(shape)
         if number == known:
-            level, anchor = accrue(shape, state & _MASK, last, now_us)
+            level, anchor = accrue(shape, state & _LEVEL_MASK, last, now_us)
             return level, anchor, anchor < last
-        level, anchor = carry_over(self._shapes[number], shape, state & _MASK, last, now_us)
+        level, anchor = carry_over(self._shapes[number], shape, state & _LEVEL_MASK, last, now_us)
         return level, anchor, False
 
     def _write(self, key: str, shape: BucketShape, level: int, last: int, now_us: int) -> None:
@@ -126,7 +128,7 @@ class BucketTable:
         number = self._shape_numbers.get(id(shape))
         if number is None:
             number = self._number(shape)
-        states[key] = (number << _BITS | last) << _BITS | level
+        states[key] = (number << _LAST_BITS | last) << _LEVEL_BITS | level
 
     def _make_room(self, now_us: int) -> None:
         """Forget up to two full buckets for each new one, so that memory shrinks after a flood; then any, at the limit."""
@@ -144,7 +146,7 @@ class BucketTable:
         state = self._states[key]
         if state == _FULL:
             return 0
-        return full_at_us(self._shapes[state >> _SHAPE_SHIFT], state & _MASK, state >> _BITS & _MASK)
+        return full_at_us(self._shapes[state >> _SHAPE_SHIFT], state & _LEVEL_MASK, state >> _LEVEL_BITS & _LAST_MASK)
 
     def _number(self, shape: BucketShape) -> int:
         """Number a shape object that was not seen before; equal shapes share a number."""

@@ -6,7 +6,7 @@ the keys of the earliest second are sorted. A heap of all keys would do the same
 """
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
 _SLOT_US = 1 << 20  # about a second
 
@@ -42,18 +42,23 @@ class FullnessCalendar:
 
     def pop_full(self, now_us: int) -> str | None:
         """Remove and return a key whose bucket is full at `now_us`; None if there is none."""
-        first = self._settle()
-        if first is None or first > now_us:
+        first_us = self._settle(now_us // _SLOT_US)
+        if first_us is None or first_us > now_us:
             return None
         return heappop(self._open)[1]
 
     def pop_first(self) -> str:
         """Remove and return the key whose bucket will be full first; there must be one."""
-        self._settle()
+        while self._settle(self._slots[0] if self._slots else self._open_slot) is None:
+            pass
         return heappop(self._open)[1]
 
-    def _settle(self) -> int | None:
-        """Bring the key that will be full first to the top of the open page and return its instant."""
+    def _settle(self, last_slot: int) -> int | None:
+        """Bring the key that will be full first to the top of the open page, opening none after `last_slot`.
+
+        Returns:
+            The instant from which it is full; None if the open page is empty.
+        """
         while True:
             while self._open:
                 filed_us, key = self._open[0]
@@ -62,8 +67,8 @@ class FullnessCalendar:
                     return filed_us
                 heappop(self._open)
                 self.file(key, full_at_us)
-            if not self._slots:
+            if not self._slots or self._slots[0] > last_slot:
                 return None
             self._open_slot = heappop(self._slots)
-            self._open = [(self._full_at_us(key), key) for key in self._pages.pop(self._open_slot)]
-            heapify(self._open)
+            for key in self._pages.pop(self._open_slot):
+                self.file(key, self._full_at_us(key))

@@ -154,5 +154,5 @@ class Clock(Protocol):
     """Tell the time that decides in memory."""
 
     def now_us(self) -> int:
-        """Return an instant in whole microseconds, 0 to 2**52, that should not step back."""
+        """Return an instant in whole microseconds, 0 to 2**60, that should not step back."""
         ...

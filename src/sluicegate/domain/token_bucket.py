@@ -19,8 +19,8 @@ from sluicegate.domain.errors import InvalidInputError
 MAX_UNITS = 2**52
 """The greatest capacity in units: a level plus a refill stays below 2**53, where doubles are still exact."""
 
-MAX_FULL_US = 100 * 366 * 86_400 * 1_000_000
-"""The longest time to full, a century: beyond it a bucket is a mistake, and expiry times leave their range."""
+MAX_FULL_US = 10_000_000 * 366 * 86_400 * 1_000_000
+"""The longest time to full, ten million years: beyond it an expiry time in milliseconds leaves the range of Redis."""
 
 _MINUTE_US = 60_000_000
 _SECOND_US = 1_000_000
@@ -96,7 +96,7 @@ def shape_of(max_tokens: int, tokens_per_minute: Fraction) -> BucketShape:
 
     Raises:
         InvalidInputError: If no tick of a second or less keeps every product within `MAX_UNITS`, or the bucket would
-            take more than a century to fill.
+            take more than ten million years to fill.
     """
     for tick_us in _TICKS_US:
         rate = tokens_per_minute * tick_us / _MINUTE_US
@@ -108,7 +108,7 @@ def shape_of(max_tokens: int, tokens_per_minute: Fraction) -> BucketShape:
             return BucketShape(capacity, rate.denominator, rate.numerator, tick_us, full_ticks, max_tokens)
     raise InvalidInputError(
         f"refill_rate={float(tokens_per_minute)!r} with max_tokens={max_tokens}: this bucket cannot be counted exactly;"
-        " use a smaller max_tokens, or a refill_rate that is a simpler fraction and fills it within a century"
+        " use a smaller max_tokens, or a refill_rate that is a simpler fraction and fills it within ten million years"
     )
 
 

@@ -1,0 +1,334 @@
+"""The limiter's contract on the embedded storage."""
+
+import asyncio
+import math
+
+import pytest
+
+from sluicegate import (
+    Failure,
+    InvalidInputError,
+    MemoryStorage,
+    RateLimitCheckAllowed,
+    RateLimitCheckAttempted,
+    RateLimitCheckDenied,
+    RateLimitError,
+    RateLimitProtocol,
+    RateLimitResult,
+    RateLimitRule,
+    RateLimitScope,
+    Success,
+    SyncTokenBucketAdapter,
+    TokenBucketAdapter,
+)
+from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
+
+LOGIN = "POST /api/v1/sessions"
+IP = "192.168.1.1"
+RULE = RateLimitRule(max_tokens=5, refill_rate=5, scope=RateLimitScope.IP)
+
+
+class World:
+    """A limiter and everything it touches."""
+
+    def __init__(self, rules: object = None, **settings: object) -> None:
+        self.clock, self.bus, self.logger = FakeClock(), RecordingEventBus(), RecordingLogger()
+        self.storage = MemoryStorage(clock=self.clock)
+        self.limiter = TokenBucketAdapter(
+            storage=self.storage,
+            rules=rules or {LOGIN: RULE},
+            event_bus=self.bus,
+            logger=self.logger,
+            **settings,
+        )
+
+    async def check(self, endpoint: str = LOGIN, identifier: object = IP, cost: int = 0) -> RateLimitResult:
+        """Check and unwrap."""
+        match await self.limiter.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost):
+            case Success(value=result):
+                return result
+            case Failure(error=error):
+                raise AssertionError(error)
+
+
+async def test_five_pass_and_the_sixth_waits_twelve_seconds() -> None:
+    """The design's first example, to the letter."""
+    world = World()
+    assert isinstance(world.limiter, RateLimitProtocol)
+    results = [await world.check() for _ in range(6)]
+    assert [result.allowed for result in results] == [True] * 5 + [False]
+    assert [result.remaining for result in results] == [4, 3, 2, 1, 0, 0]
+    assert results[0] == RateLimitResult(True, 0.0, 4, 5, 12)
+    assert results[5] == RateLimitResult(False, 12.0, 0, 5, 60)
+    world.clock.advance(12)
+    assert (await world.check()).allowed
+    assert not (await world.check()).allowed
+
+
+async def test_identifiers_and_endpoints_do_not_share() -> None:
+    """One client's exhaustion is nobody else's, and one endpoint's is no other's."""
+    world = World({LOGIN: RULE, "GET /": RULE})
+    for _ in range(6):
+        await world.check()
+    assert not (await world.check()).allowed
+    assert (await world.check(identifier="192.168.1.2")).remaining == 4
+    assert (await world.check(endpoint="GET /")).remaining == 4
+
+
+async def test_a_global_rule_is_shared_by_all() -> None:
+    """The scope GLOBAL has one bucket, whoever asks."""
+    world = World({"GET /": RateLimitRule(2, 2, RateLimitScope.GLOBAL)})
+    assert [(await world.check("GET /", str(n))).allowed for n in range(3)] == [True, True, False]
+
+
+async def test_no_rule_allows_and_says_so_to_developers() -> None:
+    """Limit and remaining are 0, nothing is published, and a debug line names the endpoint."""
+    world = World()
+    assert await world.check(endpoint="GET /other") == RateLimitResult(True, 0.0, 0, 0, 0)
+    assert world.bus.events == []
+    assert world.logger.records[0][0] == "debug"
+    assert world.logger.records[0][2] == {"endpoint": "GET /other"}
+    assert await world.limiter.get_remaining(endpoint="GET /other", identifier=IP) == Success(0)
+
+
+async def test_a_disabled_rule_allows_and_touches_nothing() -> None:
+    """Remaining and limit are the capacity; neither storage nor bus hears of it."""
+    storage, bus = FailingStorage(), RecordingEventBus()
+    rule = RateLimitRule(5, 5, "ip", enabled=False)
+    limiter = TokenBucketAdapter(storage=storage, rules={LOGIN: rule}, event_bus=bus)
+    for _ in range(9):
+        result = await limiter.is_allowed(endpoint=LOGIN, identifier=IP)
+        assert result == Success(RateLimitResult(True, 0.0, 5, 5, 0))
+    assert await limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(5)
+    assert await limiter.reset(endpoint=LOGIN, identifier=IP) == Success(None)
+    assert (storage.calls, bus.events) == (0, [])
+
+
+async def test_a_cost_replaces_the_rules_cost() -> None:
+    """0 means the rule's own cost, anything else is taken instead."""
+    world = World({LOGIN: RateLimitRule(5, 5, "ip", cost=2)})
+    assert (await world.check()).remaining == 3
+    assert (await world.check(cost=3)).remaining == 0
+    assert {event.cost for event in world.bus.events if isinstance(event, RateLimitCheckAllowed)} == {2, 3}
+
+
+async def test_an_impossible_cost_is_denied_for_ever_and_costs_nothing() -> None:
+    """retry_after is infinite, a warning is written, and the bucket stays as it was."""
+    world = World()
+    result = await world.check(cost=6)
+    assert (result.allowed, result.retry_after, result.limit) == (False, math.inf, 5)
+    assert [level for level, _, _ in world.logger.records] == ["warning"]
+    assert await world.limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(5)
+    assert [type(event) for event in world.bus.events] == [RateLimitCheckAttempted, RateLimitCheckDenied]
+
+
+WRONG = [
+    ({"cost": -1}, "cost=-1: expected 0"),
+    ({"cost": 1.0}, "cost=1.0: expected a whole number, not float"),
+    ({"cost": 0.0}, "cost=0.0: expected a whole number, not float"),
+    ({"cost": False}, "cost=False: expected a whole number, not bool"),
+    ({"cost": "1"}, "cost='1': expected a whole number, not str"),
+    ({"cost": None}, "cost=None: expected a whole number"),
+    ({"endpoint": ""}, "endpoint='': expected a string that is not empty"),
+    ({"endpoint": None}, "endpoint=None: expected a string"),
+    ({"endpoint": ["GET /"]}, "endpoint=['GET /']: expected a string"),
+    ({"endpoint": "x" * 1025}, "1025 bytes long, expected at most 1024"),
+    ({"identifier": ""}, "identifier='': expected a string that is not empty"),
+    ({"identifier": 5}, "identifier=5: expected a string, not int"),
+    ({"identifier": None}, "identifier=None: expected a string"),
+    ({"identifier": b"x"}, "identifier=b'x': expected a string, not bytes"),
+    ({"identifier": "x" * 1025}, "1025 bytes long, expected at most 1024"),
+    ({"identifier": {}}, "identifier={}: expected an entry for each scope"),
+    ({"identifier": {"user": "u"}}, "has no entry for the scope 'ip'"),
+    ({"identifier": {"ip": ""}}, "identifier['ip']='': expected a string that is not empty"),
+]
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "message"),
+    [
+        (verb, arguments, message)
+        for verb in ("is_allowed", "peek", "reset", "refund")
+        for arguments, message in WRONG
+        if verb != "reset" or "cost" not in arguments
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_wrong_arguments_are_named_and_change_nothing(
+    verb: str, arguments: dict[str, object], message: str
+) -> None:
+    """Every verb raises a ValueError that names field and value; the bucket is untouched, also after a good call."""
+    world = World()
+    await world.check()
+    call = getattr(world.limiter, verb)
+    with pytest.raises(ValueError, match=".") as caught:
+        await call(**{"endpoint": LOGIN, "identifier": IP, **arguments})
+    assert message in str(caught.value)
+    assert await world.limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(4)
+
+
+async def test_several_rules_are_all_or_nothing() -> None:
+    """If the minute's rule denies, the hour's and the user's are not charged; the answer is the tightest rule's."""
+    burst, sustained = RateLimitRule.per_minute(2), RateLimitRule.per_hour(100)
+    per_user = RateLimitRule.per_minute(50, scope="user")
+    world = World({"GET /": (burst, sustained, per_user)})
+    who = {"ip": IP, "user": "alice"}
+    results = [await world.check("GET /", who) for _ in range(4)]
+    assert [result.allowed for result in results] == [True, True, False, False]
+    assert results[0].limit == 2
+    assert results[2].retry_after == 30.0
+    world.clock.advance(60)
+    for _ in range(2):
+        assert (await world.check("GET /", who)).allowed
+    only_user = TokenBucketAdapter(storage=world.storage, rules={"GET /": (burst, sustained, per_user)})
+    peeked = await only_user.peek(endpoint="GET /", identifier={"ip": "other", "user": "alice"})
+    assert peeked == Success(RateLimitResult(True, 0.0, 2, 2, 0))
+    elsewhere = TokenBucketAdapter(storage=world.storage, rules={"GET /": per_user})
+    assert await elsewhere.get_remaining(endpoint="GET /", identifier="alice") == Success(48)
+
+
+async def test_peek_tells_and_changes_nothing() -> None:
+    """It answers what the check would, for any cost, without publishing."""
+    world = World()
+    await world.check(cost=3)
+    events = len(world.bus.events)
+    for _ in range(5):
+        assert await world.limiter.peek(endpoint=LOGIN, identifier=IP) == Success(RateLimitResult(True, 0.0, 2, 5, 36))
+    denied = await world.limiter.peek(endpoint=LOGIN, identifier=IP, cost=4)
+    assert denied == Success(RateLimitResult(False, 24.0, 2, 5, 36))
+    assert (await world.limiter.peek(endpoint=LOGIN, identifier=IP, cost=9)).value.retry_after == math.inf
+    assert len(world.bus.events) == events
+
+
+async def test_reset_fills_the_bucket_and_is_logged() -> None:
+    """The next check finds five tokens; the log line shows no address."""
+    world = World()
+    for _ in range(6):
+        await world.check()
+    assert await world.limiter.reset(endpoint=LOGIN, identifier=IP) == Success(None)
+    assert (await world.check()).remaining == 4
+    level, message, context = world.logger.records[-1]
+    assert (level, message, context["endpoint"]) == ("info", "Rate limit reset done.", LOGIN)
+    assert IP not in str(world.logger.records)
+
+
+async def test_reset_of_an_unknown_endpoint_is_a_failure() -> None:
+    """A typing error of an operator does not report success."""
+    world = World()
+    result = await world.limiter.reset(endpoint="POST /typo", identifier=IP)
+    assert isinstance(result, Failure)
+    assert result.error == RateLimitError(
+        "no_rule", "No rate limit rule names the endpoint 'POST /typo'.", "POST /typo"
+    )
+    assert str(result.error).startswith("No rate limit rule")
+    assert world.logger.records[-1][0] == "error"
+
+
+async def test_refund_gives_back_and_never_overfills() -> None:
+    """A charge that came to nothing can be returned; more than the capacity cannot."""
+    world = World()
+    for _ in range(5):
+        await world.check()
+    assert await world.limiter.refund(endpoint=LOGIN, identifier=IP) == Success(None)
+    assert [(await world.check()).allowed for _ in range(2)] == [True, False]
+    for _ in range(3):
+        await world.limiter.refund(endpoint=LOGIN, identifier=IP, cost=5)
+    assert await world.limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(5)
+    with pytest.raises(InvalidInputError, match="cost=6: exceeds max_tokens=5 of 'POST /api/v1/sessions'"):
+        await world.limiter.refund(endpoint=LOGIN, identifier=IP, cost=6)
+
+
+async def test_events_tell_the_story() -> None:
+    """Attempted before, allowed or denied after, each with an id, a timestamp and the effective cost."""
+    world = World()
+    for _ in range(6):
+        await world.check()
+    kinds = [type(event) for event in world.bus.events]
+    assert kinds == [RateLimitCheckAttempted, RateLimitCheckAllowed] * 5 + [
+        RateLimitCheckAttempted,
+        RateLimitCheckDenied,
+    ]
+    attempted, allowed, denied = world.bus.events[0], world.bus.events[1], world.bus.events[-1]
+    assert (attempted.endpoint, attempted.identifier, attempted.scope, attempted.cost) == (LOGIN, IP, "ip", 1)
+    assert (allowed.remaining_tokens, allowed.cost) == (4, 1)
+    assert allowed.execution_time_ms >= 0
+    assert denied.retry_after == 12.0
+    assert len({event.event_id for event in world.bus.events}) == 12
+    assert {event.event_id.version for event in world.bus.events} == {7}
+
+
+async def test_no_listener_no_event() -> None:
+    """A bus that listens to denials alone gets nothing else built."""
+
+    class Picky(RecordingEventBus):
+        def listens(self, event_type: type) -> bool:
+            return event_type is RateLimitCheckDenied
+
+    bus = Picky()
+    limiter = TokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={LOGIN: RULE}, event_bus=bus)
+    for _ in range(6):
+        await limiter.is_allowed(endpoint=LOGIN, identifier=IP)
+    assert [type(event) for event in bus.events] == [RateLimitCheckDenied]
+
+
+async def test_prepared_checks_are_bounded_and_right() -> None:
+    """Ten thousand clients leave a bounded cache, and each has its own bucket."""
+    world = World({LOGIN: RateLimitRule.per_day(1)})
+    for n in range(10_000):
+        assert (await world.check(identifier=str(n))).allowed
+    assert len(world.limiter._flow._recent) <= 4096
+    assert not (await world.check(identifier="0")).allowed
+    assert not (await world.check(identifier="9999")).allowed
+
+
+def test_the_sync_face_gives_the_same_answers() -> None:
+    """Plain calls on the same storage, step by step."""
+    clock = FakeClock()
+    storage = MemoryStorage(clock=clock)
+    limiter = SyncTokenBucketAdapter(storage=storage, rules={LOGIN: RULE}, event_bus=(bus := RecordingEventBus()))
+    results = [limiter.is_allowed(endpoint=LOGIN, identifier=IP).value for _ in range(6)]
+    assert [result.allowed for result in results] == [True] * 5 + [False]
+    assert limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(0)
+    assert limiter.peek(endpoint=LOGIN, identifier=IP).value.retry_after == 12.0
+    assert limiter.refund(endpoint=LOGIN, identifier=IP, cost=2) == Success(None)
+    assert limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(2)
+    assert limiter.reset(endpoint=LOGIN, identifier=IP) == Success(None)
+    assert limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(5)
+    assert isinstance(limiter.reset(endpoint="typo", identifier=IP), Failure)
+    assert limiter.peek(endpoint="typo", identifier=IP).value.limit == 0
+    assert len(bus.events) == 12
+    assert limiter.failures == {}
+
+
+async def test_cancellation_propagates() -> None:
+    """A caller that gives up is not given an answer."""
+    limiter = TokenBucketAdapter(storage=FailingStorage("hang"), rules={LOGIN: RULE}, deadline_ms=60_000)
+    task = asyncio.create_task(limiter.is_allowed(endpoint=LOGIN, identifier=IP))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"deadline_ms": 0}, "deadline_ms=0: expected 1 to 60000"),
+        ({"deadline_ms": 1.5}, "deadline_ms=1.5: expected whole milliseconds"),
+        ({"on_storage_error": "open"}, "on_storage_error='open': expected one of allow, local, deny"),
+        ({"key_prefix": ""}, "key_prefix=''"),
+        ({"rules": {"GET /": "5/minute"}}, "expected a RateLimitRule"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:
+    """A limiter is checked when it is built."""
+    with pytest.raises(InvalidInputError) as caught:
+        TokenBucketAdapter(**{"storage": MemoryStorage(), "rules": {}, **settings})
+    assert message in str(caught.value)
+
+
+async def test_aclose_closes_the_storage() -> None:
+    """The limiter owns nothing else."""
+    world = World()
+    await world.limiter.aclose()
+    assert repr(world.limiter).startswith("TokenBucketAdapter(storage=MemoryStorage(")

@@ -1,0 +1,77 @@
+"""Rules that the linters cannot express."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import sluicegate
+import sluicegate.testing
+
+SOURCE = Path(sluicegate.__file__).parent
+
+
+def modules() -> list[Path]:
+    """Return the source files."""
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def test_broad_excepts_stand_only_where_failure_is_answered() -> None:
+    """`except Exception` belongs to the two faces of the limiter, to observers, and nowhere else in the decision path."""
+    found = {
+        str(path.relative_to(SOURCE))
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler)
+        and isinstance(node.type, ast.Name)
+        and node.type.id in {"Exception", "BaseException"}
+    }
+    decision_path = {name for name in found if name.split("/")[0] in {"application", "domain"}}
+    assert decision_path == {
+        "application/token_bucket_adapter.py",
+        "application/sync_token_bucket_adapter.py",
+        "application/announcer.py",
+        "application/background_calls.py",
+    }
+
+
+def test_no_module_is_two_ideas_long() -> None:
+    """No module has more than 350 lines."""
+    assert {path.name: n for path in modules() if (n := len(path.read_text().splitlines())) > 350} == {}
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    """No utils, helpers, base, manager, common or core."""
+    assert {path.stem for path in modules()} & {"utils", "helpers", "base", "manager", "common", "core"} == set()
+
+
+def test_the_facade_lists_what_it_exports() -> None:
+    """`__all__` is sorted and every name in it can be imported."""
+    for module in (sluicegate, sluicegate.testing):
+        assert list(module.__all__) == sorted(module.__all__)
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+
+
+def test_importing_it_imports_no_extra() -> None:
+    """`import sluicegate` loads no optional library."""
+    code = "import sys, sluicegate; print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for extra in (
+        "redis",
+        "starlette",
+        "fastapi",
+        "typer",
+        "rich",
+        "uvicorn",
+        "structlog",
+        "yaml",
+        "watchfiles",
+        "pytest",
+    ):
+        assert f"'{extra}'" not in loaded
+
+
+def test_the_package_is_typed() -> None:
+    """The marker file of PEP 561 is there."""
+    assert (SOURCE / "py.typed").exists()

@@ -1,0 +1,134 @@
+"""The bounded table of buckets: what leaves, and when."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.fullness_calendar import FullnessCalendar
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.token_bucket import Demand, full_at_us
+
+S = 1_000_000
+START_US = 1_000 * S
+MINUTE = RateLimitRule.per_minute(5)
+
+
+def demand(key: str, rule: RateLimitRule = MINUTE, cost: int = 1) -> Demand:
+    """Ask a bucket for tokens."""
+    return Demand(key, rule.shape, cost * rule.shape.units_per_token)
+
+
+def test_it_never_holds_more_than_max_keys() -> None:
+    """Ten thousand clients in a table of a hundred leave a hundred."""
+    table = BucketTable(100)
+    for n in range(10_000):
+        table.take([demand(str(n))], START_US + n)
+        assert len(table) <= 100
+    assert table.evicted_unfull == 9_900
+
+
+def test_a_full_bucket_leaves_before_any_other() -> None:
+    """While full buckets exist, a client that is being limited keeps its state, whatever the flood."""
+    table = BucketTable(100)
+    honest = demand("honest", RateLimitRule.per_hour(5))
+    for _ in range(5):
+        assert table.take([honest], START_US).allowed
+    for n in range(20_000):
+        now_us = START_US + n * S  # each flooder's bucket is full again after twelve seconds
+        table.take([demand(f"flood-{n}")], now_us)
+        if n % 50 == 0 and n < 700:
+            assert not table.take([honest], now_us).allowed
+    assert table.evicted_unfull == 0
+    assert len(table) <= 100
+
+
+def test_without_full_buckets_the_one_nearest_to_full_leaves() -> None:
+    """The honest client, far from full, is kept; those who lose their state had little to lose."""
+    table = BucketTable(10)
+    hungry = demand("hungry", cost=5)
+    assert table.take([hungry], START_US).allowed
+    for n in range(1_000):
+        table.take([demand(f"flood-{n}")], START_US)
+    assert not table.take([hungry], START_US).allowed
+    assert table.evicted_unfull == 991
+
+
+def test_memory_shrinks_after_a_flood() -> None:
+    """New clients push out two full buckets each."""
+    table = BucketTable(10_000)
+    for n in range(5_000):
+        table.take([demand(f"flood-{n}")], START_US)
+    for n in range(2_600):
+        table.take([demand(f"later-{n}")], START_US + 3600 * S)
+    assert len(table) == 2_600
+
+
+def test_a_reset_bucket_counts_as_full() -> None:
+    """It is filed until its old time, and leaves then; it can be spent again meanwhile."""
+    table = BucketTable(10)
+    table.take([demand("a", cost=5)], START_US)
+    table.reset([demand("a"), demand("unknown")])
+    assert len(table) == 1
+    assert table.take([demand("a", cost=5)], START_US).allowed
+    assert not table.take([demand("a")], START_US).allowed
+    table.reset([demand("a")])
+    table.take([demand("b")], START_US + 61 * S)
+    assert len(table) == 1
+
+
+def test_denials_and_peeks_make_no_keys() -> None:
+    """Asking for a stranger's bucket leaves nothing behind."""
+    table = BucketTable(10)
+    table.peek([demand("a")], START_US)
+    table.refund([demand("b")], START_US)
+    table.take([demand("c", cost=5), demand("d", cost=5)], START_US)
+    assert not table.take([demand("c"), demand("e")], START_US).allowed
+    assert len(table) == 2
+
+
+def test_equal_shapes_of_different_objects_are_the_same_rule() -> None:
+    """A bucket does not lose units when the same rule comes as another object."""
+    table = BucketTable(10)
+    shape = MINUTE.shape
+    twin = type(shape)(*[getattr(shape, name) for name in shape.__struct_fields__])
+    assert twin is not shape
+    table.take([demand("a")], START_US)
+    level = table.peek([demand("a")], START_US)[0].level
+    assert table.peek([Demand("a", twin, 0)], START_US)[0].level == level
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5 * S)), max_size=200), st.randoms(use_true_random=False))
+def test_the_calendar_gives_keys_in_the_order_of_fullness(steps: list[tuple[int, int]], rng: random.Random) -> None:
+    """However often keys move later, the first one out is the one that is full first."""
+    instants: dict[str, int] = {}
+    calendar = FullnessCalendar(instants.__getitem__)
+    for number, later_us in steps:
+        key = str(number)
+        if key in instants:
+            instants[key] += later_us
+        else:
+            instants[key] = START_US + later_us
+            calendar.file(key, instants[key])
+        if instants and rng.random() < 0.2:
+            first = calendar.pop_first()
+            assert instants[first] == min(instants.values())
+            del instants[first]
+    now_us = START_US + 4 * S
+    full = {key for key, instant in instants.items() if instant <= now_us}
+    popped = set()
+    while (key := calendar.pop_full(now_us)) is not None:
+        popped.add(key)
+        del instants[key]
+    assert popped == full
+
+
+def test_full_at_is_the_instant_of_fullness() -> None:
+    """A bucket is full at that instant and not a microsecond before."""
+    shape = RateLimitRule(3, 7 * 60, "ip").shape
+    table, asked = BucketTable(10), Demand("a", shape, shape.units_per_token)
+    table.take([asked], START_US)
+    full_us = full_at_us(shape, shape.capacity - shape.units_per_token, START_US)
+    assert table.peek([asked], full_us - 1)[0].level < shape.capacity
+    assert table.peek([asked], full_us)[0].level == shape.capacity

@@ -1,0 +1,68 @@
+"""Which rules hold for an endpoint."""
+
+import pytest
+
+from sluicegate import InvalidInputError, InvalidTypeError, RateLimitRule
+from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.rule_set import RuleSet
+
+RULE = RateLimitRule.per_minute(5)
+
+
+def test_several_rules_of_one_scope_have_keys_of_their_own() -> None:
+    """The first rule of a scope has the plain key; others carry their name or number."""
+    rules = (
+        RULE,
+        RateLimitRule.per_hour(50),
+        RateLimitRule(9, 9, "ip", name="daily"),
+        RateLimitRule.per_day(9, scope="user"),
+    )
+    plan = RuleSet({"GET /": rules}, KeyFormat()).find("GET /")
+    assert plan is not None
+    frames = [(meter.before, meter.after) for meter in plan.meters]
+    assert frames == [
+        ("rate_limit:ip:", ":GET /"),
+        ("rate_limit:ip~2:", ":GET /"),
+        ("rate_limit:ip~daily:", ":GET /"),
+        ("rate_limit:user:", ":GET /"),
+    ]
+    assert plan.max_cost == 5
+
+
+def test_disabled_rules_are_left_out() -> None:
+    """A plan asks the rules that are enabled; if none is, its answer is full."""
+    off = RateLimitRule(7, 7, "ip", enabled=False)
+    plans = RuleSet({"GET /a": (off, RULE), "GET /b": off}, KeyFormat())
+    some, none = plans.find("GET /a"), plans.find("GET /b")
+    assert some is not None
+    assert [meter.rule for meter in some.meters] == [RULE]
+    assert none is not None
+    assert none.disabled is not None
+    assert (none.disabled.remaining, none.disabled.limit) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"": RULE}, "endpoint='': expected a string that is not empty"),
+        ({5: RULE}, "endpoint=5: expected a string, not int"),
+        ({"GET /": ()}, "rules['GET /']: expected at least one rule"),
+        ({"GET /": "5/minute"}, "rules['GET /']='5/minute': expected a RateLimitRule or a tuple of them"),
+        ({"GET /": (RULE, 5)}, "rules['GET /']: expected a RateLimitRule, not 5"),
+        ({"GET /": None}, "rules['GET /']=None: expected a RateLimitRule or a tuple of them"),
+        ([RULE], "expected a mapping from endpoint to rule"),
+    ],
+)
+def test_wrong_rules_are_named(rules: object, message: str) -> None:
+    """The error names the endpoint and what stands there."""
+    with pytest.raises(InvalidInputError) as caught:
+        RuleSet(rules, KeyFormat())  # type: ignore[arg-type]
+    assert message in str(caught.value)
+
+
+def test_two_rules_of_one_name_are_refused() -> None:
+    """Names tell rules apart, in keys and for clients."""
+    with pytest.raises(InvalidInputError, match="two rules are named 'a'"):
+        RuleSet({"GET /": (RateLimitRule(5, 5, "ip", name="a"), RateLimitRule(6, 6, "ip", name="a"))}, KeyFormat())
+    with pytest.raises(InvalidTypeError):
+        RuleSet({"GET /": b"x"}, KeyFormat())  # type: ignore[dict-item]

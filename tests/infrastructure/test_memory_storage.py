@@ -1,0 +1,71 @@
+"""What of the embedded storage is not in the contract: threads, bounds, arguments."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sluicegate import (
+    InvalidInputError,
+    InvalidTypeError,
+    MemoryStorage,
+    RateLimitRule,
+    SyncTokenBucketAdapter,
+    TokenBucketAdapter,
+)
+from sluicegate.testing import FakeClock
+
+RULES = {"GET /": RateLimitRule.per_minute(50)}
+
+
+def test_a_hundred_threads_admit_exactly_the_capacity() -> None:
+    """At a frozen clock 100 threads x 20 checks on one key pass 50 times."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=RULES)
+    barrier = threading.Barrier(100)
+
+    def client() -> int:
+        barrier.wait()
+        return sum(limiter.is_allowed(endpoint="GET /", identifier="one").value.allowed for _ in range(20))
+
+    with ThreadPoolExecutor(100) as pool:
+        admitted = sum(future.result() for future in [pool.submit(client) for _ in range(100)])
+    assert admitted == 50
+
+
+async def test_a_thousand_tasks_admit_exactly_the_capacity() -> None:
+    """At a frozen clock 1,000 tasks on one key pass 50 times."""
+    limiter = TokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=RULES)
+    results = await asyncio.gather(*[limiter.is_allowed(endpoint="GET /", identifier="one") for _ in range(1000)])
+    assert sum(result.value.allowed for result in results) == 50
+
+
+def test_several_event_loops_share_one_storage() -> None:
+    """Four loops in four threads use one limiter and admit the capacity between them."""
+    limiter = TokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=RULES)
+
+    async def clients() -> int:
+        results = await asyncio.gather(*[limiter.is_allowed(endpoint="GET /", identifier="one") for _ in range(100)])
+        return sum(result.value.allowed for result in results)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda _: asyncio.run(clients()), range(4))) == 50
+
+
+def test_wrong_bounds_are_named() -> None:
+    """`max_keys` is checked when the storage is made."""
+    with pytest.raises(InvalidInputError, match="max_keys=0: expected at least 1"):
+        MemoryStorage(max_keys=0)
+    with pytest.raises(InvalidTypeError, match="max_keys=True: expected a whole number"):
+        MemoryStorage(max_keys=True)
+
+
+async def test_its_repr_tells_how_full_it_is() -> None:
+    """Operators see keys and bound."""
+    storage = MemoryStorage(clock=FakeClock(), max_keys=7)
+    limiter = TokenBucketAdapter(storage=storage, rules=RULES)
+    for n in range(9):
+        await limiter.is_allowed(endpoint="GET /", identifier=str(n))
+    assert repr(storage) == "MemoryStorage(keys=7, max_keys=7)"
+    assert len(storage) == 7
+    assert storage.evicted_unfull == 2
