@@ -4,6 +4,8 @@ import asyncio
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluicegate import (
     Failure,
@@ -271,14 +273,26 @@ async def test_no_listener_no_event() -> None:
     assert [type(event) for event in bus.events] == [RateLimitCheckDenied]
 
 
-async def test_prepared_checks_are_bounded_and_right() -> None:
-    """Ten thousand clients leave a bounded cache, and each has its own bucket."""
-    world = World({LOGIN: RateLimitRule.per_day(1)})
-    for n in range(10_000):
-        assert (await world.check(identifier=str(n))).allowed
-    assert len(world.limiter._flow._recent) <= 4096
-    assert not (await world.check(identifier="0")).allowed
-    assert not (await world.check(identifier="9999")).allowed
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([LOGIN, "GET /"]), st.sampled_from(["a", "b:c"]), st.integers(0, 6)), max_size=40
+    )
+)
+def test_the_short_way_and_the_long_way_are_one(steps: list[tuple[str, str, int]]) -> None:
+    """A limiter that is listened to, and one that is not, give the same answers to the same traffic."""
+    rules = {LOGIN: RULE, "GET /": RateLimitRule(3, 7, "global", cost=2)}
+    clocks = FakeClock(), FakeClock()
+    short = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clocks[0]), rules=rules)
+    long = SyncTokenBucketAdapter(
+        storage=MemoryStorage(clock=clocks[1]), rules=rules, event_bus=RecordingEventBus(), logger=RecordingLogger()
+    )
+    assert short._quick_check is not None
+    assert long._quick_check is None
+    for endpoint, identifier, cost in steps:
+        answers = [face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in (short, long)]
+        assert answers[0] == answers[1]
+        for clock in clocks:
+            clock.advance(3.7)
 
 
 def test_the_sync_face_gives_the_same_answers() -> None:

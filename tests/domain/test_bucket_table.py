@@ -88,17 +88,6 @@ def test_denials_and_peeks_make_no_keys() -> None:
     assert len(table) == 2
 
 
-def test_equal_shapes_of_different_objects_are_the_same_rule() -> None:
-    """A bucket does not lose units when the same rule comes as another object."""
-    table = BucketTable(10)
-    shape = MINUTE.shape
-    twin = type(shape)(*[getattr(shape, name) for name in shape.__struct_fields__])
-    assert twin is not shape
-    table.take([demand("a")], START_US)
-    level = table.peek([demand("a")], START_US)[0].level
-    assert table.peek([Demand("a", twin, 0)], START_US)[0].level == level
-
-
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5 * S)), max_size=200), st.randoms(use_true_random=False))
 def test_the_calendar_gives_keys_in_the_order_of_fullness(steps: list[tuple[int, int]], rng: random.Random) -> None:
     """However often keys move later, the first one out is the one that is full first."""

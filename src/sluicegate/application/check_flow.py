@@ -5,6 +5,7 @@ from typing import cast
 from sluicegate.application.announcer import Announcer
 from sluicegate.application.checking import NO_RULE, Check, conclude, identifier_for, prepare
 from sluicegate.application.failure_policy import FailurePolicy, describe, reason_of
+from sluicegate.application.quick_check import QuickCheck, TakeOne, build_quick_check
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
@@ -25,8 +26,6 @@ from sluicegate.runtime.stdlib_logger import StdlibLogger
 from sluicegate.runtime.system_clock import SystemClock
 
 _NO_RULE = Success(NO_RULE)
-
-_MAX_RECENT = 4096  # prepared checks that are kept for their next time; about 2 MB
 
 
 class CheckFlow:
@@ -57,7 +56,6 @@ class CheckFlow:
         self._announcer = announcer
         self._clock = clock
         self._observed = observed
-        self._recent: dict[tuple[str, str, int], Check] = {}
 
     def begin(self, endpoint: str, identifier: Identifier, cost: int) -> Check | Success[RateLimitResult]:
         """Return what to ask the storage, or the answer if there is nothing to ask.
@@ -65,20 +63,7 @@ class CheckFlow:
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        # Most checks repeat a recent one: a client asks for the same thing again. `type` keeps False and 0.0 out, which
-        # would be found under 0; a mapping of identifiers is not hashable, and is not looked up.
-        recent = self._recent
-        check: Check | Plan | None
-        if type(identifier) is str and type(cost) is int and type(endpoint) is str:
-            check = recent.get((endpoint, identifier, cost))
-            if check is None:
-                check = prepare(self.rules, self._key_format, endpoint, identifier, cost)
-                if type(check) is Check:
-                    if len(recent) >= _MAX_RECENT:
-                        recent.clear()
-                    recent[endpoint, identifier, cost] = check
-        else:
-            check = prepare(self.rules, self._key_format, endpoint, identifier, cost)
+        check = prepare(self.rules, self._key_format, endpoint, identifier, cost)
         if type(check) is Check:
             if self._observed and self._announcer.wants(RateLimitCheckAttempted):
                 self._announcer.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
@@ -90,6 +75,13 @@ class CheckFlow:
         if plan.disabled is not None:
             return Success(plan.disabled)
         return self._impossible(plan, identifier, cost)
+
+    def quick_check(self, storage: object) -> QuickCheck | None:
+        """Return the short way of a check; None where the storage may wait or somebody may listen."""
+        take_one: TakeOne | None = getattr(storage, "take_one_now", None)
+        if take_one is None or self._observed:
+            return None
+        return build_quick_check(self.rules, self._key_format, take_one)
 
     def look(self, endpoint: str, identifier: Identifier, cost: int) -> Check | Success[RateLimitResult]:
         """Return what to peek at, or the answer if there is nothing to look at; tell nobody.

@@ -5,7 +5,7 @@ from typing import cast
 
 import msgspec
 
-from sluicegate.domain.bucket_key import KeyFormat, require_text
+from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat, require_text
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Identifier
@@ -14,8 +14,6 @@ from sluicegate.domain.token_bucket import Demand, Verdict, tightest, to_result
 
 NO_RULE = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
 """The answer for an endpoint that no rule names."""
-
-_CERTAINLY_SHORT = 256  # characters: at most 1024 bytes of UTF-8
 
 
 class Check(msgspec.Struct, frozen=True, gc=False):
@@ -55,7 +53,7 @@ def prepare(
     if type(cost) is not int or cost < 0:
         _require_cost(cost)
     plan = rules.find(endpoint) if type(endpoint) is str else None
-    if type(identifier) is not str or not 0 < len(identifier) <= _CERTAINLY_SHORT:
+    if type(identifier) is not str or not 0 < len(identifier) <= CERTAINLY_SHORT:
         _require_identifier(identifier)
     if plan is None:
         require_text("endpoint", endpoint)

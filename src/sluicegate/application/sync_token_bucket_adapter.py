@@ -62,11 +62,16 @@ class SyncTokenBucketAdapter:
         self._storage = storage
         self._take_now = storage.take_now
         self._observed = event_bus is not None
+        self._quick_check = self._flow.quick_check(storage)
 
     def is_allowed(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0
     ) -> Result[RateLimitResult, RateLimitError]:
         """Take tokens if all of the endpoint's rules have them; see `TokenBucketAdapter.is_allowed`."""
+        if self._quick_check is not None:
+            answer = self._quick_check(endpoint, identifier, cost)
+            if answer is not None:
+                return answer
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
         if type(check) is not Check:

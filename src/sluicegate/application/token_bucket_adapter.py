@@ -81,6 +81,7 @@ class TokenBucketAdapter:
             self._take_now = cast("SyncStorageProtocol", storage).take_now
         self._deadline_s = require_deadline(deadline_ms) / 1000
         self._observed = event_bus is not None
+        self._quick_check = self._flow.quick_check(storage)
         bounded = getattr(storage, "bounded_wait", False)
         self._take: Callable[[Sequence[Demand]], Awaitable[Verdict]] = storage.take if bounded else self._take_in_time
 
@@ -100,6 +101,10 @@ class TokenBucketAdapter:
         Raises:
             InvalidInputError: A `ValueError`, if an argument is wrong; nothing has changed then.
         """
+        if self._quick_check is not None:
+            answer = self._quick_check(endpoint, identifier, cost)
+            if answer is not None:
+                return answer
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
         if type(check) is not Check:

@@ -13,7 +13,8 @@ from sluicegate.domain.rule import RateLimitScope
 MAX_IDENTIFIER_BYTES = 1024
 """The longest identifier or endpoint, in UTF-8: more is an attack on the storage's memory, or a mistake."""
 
-_CERTAINLY_SHORT = MAX_IDENTIFIER_BYTES // 4  # characters; UTF-8 takes at most four bytes for each
+CERTAINLY_SHORT = MAX_IDENTIFIER_BYTES // 4
+"""Characters of a text that need not be measured: UTF-8 takes at most four bytes for each."""
 
 # The separator, the escape, Redis Cluster's hash-tag braces, control characters, and surrogates, which UTF-8 refuses.
 _SPECIAL = re.compile("[%:{}\x00-\x1f\x7f\ud800-\udfff]")
@@ -90,7 +91,7 @@ def require_text(field: str, value: object) -> str:
         raise InvalidTypeError(f"{field}={value!r:.80}: expected a string, not {type(value).__name__}")
     if not value:
         raise InvalidInputError(f"{field}='': expected a string that is not empty")
-    if len(value) > _CERTAINLY_SHORT:
+    if len(value) > CERTAINLY_SHORT:
         size = len(value.encode("utf-8", "surrogatepass"))
         if size > MAX_IDENTIFIER_BYTES:
             raise InvalidInputError(

@@ -25,24 +25,12 @@ class BucketTable:
             forgotten, which refills it: only where so many clients are limited at once that none of them is full.
     """
 
-    __slots__ = (
-        "_aliases",
-        "_calendar",
-        "_max_keys",
-        "_number_of",
-        "_shape_numbers",
-        "_shapes",
-        "_states",
-        "evicted_unfull",
-    )
+    __slots__ = ("_calendar", "_max_keys", "_shapes", "_states", "evicted_unfull")
 
     def __init__(self, max_keys: int) -> None:
         self._max_keys = max_keys
         self._states: dict[str, int] = {}
-        self._shapes: list[BucketShape] = []
-        self._number_of: dict[BucketShape, int] = {}
-        self._shape_numbers: dict[int, int] = {}  # by identity: hashing a shape costs as much as the arithmetic
-        self._aliases: list[BucketShape] = []  # what `_shape_numbers` knows, kept so that no identity is used again
+        self._shapes: dict[int, BucketShape] = {}
         self._calendar = FullnessCalendar(self._full_at_us)
         self.evicted_unfull = 0
         """How many buckets were forgotten before they were full."""
@@ -53,21 +41,9 @@ class BucketTable:
     def take(self, demands: Sequence[Demand], now_us: int) -> Verdict:
         """Pay all demands at `now_us`, or none."""
         if len(demands) == 1:
-            # One demand is nearly every check: nothing stands here between the lookup and the answer.
             demand = demands[0]
-            key = demand.key
-            shape = demand.shape
-            state = self._states.get(key, _FULL)
-            number = state >> _SHAPE_SHIFT
-            if number == self._shape_numbers.get(id(shape)):
-                last = state >> _LEVEL_BITS & _LAST_MASK
-                level, anchor = accrue(shape, state & _LEVEL_MASK, last, now_us)
-                allowed = level >= demand.cost_units
-                if allowed:
-                    level -= demand.cost_units
-                if allowed or anchor < last:
-                    self._states[key] = (number << _LAST_BITS | anchor) << _LEVEL_BITS | level
-                return Verdict(allowed, (Reading(level, anchor * shape.tick_us - now_us),))
+            allowed, level, lead_us = self.take_one(demand.key, demand.shape, demand.cost_units, now_us)
+            return Verdict(allowed, (Reading(level, lead_us),))
         found = [(demand, *self._level(demand.key, demand.shape, now_us)) for demand in demands]
         allowed = all(level >= demand.cost_units for demand, level, _, _ in found)
         readings: list[Reading] = []
@@ -77,6 +53,25 @@ class BucketTable:
                 self._write(demand.key, demand.shape, left, anchor, now_us)
             readings.append(Reading(left, anchor * demand.shape.tick_us - now_us))
         return Verdict(allowed, tuple(readings))
+
+    def take_one(self, key: str, shape: BucketShape, cost_units: int, now_us: int) -> tuple[bool, int, int]:
+        """Do what `take` does for a single bucket, with no objects in between: verdict, level and lead."""
+        state = self._states.get(key, _FULL)
+        if state >> _SHAPE_SHIFT == shape.number:
+            last = state >> _LEVEL_BITS & _LAST_MASK
+            level, anchor = accrue(shape, state & _LEVEL_MASK, last, now_us)
+            allowed = level >= cost_units
+            if allowed:
+                level -= cost_units
+            if allowed or anchor < last:
+                self._states[key] = (shape.number << _LAST_BITS | anchor) << _LEVEL_BITS | level
+        else:
+            level, anchor, _ = self._level(key, shape, now_us)
+            allowed = level >= cost_units
+            if allowed:
+                level -= cost_units
+                self._write(key, shape, level, anchor, now_us)
+        return allowed, level, anchor * shape.tick_us - now_us
 
     def peek(self, demands: Sequence[Demand], now_us: int) -> tuple[Reading, ...]:
         """Return the levels at `now_us`; change nothing."""
@@ -111,10 +106,7 @@ class BucketTable:
             return shape.capacity, -(-now_us // shape.tick_us), False
         last = state >> _LEVEL_BITS & _LAST_MASK
         number = state >> _SHAPE_SHIFT
-        known = self._shape_numbers.get(id(shape))
-        if known is None:
-            known = self._number(shape)
-        if number == known:
+        if number == shape.number:
             level, anchor = accrue(shape, state & _LEVEL_MASK, last, now_us)
             return level, anchor, anchor < last
         level, anchor = carry_over(self._shapes[number], shape, state & _LEVEL_MASK, last, now_us)
@@ -125,10 +117,8 @@ class BucketTable:
         if key not in states:
             self._make_room(now_us)
             self._calendar.file(key, full_at_us(shape, level, last))
-        number = self._shape_numbers.get(id(shape))
-        if number is None:
-            number = self._number(shape)
-        states[key] = (number << _LAST_BITS | last) << _LEVEL_BITS | level
+        self._shapes[shape.number] = shape
+        states[key] = (shape.number << _LAST_BITS | last) << _LEVEL_BITS | level
 
     def _make_room(self, now_us: int) -> None:
         """Forget up to two full buckets for each new one, so that memory shrinks after a flood; then any, at the limit."""
@@ -147,12 +137,3 @@ class BucketTable:
         if state == _FULL:
             return 0
         return full_at_us(self._shapes[state >> _SHAPE_SHIFT], state & _LEVEL_MASK, state >> _LEVEL_BITS & _LAST_MASK)
-
-    def _number(self, shape: BucketShape) -> int:
-        """Number a shape object that was not seen before; equal shapes share a number."""
-        number = self._number_of.setdefault(shape, len(self._shapes))
-        if number == len(self._shapes):
-            self._shapes.append(shape)
-        self._aliases.append(shape)
-        self._shape_numbers[id(shape)] = number
-        return number

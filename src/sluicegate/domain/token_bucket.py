@@ -6,9 +6,10 @@ numbers: the level at the instant `last` (a count of ticks). `token_bucket.lua` 
 doubles, which is why `MAX_UNITS` leaves every sum below 2**53.
 """
 
+import itertools
 from collections.abc import Iterable
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from math import inf
 
 import msgspec
@@ -37,6 +38,7 @@ class BucketShape(msgspec.Struct, frozen=True, gc=False):
         tick_us: The tick in microseconds: 1 unless the capacity times the rate's denominator would leave the range.
         full_ticks: Ticks from empty to full, rounded up.
         max_tokens: The capacity in tokens.
+        number: A small number that no other shape of this process has: storages tell shapes apart by it.
     """
 
     capacity: int
@@ -45,6 +47,7 @@ class BucketShape(msgspec.Struct, frozen=True, gc=False):
     tick_us: int
     full_ticks: int
     max_tokens: int
+    number: int
 
 
 class Demand(msgspec.Struct, frozen=True, gc=False):
@@ -86,9 +89,12 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     readings: tuple[Reading, ...]
 
 
-@lru_cache(maxsize=4096)
+_numbers = itertools.count()
+
+
+@cache
 def shape_of(max_tokens: int, tokens_per_minute: Fraction) -> BucketShape:
-    """Find the finest tick in which a bucket can be counted exactly.
+    """Find the finest tick in which a bucket can be counted exactly. Equal arguments give the same object.
 
     Args:
         max_tokens: The capacity in tokens, at least 1.
@@ -105,7 +111,9 @@ def shape_of(max_tokens: int, tokens_per_minute: Fraction) -> BucketShape:
             full_ticks = -(-capacity // rate.numerator)
             if full_ticks * tick_us > MAX_FULL_US:
                 break
-            return BucketShape(capacity, rate.denominator, rate.numerator, tick_us, full_ticks, max_tokens)
+            return BucketShape(
+                capacity, rate.denominator, rate.numerator, tick_us, full_ticks, max_tokens, next(_numbers)
+            )
     raise InvalidInputError(
         f"refill_rate={float(tokens_per_minute)!r} with max_tokens={max_tokens}: this bucket cannot be counted exactly;"
         " use a smaller max_tokens, or a refill_rate that is a simpler fraction and fills it within ten million years"
@@ -164,22 +172,32 @@ def full_at_us(shape: BucketShape, level: int, last: int) -> int:
 
 
 def to_result(demand: Demand, reading: Reading, *, allowed: bool) -> RateLimitResult:
-    """Derive a client's answer from a bucket's level: the one place where units become tokens and seconds.
+    """Derive a client's answer from what a storage told.
 
     Args:
         demand: What was asked.
         reading: What the storage told.
         allowed: Whether the whole check, of which this may be one bucket of several, was paid.
     """
-    shape = demand.shape
-    level = reading.level
+    return result_at(demand.shape, demand.cost_units, reading.level, reading.lead_us, allowed)
+
+
+def result_at(shape: BucketShape, cost_units: int, level: int, lead_us: int, allowed: bool) -> RateLimitResult:
+    """Derive a client's answer from a bucket's level: the one place where units become tokens and seconds.
+
+    Args:
+        shape: The bucket's arithmetic.
+        cost_units: What was asked for.
+        level: What is there.
+        lead_us: Microseconds until the level holds; see `Reading`.
+        allowed: Whether the check was paid.
+    """
     # What is missing is negative, so that // rounds the wait up.
     missing = level - shape.capacity
-    reset_us = reading.lead_us - missing // shape.units_per_tick * shape.tick_us if missing else 0
+    reset_us = lead_us - missing // shape.units_per_tick * shape.tick_us if missing else 0
     retry_after = 0.0
-    if not allowed and level < demand.cost_units:
-        ticks = (level - demand.cost_units) // shape.units_per_tick
-        retry_after = (reading.lead_us - ticks * shape.tick_us) / _SECOND_US
+    if not allowed and level < cost_units:
+        retry_after = (lead_us - (level - cost_units) // shape.units_per_tick * shape.tick_us) / _SECOND_US
     return RateLimitResult(
         allowed,
         retry_after,

@@ -1,6 +1,7 @@
 """The only module that reads a clock."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 
@@ -9,9 +10,9 @@ class SystemClock:
 
     __slots__ = ()
 
-    def now_us(self) -> int:
+    def now_us(self, _now_ns: Callable[[], int] = time.monotonic_ns) -> int:
         """Return the monotonic instant in whole microseconds. Only differences between two of them mean anything."""
-        return time.monotonic_ns() // 1000
+        return _now_ns() // 1000
 
     def __repr__(self) -> str:
         return "SystemClock()"
