@@ -8,6 +8,8 @@ import msgspec
 from sluicegate.domain.bucket_key import KeyFormat, require_text
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.route_table import RouteTable
+from sluicegate.domain.route_template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import BucketShape
 
@@ -59,12 +61,12 @@ class RuleSet:
         key_format: How buckets are named.
 
     Raises:
-        InvalidInputError: If an endpoint is not a text of 1 to 1024 bytes or has no rule, or two rules of an endpoint
-            have the same name.
+        InvalidInputError: If an endpoint is not a text of 1 to 1024 bytes, is a route that cannot be read or has no rule, or
+            two rules of an endpoint have the same name.
         InvalidTypeError: If something is not a rule.
     """
 
-    __slots__ = ("_plans",)
+    __slots__ = ("_plans", "_routes")
 
     def __init__(self, rules: Rules, key_format: KeyFormat) -> None:
         if not isinstance(rules, Mapping):
@@ -72,10 +74,31 @@ class RuleSet:
         self._plans = {
             endpoint: _plan(endpoint, _sequence(endpoint, rule), key_format) for endpoint, rule in rules.items()
         }
+        self._routes = RouteTable(filter(None, map(parse_endpoint, self._plans)))
 
     def find(self, endpoint: str) -> Plan | None:
-        """Return what to do for an endpoint; None if no rule names it."""
-        return self._plans.get(endpoint)
+        """Return what to do for an endpoint; None if no rule names it.
+
+        Args:
+            endpoint: A name that the rules have, or a method and a path that one of their templates fits.
+        """
+        plan = self._plans.get(endpoint)
+        if plan is not None:
+            return plan
+        method, space, path = endpoint.partition(" ")
+        name = self.match(method, path) if space else self.match("*", endpoint)
+        return None if name is None else self._plans[name]
+
+    def match(self, method: str, path: str) -> str | None:
+        """Return the endpoint that a request belongs to; None if no rule's template fits.
+
+        Unlike in `find`, a path that reads like a template's text is a path like any other.
+
+        Args:
+            method: The request's method in capitals, or `WEBSOCKET`.
+            path: The path, decoded, without the query.
+        """
+        return self._routes.match(method, path)
 
     @property
     def plans(self) -> Iterable[Plan]:
