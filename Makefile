@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench soak docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,5 +34,13 @@ format: .venv/ready ## Lay out the code
 bench: .venv/ready ## Time a check
 	$(BIN)/python benchmarks/memory_check.py
 
+soak: .venv/ready ## Run the long tests and the floods
+	$(BIN)/python benchmarks/memory_flood.py
+	SLUICEGATE_LONG=1 $(BIN)/python -m pytest --timeout=1800
+
+docs: .venv/ready ## Build the pages into site/
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
+	$(BIN)/mkdocs build --quiet --strict
+
 clean: ## Remove what the other targets made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
