@@ -1,6 +1,6 @@
 """Telling listeners and logs what happened, without ever waiting for them or failing with them."""
 
-import secrets
+import os
 from hashlib import blake2b
 from typing import Literal
 
@@ -11,7 +11,7 @@ from sluicegate.domain.protocols import Clock, EventBusProtocol, Identifier, Log
 Level = Literal["debug", "info", "warning", "error"]
 
 _QUIET_US = 1_000_000  # of the warnings about one reason, one a second is written
-_MASK_KEY = secrets.token_bytes(16)  # of this process: a log alone does not tell which of 2**32 addresses it was
+_MASK_KEY = os.urandom(16)  # of this process: a log alone does not tell which of 2**32 addresses it was
 
 
 class Announcer:
