@@ -162,10 +162,11 @@ async def test_wrong_arguments_are_named_and_change_nothing(
     """Every verb raises a ValueError that names field and value; the bucket is untouched, also after a good call."""
     world = World()
     await world.check()
-    call = getattr(world.limiter, verb)
-    with pytest.raises(ValueError, match=".") as caught:
-        await call(**{"endpoint": LOGIN, "identifier": IP, **arguments})
-    assert message in str(caught.value)
+    unobserved = TokenBucketAdapter(storage=world.storage, rules={LOGIN: RULE})
+    for limiter in (world.limiter, unobserved):
+        with pytest.raises(ValueError, match=".") as caught:
+            await getattr(limiter, verb)(**{"endpoint": LOGIN, "identifier": IP, **arguments})
+        assert message in str(caught.value)
     assert await world.limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(4)
 
 

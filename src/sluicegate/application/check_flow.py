@@ -79,7 +79,7 @@ class CheckFlow:
     def quick_check(self, storage: object) -> QuickCheck | None:
         """Return the short way of a check; None where the storage may wait or somebody may listen."""
         take_one: TakeOne | None = getattr(storage, "take_one_now", None)
-        if take_one is None or self._observed:
+        if take_one is None or self._observed or not getattr(storage, "immediate", False):
             return None
         return build_quick_check(self.rules, self._key_format, take_one)
 
