@@ -353,7 +353,9 @@ class ClusterSet:
         info = client.execute_command("CLUSTER", "INFO")
         text = info if isinstance(info, str) else "\n".join(f"{k}:{v}" for k, v in info.items())
         nodes = client.execute_command("CLUSTER", "NODES")
-        count = str(nodes).count("slave") if isinstance(nodes, str) else sum("slave" in n["flags"] for n in nodes.values())
+        count = (
+            str(nodes).count("slave") if isinstance(nodes, str) else sum("slave" in n["flags"] for n in nodes.values())
+        )
         return "cluster_state:ok" in text and count == 3 * replicas
 
     def __enter__(self) -> Self:

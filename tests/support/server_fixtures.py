@@ -1,0 +1,57 @@
+"""Fixtures that start real servers once for the whole session. `tests/conftest.py` offers them to all tests."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from support.redis_servers import ClusterSet, MissingServerError, RedisServer, SentinelSet, redis_6, redis_7
+
+
+@pytest.fixture(scope="session")
+def redis_7_server() -> Iterator[RedisServer]:
+    """Run Debian's Redis 7.0."""
+    yield from _run(redis_7)
+
+
+@pytest.fixture(scope="session")
+def redis_6_server() -> Iterator[RedisServer]:
+    """Run Redis 6.2."""
+    yield from _run(redis_6)
+
+
+@pytest.fixture(scope="session")
+def sentinel_set() -> Iterator[SentinelSet]:
+    """Run a master, two replicas and three sentinels."""
+    try:
+        servers = SentinelSet()
+    except MissingServerError as error:
+        pytest.skip(str(error))
+    with servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def cluster_set() -> Iterator[ClusterSet]:
+    """Run three masters and three replicas."""
+    try:
+        nodes = ClusterSet()
+    except MissingServerError as error:
+        pytest.skip(str(error))
+    with nodes:
+        yield nodes
+
+
+@pytest.fixture
+def redis_server(redis_7_server: RedisServer) -> RedisServer:
+    """Return Redis 7.0, empty."""
+    redis_7_server.client().flushall()
+    return redis_7_server
+
+
+def _run(find: Callable[[], str]) -> Iterator[RedisServer]:
+    try:
+        binary = find()
+    except MissingServerError as error:
+        pytest.skip(str(error))
+    with RedisServer(binary=binary) as server:
+        yield server
