@@ -1,0 +1,431 @@
+"""Checks that arrive together go out together: one script call for all that wait while another is in flight.
+
+One dispatcher belongs to one event loop and one server. Callers only await futures. A batch runs in a task of its own, so that
+a caller who is cancelled or timed out never touches a connection, and its late reply is read and discarded in its turn.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import random
+from typing import Any
+
+from hiredis import pack_command
+
+from sluicegate.domain.errors import StorageError
+from sluicegate.infrastructure.circuit_breaker import CircuitBreaker
+from sluicegate.infrastructure.redis_connect import Connector, RedisConnection
+from sluicegate.infrastructure.redis_errors import Fault, fault_of
+from sluicegate.infrastructure.token_bucket_script import Call, TokenBucketScript
+
+MAX_BATCH = 128
+"""Most checks in one script call: Redis serves nobody else for the half millisecond that these take."""
+
+MAX_WAITING = 20_000
+"""Most checks that wait for a connection; what exceeds it is answered by the failure policy."""
+
+_MAX_BATCH_DEMANDS = 1024  # Lua's `unpack` takes some thousand
+_SWEEP_S = 0.001  # the finest step of the timer that watches deadlines
+_LATE_LOOP_S = 0.005  # a timer that comes later than this has been held up by the event loop itself
+_PROBE_WHILE_ASKED_S = 10.0  # without checks nobody needs to know whether the server is back
+_ECHOES = 2**31
+
+
+class _Lane:
+    """A connection, and what is in flight on it."""
+
+    __slots__ = ("calls", "connection", "sent_s", "task")
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self.connection = connection
+        self.calls: Sequence[Call] = ()
+        self.sent_s = 0.0
+        self.task: asyncio.Task[None] | None = None
+
+
+class CheckDispatcher:
+    """Send calls to one server in batches, in time.
+
+    Args:
+        connector: Opens connections to it.
+        script: What is called.
+        deadline_s: The longest that a caller waits.
+        connect_timeout_s: How long opening a connection may take, in the background.
+        redirect: On a Cluster: who takes a call that the server did not execute and sent elsewhere; and calls are sent
+            grouped by slot.
+        lanes: How many connections at most.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        script: TokenBucketScript,
+        *,
+        deadline_s: float,
+        connect_timeout_s: float,
+        redirect: Callable[[Call, Fault], None] | None = None,
+        lost: Callable[[], None] | None = None,
+        lanes: int = 2,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connector = connector
+        self._script = script
+        self._deadline_s = deadline_s
+        self._connect_timeout_s = connect_timeout_s
+        self._redirect = redirect
+        self._on_trip = lost
+        self._max_lanes = lanes
+        self.breaker = CircuitBreaker()
+        self._waiting: deque[Call] = deque()
+        self._idle: list[_Lane] = []
+        self._busy: set[_Lane] = set()
+        self._fetching = False  # a lane's task has been started and will fetch what waits
+        self._opener: asyncio.Task[None] | None = None
+        self._opening_s = 0.0
+        self._closing: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._late = False
+        self._counted_s = 0.0  # the silence, named by its beginning, that was counted as a miss already
+        self._asked_s = 0.0
+        self._echo = 0
+        self._closed = False
+
+    def submit(self, call: Call) -> None:
+        """Take a call over; its future gets the answer, in time.
+
+        Raises:
+            StorageError: At once, if the breaker is open, too many wait, or the storage was closed.
+        """
+        self._asked_s = call.due_s
+        if self.breaker.is_open or self._closed:
+            self._refuse()
+        if len(self._waiting) >= MAX_WAITING:
+            raise StorageError("overload", f"{MAX_WAITING} checks wait for the server already.")
+        self._waiting.append(call)
+        if self._timer is None:
+            self._timer = self._loop.call_at(call.due_s, self._sweep)
+        if self._fetching:
+            return
+        if self._idle:
+            self._start(self._idle.pop())
+        elif self._opener is None and (not self._busy or len(self._waiting) > MAX_BATCH) and self._may_grow():
+            self._open()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody has asked for this server lately."""
+        return self._loop.time() - self._asked_s < _PROBE_WHILE_ASKED_S
+
+    def resubmit(self, call: Call) -> None:
+        """Take over a call that another dispatcher could not place: it has waited, so it goes first.
+
+        Raises:
+            StorageError: As in `submit`.
+        """
+        self.submit(call)
+        if self._waiting and self._waiting[-1] is call:
+            self._waiting.rotate(1)
+        if self._timer is not None and self._timer.when() > call.due_s:
+            self._timer.cancel()
+            self._timer = self._loop.call_at(call.due_s, self._sweep)
+
+    async def aclose(self) -> None:
+        """Close the connections; who still waits gets a `StorageError`."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._drop_lanes(StorageError("connection", "The storage was closed."))
+        tasks = [*self._closing]
+        if self._opener is not None:
+            self._opener.cancel()
+            tasks.append(self._opener)
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._connector.aclose()
+
+    def _may_grow(self) -> bool:
+        return len(self._busy) + len(self._idle) < self._max_lanes
+
+    def _refuse(self) -> None:
+        if self._closed:
+            raise StorageError("connection", "The storage was closed.")
+        if self._opener is None:
+            self._open()
+        raise StorageError("breaker_open", f"The server is not asked for now: {self.breaker.cause}")
+
+    # Batches
+
+    def _start(self, lane: _Lane) -> None:
+        self._busy.add(lane)
+        self._fetching = True
+        lane.task = self._loop.create_task(self._drain(lane))
+
+    async def _drain(self, lane: _Lane) -> None:
+        """Send what waits, batch after batch, until nothing waits."""
+        try:
+            while calls := self._fetch():
+                if await lane.connection.can_read():
+                    # Closed by the other side since its last use, or out of step. Nothing was sent: nothing is lost.
+                    self._waiting.extendleft(reversed(calls))
+                    raise ConnectionResetError("the server closed an idle connection")
+                lane.calls = calls
+                lane.sent_s = self._loop.time()
+                await self._exchange(lane, calls)
+                lane.calls = ()
+        except Exception as error:  # noqa: BLE001 - whatever it was, this connection is not used again
+            self._lose(lane, fault_of(error))
+        except BaseException:
+            self._busy.discard(lane)
+            await lane.connection.disconnect(nowait=True)
+            raise
+        else:
+            self._busy.discard(lane)
+            if self._closed or len(self._idle) >= self._max_lanes:
+                self._dispose(lane)
+            else:
+                self._idle.append(lane)
+
+    def _fetch(self) -> list[Call]:
+        self._fetching = False
+        waiting = self._waiting
+        calls: list[Call] = []
+        demands = 0
+        while waiting and len(calls) < MAX_BATCH and demands < _MAX_BATCH_DEMANDS:
+            call = waiting.popleft()
+            if not call.future.done():  # cancelled or timed out while it waited: it costs nothing
+                calls.append(call)
+                demands += len(call.demands)
+        if waiting and self._idle:
+            self._start(self._idle.pop())
+        return calls
+
+    async def _exchange(self, lane: _Lane, calls: list[Call]) -> None:
+        groups = [calls] if self._redirect is None else _by_slot(calls)
+        unloaded = await self._round(lane, groups, by_digest=True)
+        if unloaded:
+            await self._round(lane, unloaded, by_digest=False)
+        if self._loop.time() - lane.sent_s < self._deadline_s:
+            self.breaker.answered()
+
+    async def _round(self, lane: _Lane, groups: list[list[Call]], *, by_digest: bool) -> list[list[Call]]:
+        """Send one script call for each group and read the replies. Returns the groups whose script was not known."""
+        connection = lane.connection
+        script = self._script
+        packed: list[bytes] = []
+        first_echo = self._echo
+        head: tuple[str, str] = ("EVALSHA", script.digest) if by_digest else ("EVAL", script.text)
+        for number, group in enumerate(groups):
+            if group[0].asking:
+                packed.append(pack_command(("ASKING",)))
+            packed.append(pack_command((*head, *script.arguments(group, first_echo + number))))
+        self._echo = (first_echo + len(groups)) % _ECHOES
+        await connection.send_packed_command(packed[0] if len(packed) == 1 else b"".join(packed), check_health=False)
+        unloaded: list[list[Call]] = []
+        readonly: Fault | None = None
+        for number, group in enumerate(groups):
+            try:
+                if group[0].asking:
+                    await connection.read_response()
+                reply = await connection.read_response()
+            except Exception as error:
+                fault = fault_of(error)
+                if fault.kind == "no_script" and by_digest:
+                    unloaded.append(group)
+                elif fault.kind in {"moved", "ask", "try_again"} and self._redirect is not None:
+                    for call in group:
+                        self._redirect(call, fault)
+                elif fault.kind == "lost" and fault.reason != "readonly":
+                    raise
+                else:
+                    _fail(group, fault)
+                    readonly = fault if fault.kind == "lost" else readonly
+            else:
+                script.settle(group, first_echo + number, reply)
+        if readonly is not None:
+            raise readonly.error()
+        return unloaded
+
+    # Connections
+
+    def _open(self) -> None:
+        self._opening_s = self._loop.time()
+        self._opener = self._loop.create_task(self._open_lane())
+
+    async def _open_lane(self) -> None:
+        """Open one connection: at once, or while the breaker is open as a probe, after a pause, until one succeeds."""
+        try:
+            while not self._closed:
+                if self.breaker.is_open:
+                    if not self.wanted:
+                        return
+                    await asyncio.sleep(self.breaker.pause_s(random()))  # noqa: S311 - it spreads, it hides nothing
+                self._opening_s = self._loop.time()
+                try:
+                    lane = _Lane(await self._connected())
+                except Exception as error:  # noqa: BLE001 - whatever it was, there is no connection
+                    fault = fault_of(error)
+                    if not self.breaker.is_open and (self._busy or self._idle):
+                        return  # one connection less than there might be
+                    self._trip(fault, fault.reason)
+                    continue
+                self.breaker.close()
+                self._start(lane)
+                return
+        finally:
+            self._opener = None
+
+    async def _connected(self) -> RedisConnection:
+        async with asyncio.timeout(self._connect_timeout_s):
+            connection = await self._connector.open()
+            if self.breaker.is_open:
+                try:
+                    await self._probe(connection)
+                except BaseException:
+                    await connection.disconnect(nowait=True)
+                    raise
+            return connection
+
+    async def _probe(self, connection: RedisConnection) -> None:
+        """Call the script on no bucket: it shows that the server runs scripts, and loads ours."""
+        script = self._script
+        arguments = script.arguments((), 0)
+        async with asyncio.timeout(self._deadline_s):
+            try:
+                await connection.send_packed_command(
+                    pack_command(("EVALSHA", script.digest, *arguments)), check_health=False
+                )
+                await connection.read_response()
+            except Exception as error:
+                if fault_of(error).kind != "no_script":
+                    raise
+                await connection.send_packed_command(pack_command(("EVAL", script.text, *arguments)), check_health=False)
+                await connection.read_response()
+
+    def _lose(self, lane: _Lane, fault: Fault) -> None:
+        """Give a connection up: what is in flight on it fails, what waits goes to another."""
+        self._busy.discard(lane)
+        self._dispose(lane)
+        _fail(lane.calls, fault)
+        if fault.reason in {"readonly", "auth", "loading"}:
+            # The server is there and says no: asking it again at once would only make it say no again.
+            self._trip(fault, fault.reason)
+        elif self._waiting and not self._fetching and not self._closed:
+            if self._idle:
+                self._start(self._idle.pop())
+            elif self._opener is None and not self._busy:
+                self._open()
+
+    def _trip(self, fault: Fault, reason: str) -> None:
+        cause = f"{reason}: {fault.message}" if fault.message else reason
+        self.breaker.trip(cause)
+        self._drop_lanes(StorageError(fault.reason, fault.message))
+        if self._on_trip is not None:
+            self._on_trip()
+        if self._opener is None and not self._closed:
+            self._open()
+
+    def _drop_lanes(self, error: StorageError) -> None:
+        fault = Fault("lost", error.reason, str(error))
+        for lane in list(self._busy):
+            _fail(lane.calls, fault)
+            if lane.task is not None:
+                lane.task.cancel()
+                self._keep(lane.task)
+            self._dispose(lane)  # a task that is cancelled before its first step does not do it
+        self._busy.clear()
+        self._fetching = False
+        for lane in self._idle:
+            self._dispose(lane)
+        self._idle.clear()
+        _fail(self._waiting, fault)
+        self._waiting.clear()
+
+    def _dispose(self, lane: _Lane) -> None:
+        self._keep(self._loop.create_task(lane.connection.disconnect(nowait=True)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    # Deadlines
+
+    def _sweep(self) -> None:
+        """Answer those whose time is up. One timer for all: it sleeps until the oldest unanswered call is due."""
+        self._timer = None
+        now_s = self._loop.time()
+        if not self._late and self._overslept(now_s):
+            # The event loop was held up, by other work or a paused process. Replies may lie in the socket: they first.
+            self._late = True
+            self._timer = self._loop.call_later(0, self._sweep)
+            return
+        self._late = False
+        overdue = [call for lane in self._busy for call in lane.calls if call.due_s <= now_s]
+        while self._waiting and self._waiting[0].due_s <= now_s:
+            overdue.append(self._waiting.popleft())
+        _fail(overdue, Fault("lost", "timeout", "The server did not answer in time."))
+        if self._count_silence(now_s):
+            self._trip(Fault("lost", "timeout", "The server did not answer in time."), "timeout")
+        self._arm(now_s)
+
+    def _overslept(self, now_s: float) -> bool:
+        due_s = self._next_s()
+        return due_s is not None and now_s - due_s > _LATE_LOOP_S
+
+    def _arm(self, now_s: float) -> None:
+        next_s = self._next_s()
+        if next_s is not None and not self._closed:
+            self._timer = self._loop.call_at(max(next_s, now_s + _SWEEP_S), self._sweep)
+
+    def _next_s(self) -> float | None:
+        """Return when the next call is due, or a silence is to be counted; None if nothing is owed to us."""
+        instants = [call.due_s for lane in self._busy for call in lane.calls if not call.future.done()]
+        if self._waiting:
+            instants.append(self._waiting[0].due_s)
+        owed_s = self._owed_since_s()
+        if owed_s is not None:
+            instants.append(owed_s + self._deadline_s * (2 if owed_s == self._counted_s else 1))
+        return min(instants, default=None)
+
+    def _owed_since_s(self) -> float | None:
+        """Return since when the server has kept us waiting: for a reply, or for the only connection."""
+        sent = [lane.sent_s for lane in self._busy if lane.calls]
+        if sent:
+            return min(sent)
+        if self._opener is not None and self._waiting and not self.breaker.is_open:
+            return self._opening_s
+        return None
+
+    def _count_silence(self, now_s: float) -> bool:
+        """Count a deadline that the server has missed. Returns whether to stop asking it.
+
+        A server that owes a reply for two deadlines is not asked any more; nor is one that was late twice in a row.
+        """
+        owed_s = self._owed_since_s()
+        if owed_s is None or now_s - owed_s < self._deadline_s:
+            return False
+        if now_s - owed_s >= 2 * self._deadline_s:
+            return True
+        if owed_s == self._counted_s:
+            return False
+        self._counted_s = owed_s
+        return self.breaker.missed()
+
+    def __repr__(self) -> str:
+        return f"CheckDispatcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"
+
+
+def _fail(calls: "Sequence[Call] | deque[Call]", fault: Fault) -> None:
+    for call in calls:
+        future: Any = call.future
+        if not future.done():
+            future.set_exception(fault.error())
+
+
+def _by_slot(calls: Sequence[Call]) -> list[list[Call]]:
+    """Group calls that one script call may carry: those of one slot, which a node takes or refuses as a whole."""
+    groups: dict[tuple[int, bool, int], list[Call]] = {}
+    for number, call in enumerate(calls):
+        alone = number + 1 if call.alone else 0
+        groups.setdefault((call.slot, call.asking, alone), []).append(call)
+    return list(groups.values())

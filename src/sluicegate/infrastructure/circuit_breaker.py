@@ -1,0 +1,59 @@
+"""When to stop asking a server that does not answer, and how soon to try again. No clock, no I/O, no chance of its own."""
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 0.5
+
+
+class CircuitBreaker:
+    """Count missed deadlines and open when a server misses several in a row.
+
+    While it is open nobody waits: each check is answered without the server at once, and one background probe at a time
+    tries whether the server is back. Requests are never probes.
+
+    Args:
+        threshold: How many deadlines in a row may be missed.
+    """
+
+    __slots__ = ("_failures", "_missed", "_threshold", "cause", "is_open")
+
+    def __init__(self, threshold: int = 2) -> None:
+        self._threshold = threshold
+        self._missed = 0
+        self._failures = 0
+        self.is_open = False
+        """Whether checks are answered without the server."""
+        self.cause = ""
+        """Why it opened."""
+
+    def answered(self) -> None:
+        """Note an answer within the deadline: what was missed before it is forgotten."""
+        self._missed = 0
+        self._failures = 0
+
+    def missed(self) -> bool:
+        """Note a missed deadline. Returns whether that was one too many; the caller trips the breaker then."""
+        self._missed += 1
+        return self._missed >= self._threshold
+
+    def trip(self, cause: str) -> None:
+        """Open it, or note that a probe failed as well."""
+        self.is_open = True
+        self.cause = cause
+        self._failures += 1
+
+    def close(self) -> None:
+        """Close it: a probe was answered. The pauses stay as they are until a check is answered as well."""
+        self.is_open = False
+        self._missed = 0
+
+    def pause_s(self, chance: float) -> float:
+        """Return how long to wait before the next probe: doubled with each failure in a row, half of it by chance.
+
+        Args:
+            chance: 0 to 1, drawn afresh each time, so that many processes do not knock in step.
+        """
+        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 10))
+        return longest * (0.5 + 0.5 * chance)
+
+    def __repr__(self) -> str:
+        return f"CircuitBreaker(is_open={self.is_open}, cause={self.cause!r})"

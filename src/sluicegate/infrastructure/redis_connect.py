@@ -1,0 +1,291 @@
+"""From a URL, or a client that the user has, to connections of our own: plain, TLS, Unix socket, Sentinel.
+
+redis-py opens them: names, TLS, AUTH, SELECT, Sentinel. Its pools, retries and timeouts are left out: a check has one deadline
+for everything, a pool that has run out must not be a way past the limit, and what may have been executed is not sent again.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+
+_SENTINEL_TIMEOUT_S = 0.2
+_SENTINEL_PORT = 26379
+_REDIS_PORT = 6379
+
+# What a connection may inherit from a user's client. All else is a matter of pools, retries and decoding.
+_INHERITED = frozenset({
+    "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
+    "socket_keepalive", "socket_keepalive_options", "socket_type", "redis_connect_func",
+})  # fmt: skip
+
+_TOPOLOGY = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}
+
+
+class RedisConnection(Protocol):
+    """What is used of redis-py's connection."""
+
+    async def connect(self) -> None:
+        """Connect and log in."""
+        ...
+
+    async def disconnect(self, nowait: bool = False) -> None:
+        """Close the socket."""
+        ...
+
+    async def can_read(self) -> bool:
+        """Return whether there is something to read, or the other side has closed."""
+        ...
+
+    async def send_packed_command(self, command: bytes, check_health: bool = True) -> None:
+        """Write bytes."""
+        ...
+
+    async def read_response(self) -> object:
+        """Read one reply; error replies are raised."""
+        ...
+
+
+class Connector(Protocol):
+    """Open connections to one server, whichever it is at the time."""
+
+    async def open(self) -> RedisConnection:
+        """Return a connection that is logged in. Raises what the client library raises."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release what is not a connection that was handed out."""
+        ...
+
+
+class RedisTarget:
+    """Say where Redis is, and how to log in. Holds nothing that belongs to an event loop.
+
+    Args:
+        topology: `single`, `sentinel` or `cluster`.
+        connection_class: redis-py's class of connection.
+        options: Its arguments.
+        hosts: The sentinels, or the Cluster's first nodes; empty for a single server.
+        service: The name under which the sentinels know the master.
+        sentinel_options: Arguments of the connections to the sentinels.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of an address
+        self,
+        topology: str,
+        connection_class: type[Any],
+        options: Mapping[str, Any],
+        hosts: Sequence[tuple[str, int]] = (),
+        service: str = "",
+        sentinel_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.topology = topology
+        self.hosts = tuple(hosts)
+        self._class = connection_class
+        self._options = {k: v for k, v in options.items() if k in _INHERITED or k.startswith("ssl_")}
+        self._service = service
+        self._sentinel_options = {
+            k: v for k, v in (sentinel_options or {}).items() if k in _INHERITED or k.startswith("ssl_") or k == "ssl"
+        }
+
+    def connector(self, timeout_s: float, address: tuple[str, int] | None = None) -> Connector:
+        """Return a connector for the running event loop.
+
+        Args:
+            timeout_s: How long connecting may take.
+            address: A node of the Cluster; None: the server or master that the target names.
+        """
+        options = {
+            **self._options,
+            # redis-py would try ten times over; it would wait for replies with a timer each; it would speak RESP3, which
+            # takes one more command to log in; and it would introduce itself, which the least ACL does not allow.
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": None,
+            "socket_connect_timeout": timeout_s,
+            "protocol": 2,
+            "driver_info": None,
+        }
+        if address is not None:
+            options["host"], options["port"] = address
+        if self.topology == "sentinel":
+            return _SentinelConnector(
+                self.hosts, self._service, self._sentinel_options, options, issubclass(self._class, SSLConnection)
+            )
+        return _DirectConnector(self._class, options)
+
+    def __repr__(self) -> str:
+        tls = "rediss" if issubclass(self._class, SSLConnection) else "redis"
+        db = f"/{self._options['db']}" if self._options.get("db") else ""
+        if self.hosts:
+            hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+            return f"{tls}+{self.topology}://{hosts}{'/' if self._service else ''}{self._service}{db}"
+        if "path" in self._options:
+            return f"unix://{self._options['path']}"
+        return f"{tls}://{self._options.get('host', 'localhost')}:{self._options.get('port', _REDIS_PORT)}{db}"
+
+
+def target_of_url(url: str) -> RedisTarget:
+    """Read a URL.
+
+    Args:
+        url: `redis://`, `rediss://` (TLS, verified), `unix://`, `redis+sentinel://host:port,host:port/service/db`,
+            `redis+cluster://host:port,host:port`, or the same with `valkey`. User and password are percent-encoded. Query
+            arguments are redis-py's (`db`, `ssl_ca_certs`, `client_name`, …) and, for sentinels that want a login of
+            their own, `sentinel_username` and `sentinel_password`.
+
+    Raises:
+        InvalidInputError: If it cannot be read. The message repeats no part of the URL that could be a password.
+    """
+    if not isinstance(url, str):
+        raise InvalidTypeError(f"url: expected a string, not {type(url).__name__}")
+    scheme, separator, rest = url.partition("://")
+    kind, _, tail = scheme.partition("+")
+    kind = {"valkey": "redis", "valkeys": "rediss"}.get(kind, kind)
+    if not separator or kind not in {"redis", "rediss", "unix"} or tail not in _TOPOLOGY or (kind == "unix" and tail):
+        raise InvalidInputError(
+            f"url: begins with {scheme[:32]!r}, expected redis, rediss, unix, redis+sentinel, redis+cluster or the same"
+            " with valkey, followed by ://"
+        )
+    try:
+        if not tail:
+            options: dict[str, Any] = dict(parse_url(f"{kind}://{rest}"))
+            return RedisTarget("single", options.pop("connection_class", Connection), options)
+        return _target_of_hosts(kind, _TOPOLOGY[tail], rest)
+    except InvalidInputError:
+        raise
+    except ValueError:
+        raise InvalidInputError(
+            "url: cannot be read; percent-encode special characters of user and password, and check port and arguments"
+        ) from None
+
+
+def target_of_client(client: object) -> RedisTarget:
+    """Read where a client of `redis.asyncio` connects to. The client itself is not used, nor closed.
+
+    Raises:
+        InvalidTypeError: If it is no such client.
+    """
+    if isinstance(client, RedisCluster):
+        options: dict[str, Any] = client.get_connection_kwargs()
+        tls = any(name.startswith("ssl_") for name in options) or options.get("connection_class") is SSLConnection
+        # The client sets its own greeting (READONLY for reads from replicas), which writes must not inherit.
+        inherited = {k: v for k, v in options.items() if k != "redis_connect_func"}
+        nodes = client.nodes_manager.startup_nodes.values()
+        hosts = [(str(node.host), int(node.port)) for node in nodes]
+        return RedisTarget("cluster", SSLConnection if tls else Connection, inherited, hosts)
+    if not isinstance(client, Redis):
+        raise InvalidTypeError(
+            f"redis_client={type(client).__name__}: expected a client of redis.asyncio (Redis or RedisCluster)"
+        )
+    pool = client.connection_pool
+    options = pool.connection_kwargs
+    if isinstance(pool, SentinelConnectionPool):
+        manager = cast("Sentinel", pool.sentinel_manager)
+        kwargs = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
+        hosts = [(str(kw.get("host", "localhost")), int(kw.get("port", _SENTINEL_PORT))) for kw in kwargs]
+        tls = issubclass(pool.connection_class, SSLConnection)
+        return RedisTarget(
+            "sentinel", SSLConnection if tls else Connection, options, hosts, pool.service_name, manager.sentinel_kwargs
+        )
+    return RedisTarget("single", pool.connection_class, options)
+
+
+class _DirectConnector:
+    def __init__(self, connection_class: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self._class = connection_class
+        self._options = options
+
+    async def open(self) -> RedisConnection:
+        return await _connected(self._class(**self._options))
+
+    async def aclose(self) -> None:
+        pass
+
+
+class _SentinelConnector:
+    """Ask the sentinels for the master before each connection: after a failover it is another one."""
+
+    def __init__(
+        self,
+        hosts: Sequence[tuple[str, int]],
+        service: str,
+        sentinel_options: Mapping[str, Any],
+        options: Mapping[str, Any],
+        tls: bool,
+    ) -> None:
+        self._sentinel = Sentinel(
+            list(hosts),
+            sentinel_kwargs={
+                **sentinel_options,
+                "retry": Retry(NoBackoff(), 0),
+                "socket_timeout": _SENTINEL_TIMEOUT_S,
+                "protocol": 2,
+                "driver_info": None,
+            },
+        )
+        self._service = service
+        self._class: Callable[..., Any] = SSLConnection if tls else Connection
+        self._options = options
+
+    async def open(self) -> RedisConnection:
+        host, port = await self._sentinel.discover_master(self._service)
+        return await _connected(self._class(**{**self._options, "host": host, "port": port}))
+
+    async def aclose(self) -> None:
+        await self._sentinel.aclose()
+
+
+async def _connected(connection: RedisConnection) -> RedisConnection:
+    try:
+        await connection.connect()
+    except BaseException:
+        await asyncio.shield(connection.disconnect(nowait=True))
+        raise
+    return connection
+
+
+def _target_of_hosts(kind: str, topology: str, rest: str) -> RedisTarget:
+    """Read a URL with several hosts, which no URL parser knows: login and arguments through redis-py's, hosts by hand."""
+    split = urlsplit(f"//{rest}")
+    login, at, hosts_text = split.netloc.rpartition("@")
+    query = dict(parse_qsl(split.query, keep_blank_values=True, strict_parsing=bool(split.query)))
+    sentinel_options: dict[str, Any] = {
+        name: query.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in query
+    }
+    path = [unquote(part) for part in split.path.split("/") if part]
+    service = ""
+    if topology == "sentinel":
+        if not path:
+            raise InvalidInputError("url: names no service; expected redis+sentinel://host:port,host:port/service")
+        service = path.pop(0)
+    if len(path) > 1 or (path and not path[0].isdigit()):
+        raise InvalidInputError("url: the path after the hosts is not a database number")
+    if path:
+        query.setdefault("db", path[0])
+    options: dict[str, Any] = dict(parse_url(f"{kind}://{login}{at}unused:1?{urlencode(query)}"))
+    connection_class = options.pop("connection_class", Connection)
+    del options["host"], options["port"]
+    default_port = _SENTINEL_PORT if topology == "sentinel" else _REDIS_PORT
+    hosts = [_host(text, default_port) for text in hosts_text.split(",")]
+    if topology == "sentinel" and connection_class is SSLConnection:
+        sentinel_options["ssl"] = True
+        sentinel_options.update({k: v for k, v in options.items() if k.startswith("ssl_")})
+    return RedisTarget(topology, connection_class, options, hosts, service, sentinel_options)
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    parsed = urlsplit(f"//{text}")
+    if not parsed.hostname:
+        raise InvalidInputError("url: a host is missing")
+    return parsed.hostname, parsed.port or default_port
+
+

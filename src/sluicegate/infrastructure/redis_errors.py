@@ -1,0 +1,90 @@
+"""What went wrong between us and Redis, in a word of a closed set, and what it means for the connection."""
+
+import re
+from typing import Literal
+
+import msgspec
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    ConnectionError as RedisConnectionError,
+    MovedError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+    TryAgainError,
+)
+
+from sluicegate.domain.errors import StorageError
+
+REASONS = frozenset({
+    "timeout", "connection", "auth", "no_permission", "readonly", "loading", "busy", "oom", "misconf", "noreplicas",
+    "masterdown", "cluster_down", "try_again", "wrong_reply", "server_error", "breaker_open", "overload",
+})  # fmt: skip
+"""Every reason that `RedisStorage` raises."""
+
+_REASON_OF = {
+    "READONLY": "readonly", "LOADING": "loading", "BUSY": "busy", "OOM": "oom", "MISCONF": "misconf",
+    "NOREPLICAS": "noreplicas", "MASTERDOWN": "masterdown", "CLUSTERDOWN": "cluster_down", "TRYAGAIN": "try_again",
+    "NOPERM": "no_permission", "NOAUTH": "auth", "WRONGPASS": "auth",
+}  # fmt: skip
+# Redis 6.2 wraps what a script's command raised: "Error running script (…): @user_script:12: -OOM command not …".
+_CODE = re.compile(rf"(?:^|[\s-])({'|'.join(_REASON_OF)})\b")
+_MAX_MESSAGE = 200
+
+FaultKind = Literal["no_script", "moved", "ask", "try_again", "reply", "lost"]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Say what went wrong.
+
+    Args:
+        kind: `no_script`, `moved`, `ask` and `try_again` prove that nothing was executed; `reply` is any other error that
+            the server replied; `lost` is an end of the connection, or a reason to end it.
+        reason: One of `REASONS`.
+        message: What the server or the client library said, without identifiers or passwords.
+        address: Where `moved` and `ask` point to.
+    """
+
+    kind: FaultKind
+    reason: str
+    message: str
+    address: tuple[str, int] | None = None
+
+    def error(self) -> StorageError:
+        """Return the error that a caller gets: one of its own, because raising an exception changes it."""
+        return StorageError(self.reason, self.message)
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Tell what an exception of the client library means."""
+    message = f"{error}"[:_MAX_MESSAGE] or type(error).__name__
+    match error:
+        case StorageError():
+            return Fault("lost", error.reason, message)
+        case NoScriptError():
+            return Fault("no_script", "server_error", message)
+        case MovedError() | AskError():
+            kind: FaultKind = "moved" if isinstance(error, MovedError) else "ask"
+            return Fault(kind, "cluster_down", "The cluster keeps sending this check on.", tuple(error.node_addr))
+        case TryAgainError():
+            return Fault("try_again", "try_again", message)
+        case AuthenticationError() | AuthorizationError():
+            return Fault("lost", "auth", message)
+        case RedisTimeoutError() | TimeoutError():
+            return Fault("lost", "timeout", "The server did not answer in time.")
+        case ResponseError():
+            code = error.status_code or ""
+            found = _CODE.search(f"{code} {message}")
+            reason = _REASON_OF[found[1]] if found else "server_error"
+            return Fault("lost" if reason in {"readonly", "auth"} else "reply", reason, message)
+        case RedisConnectionError():
+            return Fault("lost", _REASON_OF.get(error.status_code or "", "connection"), message)
+        case RedisError():
+            return Fault("lost", "wrong_reply", "The server's reply could not be read.")
+        case OSError():
+            return Fault("lost", "connection", message)
+        case _:
+            return Fault("lost", "connection", f"{type(error).__name__} while talking to the server")

@@ -1,0 +1,170 @@
+"""Buckets in Redis or Valkey: shared by all processes, exact, and never what keeps a request waiting."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol, Self, cast
+
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
+from sluicegate.domain.token_bucket import Demand, Reading, Verdict
+from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
+from sluicegate.infrastructure.redis_cluster import ClusterRouter
+from sluicegate.infrastructure.redis_connect import RedisTarget, target_of_client, target_of_url
+from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
+
+DEFAULT_DEADLINE_MS = 50
+_MIN_CONNECT_TIMEOUT_S = 1.0  # connecting happens in the background; callers keep their deadline all the same
+
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks  # noqa: PLW0603 - one number per process, which `os` itself keeps no trace of
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+class Router(Protocol):
+    """Take calls on one event loop."""
+
+    def submit(self, call: Call) -> None:
+        """Take a call over; its future gets the answer, in time."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class RedisStorage:
+    """Keep buckets in Redis 6.2 or later, or Valkey: a single server, Sentinel or a Cluster.
+
+    Nothing is connected before the first call. Connections belong to the event loop that asks; a storage may be used from
+    several loops and threads, and after a fork. The deadline covers all of a call: connecting, TLS, login, loading the
+    script, waiting in the queue, the reply.
+
+    Args:
+        redis_client: A client of `redis.asyncio` (`Redis`, also one that Sentinel gave, or `RedisCluster`). Its address, login
+            and TLS settings are used; its pool, its timeouts and retries are not, and it is not closed.
+        deadline_ms: The longest that a call may take, 1 to 60,000.
+
+    Raises:
+        InvalidInputError: If the deadline is wrong.
+        InvalidTypeError: If the client is none.
+    """
+
+    bounded_wait = True
+
+    def __init__(self, *, redis_client: object, deadline_ms: int = DEFAULT_DEADLINE_MS) -> None:
+        self._begin(target_of_client(redis_client), deadline_ms)
+
+    @classmethod
+    def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS) -> Self:
+        """Build a storage from a URL.
+
+        Args:
+            url: `redis://user:password@host:port/db`, `rediss://…` (TLS), `unix://…`,
+                `redis+sentinel://host:port,host:port/service`, `redis+cluster://host:port,host:port`; or with `valkey`.
+            deadline_ms: The longest that a call may take, 1 to 60,000.
+
+        Raises:
+            InvalidInputError: If the URL or the deadline is wrong. No message shows a password.
+        """
+        storage = cls.__new__(cls)
+        storage._begin(target_of_url(url), deadline_ms)
+        return storage
+
+    def _begin(self, target: RedisTarget, deadline_ms: int) -> None:
+        if type(deadline_ms) is not int:
+            raise InvalidTypeError(f"deadline_ms={deadline_ms!r}: expected whole milliseconds")
+        if not 1 <= deadline_ms <= 60_000:  # noqa: PLR2004 - the bound is stated in the message
+            raise InvalidInputError(f"deadline_ms={deadline_ms}: expected 1 to 60000")
+        self._target = target
+        self._deadline_s = deadline_ms / 1000
+        self._script = TokenBucketScript()
+        self._routers: dict[asyncio.AbstractEventLoop, Router] = {}
+        self._forks = _forks
+        self._left_behind: list[object] = []
+        self._closed = False
+        self.hash_tags = target.topology == "cluster"
+        """Whether keys should carry the identifier in braces, so that its rules share a slot."""
+
+    async def take(self, demands: Sequence[Demand], /) -> Verdict:
+        """Pay all demands or none."""
+        return cast("Verdict", await self._ask(TAKE, demands))
+
+    async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Return the buckets' levels. Writes nothing."""
+        return cast("tuple[Reading, ...]", await self._ask(PEEK, demands))
+
+    async def refund(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Put tokens back, never above a bucket's capacity."""
+        return cast("tuple[Reading, ...]", await self._ask(REFUND, demands))
+
+    async def reset(self, demands: Sequence[Demand], /) -> None:
+        """Make each bucket full."""
+        await self._ask(RESET, demands)
+
+    async def aclose(self) -> None:
+        """Close the connections of all event loops; those of other loops in the background."""
+        self._closed = True
+        here = asyncio.get_running_loop()
+        routers, self._routers = self._routers, {}
+        for loop, router in routers.items():
+            if loop is here:
+                await router.aclose()
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(router.aclose(), loop)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _ask(self, verb: int, demands: Sequence[Demand]) -> "asyncio.Future[Any]":
+        loop = asyncio.get_running_loop()
+        router = self._routers.get(loop) if self._forks == _forks else None
+        if router is None:
+            router = self.router(loop)
+        future: asyncio.Future[Any] = loop.create_future()
+        router.submit(Call(verb, demands, future, loop.time() + self._deadline_s))
+        return future
+
+    def router(self, loop: asyncio.AbstractEventLoop) -> Router:
+        """Return what carries calls out on the running event loop.
+
+        Raises:
+            StorageError: If the storage was closed.
+        """
+        if self._closed:
+            raise StorageError("connection", "The storage was closed.")
+        if self._forks != _forks:
+            # These sockets are the parent's, and so is the selector that watches them: not to be closed, only forgotten.
+            self._left_behind.append(self._routers)
+            self._routers = {}
+            self._forks = _forks
+        for ended in [other for other in self._routers if other.is_closed()]:
+            del self._routers[ended]
+        router: Router | None = self._routers.get(loop)
+        if router is None:
+            connect_timeout_s = max(self._deadline_s, _MIN_CONNECT_TIMEOUT_S)
+            if self._target.topology == "cluster":
+                router = ClusterRouter(
+                    self._target, self._script, deadline_s=self._deadline_s, connect_timeout_s=connect_timeout_s
+                )
+            else:
+                router = CheckDispatcher(
+                    self._target.connector(connect_timeout_s),
+                    self._script,
+                    deadline_s=self._deadline_s,
+                    connect_timeout_s=connect_timeout_s,
+                )
+            self._routers[loop] = router
+        return router
+
+    def __repr__(self) -> str:
+        return f"RedisStorage({self._target!r}, deadline_ms={self._deadline_s * 1000:.0f})"

@@ -1,0 +1,137 @@
+"""What `token_bucket.lua` reads and replies, and the digest by which Redis knows it."""
+
+from asyncio import Future
+from collections.abc import Sequence
+from hashlib import sha1
+from importlib import resources
+from typing import Any, TypeAlias, cast
+
+from sluicegate.domain.errors import StorageError
+from sluicegate.domain.token_bucket import BucketShape, Demand, Reading, Verdict
+
+TAKE, PEEK, REFUND, RESET = range(4)
+"""The verbs, as the script numbers them."""
+
+Answer: TypeAlias = Verdict | tuple[Reading, ...] | None
+"""What a verb returns: `take` a verdict, `peek` and `refund` readings, `reset` nothing."""
+
+_MAX_SHAPES = 4096  # shapes whose text is kept: each rule has one
+
+
+class Call:
+    """One verb on some buckets, and the future that somebody awaits.
+
+    Args:
+        verb: `TAKE`, `PEEK`, `REFUND` or `RESET`.
+        demands: The buckets, at least one.
+        future: Gets the answer or a `StorageError`. May be cancelled at any time; the answer is discarded then.
+        due_s: The event loop's time by which it is answered.
+    """
+
+    __slots__ = ("alone", "asking", "demands", "due_s", "future", "hops", "slot", "verb")
+
+    def __init__(self, verb: int, demands: Sequence[Demand], future: "Future[Any]", due_s: float) -> None:
+        self.verb = verb
+        self.demands = demands
+        self.future = future
+        self.due_s = due_s
+        self.slot = -1
+        """The Cluster slot of its keys; -1 where there is no Cluster."""
+        self.hops = 0
+        """How often a Cluster has sent it on."""
+        self.asking = False
+        """Whether the node that gets it must be told that it is in the course of taking the slot over."""
+        self.alone = False
+        """Whether it goes in a script call of its own."""
+
+
+class TokenBucketScript:
+    """The script's text, its digest, and the two translations.
+
+    Args:
+        text: The script; None: the one that this package brings.
+    """
+
+    def __init__(self, text: str | None = None) -> None:
+        if text is None:
+            text = resources.files(__package__).joinpath("token_bucket.lua").read_text("utf-8")
+        self.text = text
+        self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self._shape_texts: dict[int, tuple[str, BucketShape]] = {}  # by identity; the shape is kept so that it stays one
+
+    def arguments(self, calls: Sequence[Call], echo: int) -> tuple[str | int, ...]:
+        """Return what follows the digest in an EVALSHA: the number of keys, the keys, and the script's ARGV.
+
+        Args:
+            calls: What to do, in order; none: a probe.
+            echo: A number that the reply must repeat, 0 to 2**53.
+        """
+        keys: dict[str, int] = {}
+        shapes: dict[str, int] = {}
+        body: list[str | int] = []
+        known = self._shape_texts
+        for call in calls:
+            body.append(call.verb)
+            body.append(len(call.demands))
+            for demand in call.demands:
+                key = demand.key
+                key_number = keys.get(key)
+                if key_number is None:
+                    keys[key] = key_number = len(keys) + 1
+                shape = demand.shape
+                entry = known.get(id(shape))
+                text = entry[0] if entry is not None else self._shape_text(shape)
+                shape_number = shapes.get(text)
+                if shape_number is None:
+                    shapes[text] = shape_number = len(shapes) + 1
+                body.append(key_number)
+                body.append(shape_number)
+                body.append(demand.cost_units)
+        return (len(keys), *keys, echo, len(shapes), *shapes, *body)
+
+    def settle(self, calls: Sequence[Call], echo: int, reply: object) -> None:
+        """Give each call its answer.
+
+        Args:
+            calls: What was asked.
+            echo: The number that was sent along.
+            reply: What Redis replied.
+
+        Raises:
+            StorageError: With the reason `wrong_reply`, if the reply is not one to these calls; no call was answered.
+        """
+        expected = 1
+        for call in calls:
+            expected += 1 + 2 * len(call.demands)
+        if type(reply) is not list:
+            raise StorageError("wrong_reply", "The server's reply is not a list.")
+        numbers = cast("list[int]", reply)
+        if len(numbers) != expected or numbers[0] != echo or set(map(type, numbers)) != {int}:
+            raise StorageError("wrong_reply", "The server's reply does not belong to these checks.")
+        at = 1
+        for call in calls:
+            count = len(call.demands)
+            future = call.future
+            if not future.done():
+                if count == 1:
+                    readings: tuple[Reading, ...] = (Reading(numbers[at + 1], numbers[at + 2]),)
+                else:
+                    pairs = range(at + 1, at + 2 * count, 2)
+                    readings = tuple([Reading(numbers[i], numbers[i + 1]) for i in pairs])
+                if call.verb == TAKE:
+                    future.set_result(Verdict(numbers[at] == 1, readings))
+                else:
+                    future.set_result(readings if call.verb != RESET else None)
+            at += 1 + 2 * count
+
+    def _shape_text(self, shape: BucketShape) -> str:
+        if len(self._shape_texts) >= _MAX_SHAPES:
+            self._shape_texts.clear()
+        text = (
+            f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
+        )
+        self._shape_texts[id(shape)] = text, shape
+        return text
+
+    def __repr__(self) -> str:
+        return f"TokenBucketScript(digest={self.digest!r})"
