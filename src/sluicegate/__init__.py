@@ -1,5 +1,8 @@
 """Sluicegate: an exact, fast, fail-open token-bucket rate limiter for Python services."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
@@ -27,6 +30,16 @@ from sluicegate.infrastructure.event_bus import BufferedEventBus, InlineEventBus
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 
+if TYPE_CHECKING:
+    from sluicegate.infrastructure.redis_storage import RedisStorage
+    from sluicegate.infrastructure.sync_redis_storage import SyncRedisStorage
+
+# Names that need an extra are imported when they are asked for, so that `import sluicegate` needs none of them.
+_LAZY = {
+    "RedisStorage": "sluicegate.infrastructure.redis_storage",
+    "SyncRedisStorage": "sluicegate.infrastructure.sync_redis_storage",
+}
+
 __all__ = [
     "BufferedEventBus",
     "Clock",
@@ -48,13 +61,24 @@ __all__ = [
     "RateLimitResult",
     "RateLimitRule",
     "RateLimitScope",
+    "RedisStorage",
     "Result",
     "StdlibLogger",
     "StorageError",
     "StorageProtocol",
     "Success",
+    "SyncRedisStorage",
     "SyncStorageProtocol",
     "SyncTokenBucketAdapter",
     "TokenBucketAdapter",
     "get_rate_limit",
 ]
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(module), name)
+    globals()[name] = value
+    return value

@@ -15,12 +15,21 @@ def build_storage(settings: Settings) -> StorageProtocol:
     """Build the storage that `SLUICEGATE_STORAGE_URL` names.
 
     Raises:
-        InvalidInputError: If this installation has no storage for the URL's scheme.
+        InvalidInputError: If the URL cannot be read or needs a package that is not installed.
     """
     scheme = settings.storage_url.partition("://")[0]
     if scheme == "memory":
         return MemoryStorage()
-    raise InvalidInputError(f"SLUICEGATE_STORAGE_URL: no storage for {scheme!r} is installed")
+    try:
+        from sluicegate.infrastructure.redis_storage import RedisStorage  # noqa: PLC0415 - it needs an extra
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(
+            f"SLUICEGATE_STORAGE_URL: {scheme}:// needs the package {error.name!r}; pip install 'sluicegate[redis]'"
+        ) from None
+    try:
+        return RedisStorage.from_url(settings.storage_url, deadline_ms=settings.deadline_ms)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"SLUICEGATE_STORAGE_URL: {error}") from None
 
 
 def build_rate_limit(

@@ -87,7 +87,7 @@ class BucketTable:
         for demand in demands:
             shape = demand.shape
             level, anchor, _ = self._level(demand.key, shape, now_us)
-            if demand.key in self._states:
+            if self._states.get(demand.key, _FULL) != _FULL:
                 level = min(shape.capacity, level + demand.cost_units)
                 self._write(demand.key, shape, level, anchor, now_us)
             readings.append(Reading(level, anchor * shape.tick_us - now_us))

@@ -8,15 +8,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
-from typing import Any
-
-from hiredis import pack_command
 
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.redis_connect import Connector, RedisConnection
 from sluicegate.infrastructure.redis_errors import Fault, fault_of
-from sluicegate.infrastructure.token_bucket_script import Call, TokenBucketScript
+from sluicegate.infrastructure.script_exchange import ScriptExchange, fail
+from sluicegate.infrastructure.token_bucket_script import Call
 
 MAX_BATCH = 128
 """Most checks in one script call: Redis serves nobody else for the half millisecond that these take."""
@@ -24,11 +22,19 @@ MAX_BATCH = 128
 MAX_WAITING = 20_000
 """Most checks that wait for a connection; what exceeds it is answered by the failure policy."""
 
+MAX_LANES = 4
+"""Most connections to one server. The first is enough, and best, where the server is near: what arrives while a batch is
+in flight makes the next one. Where it is far, waiting for a reply to others doubles a check's time; then more are opened."""
+
+_FAR_S = 0.005
 _MAX_BATCH_DEMANDS = 1024  # Lua's `unpack` takes some thousand
 _SWEEP_S = 0.001  # the finest step of the timer that watches deadlines
 _LATE_LOOP_S = 0.005  # a timer that comes later than this has been held up by the event loop itself
 _PROBE_WHILE_ASKED_S = 10.0  # without checks nobody needs to know whether the server is back
-_ECHOES = 2**31
+
+_SILENT = Fault("lost", "timeout", "The server did not answer in time.")
+_STALE = Fault("lost", "connection", "The server closed an idle connection.")
+_CLOSED = Fault("lost", "connection", "The storage was closed.")
 
 
 class _Lane:
@@ -48,33 +54,27 @@ class CheckDispatcher:
 
     Args:
         connector: Opens connections to it.
-        script: What is called.
+        exchange: Carries a batch out on a connection.
         deadline_s: The longest that a caller waits.
         connect_timeout_s: How long opening a connection may take, in the background.
-        redirect: On a Cluster: who takes a call that the server did not execute and sent elsewhere; and calls are sent
-            grouped by slot.
-        lanes: How many connections at most.
+        on_trip: Called when the breaker opens.
     """
 
     def __init__(
         self,
         connector: Connector,
-        script: TokenBucketScript,
+        exchange: ScriptExchange,
         *,
         deadline_s: float,
         connect_timeout_s: float,
-        redirect: Callable[[Call, Fault], None] | None = None,
-        lost: Callable[[], None] | None = None,
-        lanes: int = 2,
+        on_trip: Callable[[], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connector = connector
-        self._script = script
+        self._exchange = exchange
         self._deadline_s = deadline_s
         self._connect_timeout_s = connect_timeout_s
-        self._redirect = redirect
-        self._on_trip = lost
-        self._max_lanes = lanes
+        self._on_trip = on_trip
         self.breaker = CircuitBreaker()
         self._waiting: deque[Call] = deque()
         self._idle: list[_Lane] = []
@@ -87,7 +87,6 @@ class CheckDispatcher:
         self._late = False
         self._counted_s = 0.0  # the silence, named by its beginning, that was counted as a miss already
         self._asked_s = 0.0
-        self._echo = 0
         self._closed = False
 
     def submit(self, call: Call) -> None:
@@ -108,7 +107,7 @@ class CheckDispatcher:
             return
         if self._idle:
             self._start(self._idle.pop())
-        elif self._opener is None and (not self._busy or len(self._waiting) > MAX_BATCH) and self._may_grow():
+        elif self._opener is None and not self._busy:
             self._open()
 
     @property
@@ -135,7 +134,7 @@ class CheckDispatcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._drop_lanes(StorageError("connection", "The storage was closed."))
+        self._drop_lanes(_CLOSED)
         tasks = [*self._closing]
         if self._opener is not None:
             self._opener.cancel()
@@ -144,12 +143,9 @@ class CheckDispatcher:
             await asyncio.wait(tasks)
         await self._connector.aclose()
 
-    def _may_grow(self) -> bool:
-        return len(self._busy) + len(self._idle) < self._max_lanes
-
     def _refuse(self) -> None:
         if self._closed:
-            raise StorageError("connection", "The storage was closed.")
+            raise _CLOSED.error()
         if self._opener is None:
             self._open()
         raise StorageError("breaker_open", f"The server is not asked for now: {self.breaker.cause}")
@@ -168,11 +164,13 @@ class CheckDispatcher:
                 if await lane.connection.can_read():
                     # Closed by the other side since its last use, or out of step. Nothing was sent: nothing is lost.
                     self._waiting.extendleft(reversed(calls))
-                    raise ConnectionResetError("the server closed an idle connection")
+                    self._lose(lane, _STALE)
+                    return
                 lane.calls = calls
                 lane.sent_s = self._loop.time()
-                await self._exchange(lane, calls)
+                await self._exchange.run(lane.connection, calls)
                 lane.calls = ()
+                self._note_speed(self._loop.time() - lane.sent_s)
         except Exception as error:  # noqa: BLE001 - whatever it was, this connection is not used again
             self._lose(lane, fault_of(error))
         except BaseException:
@@ -181,10 +179,7 @@ class CheckDispatcher:
             raise
         else:
             self._busy.discard(lane)
-            if self._closed or len(self._idle) >= self._max_lanes:
-                self._dispose(lane)
-            else:
-                self._idle.append(lane)
+            self._idle.append(lane)
 
     def _fetch(self) -> list[Call]:
         self._fetching = False
@@ -200,51 +195,11 @@ class CheckDispatcher:
             self._start(self._idle.pop())
         return calls
 
-    async def _exchange(self, lane: _Lane, calls: list[Call]) -> None:
-        groups = [calls] if self._redirect is None else _by_slot(calls)
-        unloaded = await self._round(lane, groups, by_digest=True)
-        if unloaded:
-            await self._round(lane, unloaded, by_digest=False)
-        if self._loop.time() - lane.sent_s < self._deadline_s:
+    def _note_speed(self, took_s: float) -> None:
+        if took_s < self._deadline_s:
             self.breaker.answered()
-
-    async def _round(self, lane: _Lane, groups: list[list[Call]], *, by_digest: bool) -> list[list[Call]]:
-        """Send one script call for each group and read the replies. Returns the groups whose script was not known."""
-        connection = lane.connection
-        script = self._script
-        packed: list[bytes] = []
-        first_echo = self._echo
-        head: tuple[str, str] = ("EVALSHA", script.digest) if by_digest else ("EVAL", script.text)
-        for number, group in enumerate(groups):
-            if group[0].asking:
-                packed.append(pack_command(("ASKING",)))
-            packed.append(pack_command((*head, *script.arguments(group, first_echo + number))))
-        self._echo = (first_echo + len(groups)) % _ECHOES
-        await connection.send_packed_command(packed[0] if len(packed) == 1 else b"".join(packed), check_health=False)
-        unloaded: list[list[Call]] = []
-        readonly: Fault | None = None
-        for number, group in enumerate(groups):
-            try:
-                if group[0].asking:
-                    await connection.read_response()
-                reply = await connection.read_response()
-            except Exception as error:
-                fault = fault_of(error)
-                if fault.kind == "no_script" and by_digest:
-                    unloaded.append(group)
-                elif fault.kind in {"moved", "ask", "try_again"} and self._redirect is not None:
-                    for call in group:
-                        self._redirect(call, fault)
-                elif fault.kind == "lost" and fault.reason != "readonly":
-                    raise
-                else:
-                    _fail(group, fault)
-                    readonly = fault if fault.kind == "lost" else readonly
-            else:
-                script.settle(group, first_echo + number, reply)
-        if readonly is not None:
-            raise readonly.error()
-        return unloaded
+        if took_s > _FAR_S and self._waiting and self._opener is None and len(self._busy) + len(self._idle) < MAX_LANES:
+            self._open()
 
     # Connections
 
@@ -267,7 +222,7 @@ class CheckDispatcher:
                     fault = fault_of(error)
                     if not self.breaker.is_open and (self._busy or self._idle):
                         return  # one connection less than there might be
-                    self._trip(fault, fault.reason)
+                    self._trip(fault)
                     continue
                 self.breaker.close()
                 self._start(lane)
@@ -280,55 +235,39 @@ class CheckDispatcher:
             connection = await self._connector.open()
             if self.breaker.is_open:
                 try:
-                    await self._probe(connection)
+                    async with asyncio.timeout(self._deadline_s):
+                        await self._exchange.probe(connection)
                 except BaseException:
                     await connection.disconnect(nowait=True)
                     raise
             return connection
 
-    async def _probe(self, connection: RedisConnection) -> None:
-        """Call the script on no bucket: it shows that the server runs scripts, and loads ours."""
-        script = self._script
-        arguments = script.arguments((), 0)
-        async with asyncio.timeout(self._deadline_s):
-            try:
-                await connection.send_packed_command(
-                    pack_command(("EVALSHA", script.digest, *arguments)), check_health=False
-                )
-                await connection.read_response()
-            except Exception as error:
-                if fault_of(error).kind != "no_script":
-                    raise
-                await connection.send_packed_command(pack_command(("EVAL", script.text, *arguments)), check_health=False)
-                await connection.read_response()
-
     def _lose(self, lane: _Lane, fault: Fault) -> None:
         """Give a connection up: what is in flight on it fails, what waits goes to another."""
         self._busy.discard(lane)
         self._dispose(lane)
-        _fail(lane.calls, fault)
+        fail(lane.calls, fault)
         if fault.reason in {"readonly", "auth", "loading"}:
             # The server is there and says no: asking it again at once would only make it say no again.
-            self._trip(fault, fault.reason)
+            self._trip(fault)
         elif self._waiting and not self._fetching and not self._closed:
             if self._idle:
                 self._start(self._idle.pop())
             elif self._opener is None and not self._busy:
                 self._open()
 
-    def _trip(self, fault: Fault, reason: str) -> None:
-        cause = f"{reason}: {fault.message}" if fault.message else reason
-        self.breaker.trip(cause)
-        self._drop_lanes(StorageError(fault.reason, fault.message))
+    def _trip(self, fault: Fault) -> None:
+        """Open the breaker: nobody waits for this server any more, and one probe at a time tries whether it is back."""
+        self.breaker.trip(f"{fault.reason}: {fault.message}")
+        self._drop_lanes(fault)
         if self._on_trip is not None:
             self._on_trip()
         if self._opener is None and not self._closed:
             self._open()
 
-    def _drop_lanes(self, error: StorageError) -> None:
-        fault = Fault("lost", error.reason, str(error))
+    def _drop_lanes(self, fault: Fault) -> None:
         for lane in list(self._busy):
-            _fail(lane.calls, fault)
+            fail(lane.calls, fault)
             if lane.task is not None:
                 lane.task.cancel()
                 self._keep(lane.task)
@@ -338,7 +277,7 @@ class CheckDispatcher:
         for lane in self._idle:
             self._dispose(lane)
         self._idle.clear()
-        _fail(self._waiting, fault)
+        fail(self._waiting, fault)
         self._waiting.clear()
 
     def _dispose(self, lane: _Lane) -> None:
@@ -363,9 +302,9 @@ class CheckDispatcher:
         overdue = [call for lane in self._busy for call in lane.calls if call.due_s <= now_s]
         while self._waiting and self._waiting[0].due_s <= now_s:
             overdue.append(self._waiting.popleft())
-        _fail(overdue, Fault("lost", "timeout", "The server did not answer in time."))
+        fail(overdue, _SILENT)
         if self._count_silence(now_s):
-            self._trip(Fault("lost", "timeout", "The server did not answer in time."), "timeout")
+            self._trip(_SILENT)
         self._arm(now_s)
 
     def _overslept(self, now_s: float) -> bool:
@@ -413,19 +352,3 @@ class CheckDispatcher:
 
     def __repr__(self) -> str:
         return f"CheckDispatcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"
-
-
-def _fail(calls: "Sequence[Call] | deque[Call]", fault: Fault) -> None:
-    for call in calls:
-        future: Any = call.future
-        if not future.done():
-            future.set_exception(fault.error())
-
-
-def _by_slot(calls: Sequence[Call]) -> list[list[Call]]:
-    """Group calls that one script call may carry: those of one slot, which a node takes or refuses as a whole."""
-    groups: dict[tuple[int, bool, int], list[Call]] = {}
-    for number, call in enumerate(calls):
-        alone = number + 1 if call.alone else 0
-        groups.setdefault((call.slot, call.asking, alone), []).append(call)
-    return list(groups.values())

@@ -52,7 +52,7 @@ class CircuitBreaker:
         Args:
             chance: 0 to 1, drawn afresh each time, so that many processes do not knock in step.
         """
-        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 10))
+        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * (1 << min(self._failures, 10)))
         return longest * (0.5 + 0.5 * chance)
 
     def __repr__(self) -> str:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from random import random, shuffle
 from typing import Any, cast
 
-from hiredis import pack_command
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
-from sluicegate.infrastructure.redis_connect import RedisConnection, RedisTarget
+from sluicegate.infrastructure.redis_connect import RedisConnection, RedisTarget, pack
 from sluicegate.infrastructure.redis_errors import Fault
-from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
+from sluicegate.infrastructure.script_exchange import ScriptExchange
+from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, TAKE, Call, TokenBucketScript
 
 Address = tuple[str, int]
 
@@ -88,11 +88,10 @@ class ClusterRouter:
         if node is None:
             node = self._nodes[address] = CheckDispatcher(
                 self._target.connector(self._connect_timeout_s, address),
-                self._script,
+                ScriptExchange(self._script, self._redirect),
                 deadline_s=self._deadline_s,
                 connect_timeout_s=self._connect_timeout_s,
-                redirect=self._redirect,
-                lost=self._refresh,
+                on_trip=self._refresh,
             )
         return node
 
@@ -161,15 +160,15 @@ class ClusterRouter:
             await self._ask(REFUND, give_back, self._loop.time() + self._deadline_s)
 
     async def _ask(self, verb: int, parts: Sequence[Sequence[Demand]], due_s: float) -> list[Any]:
-        calls: list[Call] = []
+        futures: list[asyncio.Future[Any]] = []
         for demands in parts:
-            call = Call(verb, demands, self._loop.create_future(), due_s)
-            calls.append(call)
+            future: asyncio.Future[Any] = self._loop.create_future()
+            futures.append(future)
             try:
-                self.submit(call)
+                self.submit(Call(verb, demands, future, due_s))
             except StorageError as error:
-                call.future.set_exception(error)
-        return await asyncio.gather(*(cast("asyncio.Future[Any]", call.future) for call in calls), return_exceptions=True)
+                future.set_exception(error)
+        return await asyncio.gather(*futures, return_exceptions=True)
 
     # The map of slots
 
@@ -200,7 +199,7 @@ class ClusterRouter:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 connection = await connector.open()
-                await connection.send_packed_command(pack_command(("CLUSTER", "SLOTS")), check_health=False)
+                await connection.send_packed_command(pack("CLUSTER", "SLOTS"), check_health=False)
                 owners = _owners(await connection.read_response(), address[0])
         except Exception:  # noqa: BLE001 - the next node may know
             return False
@@ -214,7 +213,9 @@ class ClusterRouter:
     def _adopt(self, owners: dict[int, Address]) -> None:
         self._owners = owners
         current = {*owners.values()}
-        for address in [address for address in self._nodes if address not in current and address not in self._target.hosts]:
+        for address in [
+            address for address in self._nodes if address not in current and address not in self._target.hosts
+        ]:
             node = self._nodes.pop(address)
             task = self._loop.create_task(node.aclose())
             self._tasks.add(task)

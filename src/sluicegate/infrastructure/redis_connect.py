@@ -9,12 +9,30 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from hiredis import pack_command  # pyright: ignore[reportUnknownVariableType] - it returns bytes, and does not say so
+from redis import Redis as PlainRedis
+from redis import RedisCluster as PlainRedisCluster
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.connection import Connection, SSLConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.connection import (
+    Connection as PlainConnection,
+)
+from redis.connection import (
+    SSLConnection as PlainSSLConnection,
+)
+from redis.connection import (
+    UnixDomainSocketConnection as PlainUnixDomainSocketConnection,
+)
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 
@@ -27,6 +45,13 @@ _INHERITED = frozenset({
     "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
     "socket_keepalive", "socket_keepalive_options", "socket_type", "redis_connect_func",
 })  # fmt: skip
+
+# A plain client's connections would block the event loop; these do the same without.
+_ASYNC_CLASS: dict[type[Any], type[Any]] = {
+    PlainConnection: Connection,
+    PlainSSLConnection: SSLConnection,
+    PlainUnixDomainSocketConnection: UnixDomainSocketConnection,
+}
 
 _TOPOLOGY = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}
 
@@ -169,34 +194,43 @@ def target_of_url(url: str) -> RedisTarget:
 
 
 def target_of_client(client: object) -> RedisTarget:
-    """Read where a client of `redis.asyncio` connects to. The client itself is not used, nor closed.
+    """Read where a client of redis-py connects to. The client itself is not used, nor closed.
 
     Raises:
-        InvalidTypeError: If it is no such client.
+        InvalidTypeError: If it is no such client, or its connections are of a class that is not known here.
     """
-    if isinstance(client, RedisCluster):
-        options: dict[str, Any] = client.get_connection_kwargs()
-        tls = any(name.startswith("ssl_") for name in options) or options.get("connection_class") is SSLConnection
-        # The client sets its own greeting (READONLY for reads from replicas), which writes must not inherit.
-        inherited = {k: v for k, v in options.items() if k != "redis_connect_func"}
-        nodes = client.nodes_manager.startup_nodes.values()
-        hosts = [(str(node.host), int(node.port)) for node in nodes]
-        return RedisTarget("cluster", SSLConnection if tls else Connection, inherited, hosts)
-    if not isinstance(client, Redis):
+    if isinstance(client, RedisCluster | PlainRedisCluster):
+        manager: Any = client.nodes_manager
+        options: dict[str, Any] = dict(manager.connection_kwargs)
+        # The client may have a greeting of its own (READONLY, to read from replicas), which writes must not inherit.
+        options.pop("redis_connect_func", None)
+        tls = bool(options.pop("ssl", False)) or any(name.startswith("ssl_") for name in options)
+        hosts = [(str(node.host), int(node.port)) for node in manager.startup_nodes.values()]
+        return RedisTarget("cluster", SSLConnection if tls else Connection, options, hosts)
+    if not isinstance(client, Redis | PlainRedis):
         raise InvalidTypeError(
-            f"redis_client={type(client).__name__}: expected a client of redis.asyncio (Redis or RedisCluster)"
+            f"redis_client={type(client).__name__}: expected a client of redis-py (Redis or RedisCluster)"
         )
-    pool = client.connection_pool
+    pool: Any = client.connection_pool
     options = pool.connection_kwargs
-    if isinstance(pool, SentinelConnectionPool):
-        manager = cast("Sentinel", pool.sentinel_manager)
-        kwargs = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
+    if hasattr(pool, "sentinel_manager"):
+        sentinels: Any = pool.sentinel_manager
+        kwargs = [sentinel.connection_pool.connection_kwargs for sentinel in sentinels.sentinels]
         hosts = [(str(kw.get("host", "localhost")), int(kw.get("port", _SENTINEL_PORT))) for kw in kwargs]
-        tls = issubclass(pool.connection_class, SSLConnection)
-        return RedisTarget(
-            "sentinel", SSLConnection if tls else Connection, options, hosts, pool.service_name, manager.sentinel_kwargs
+        tls = issubclass(pool.connection_class, SSLConnection | PlainSSLConnection)
+        connection_class = SSLConnection if tls else Connection
+        return RedisTarget("sentinel", connection_class, options, hosts, pool.service_name, sentinels.sentinel_kwargs)
+    connection_class: type[Any] = _ASYNC_CLASS.get(pool.connection_class, pool.connection_class)
+    if not issubclass(connection_class, AbstractConnection):
+        raise InvalidTypeError(
+            f"redis_client: its connections are of the class {connection_class.__name__}, not known here"
         )
-    return RedisTarget("single", pool.connection_class, options)
+    return RedisTarget("single", connection_class, options)
+
+
+def pack(*arguments: str | int) -> bytes:
+    """Return a command as it goes over the wire."""
+    return cast("bytes", pack_command(cast("Any", arguments)))
 
 
 class _DirectConnector:
@@ -222,7 +256,7 @@ class _SentinelConnector:
         options: Mapping[str, Any],
         tls: bool,
     ) -> None:
-        self._sentinel = Sentinel(
+        self._sentinel: Any = cast("Any", Sentinel)(
             list(hosts),
             sentinel_kwargs={
                 **sentinel_options,
@@ -287,5 +321,3 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     if not parsed.hostname:
         raise InvalidInputError("url: a host is missing")
     return parsed.hostname, parsed.port or default_port
-
-

@@ -1,20 +1,24 @@
 """What went wrong between us and Redis, in a word of a closed set, and what it means for the connection."""
 
 import re
-from typing import Literal
+from typing import Any, Literal, cast
 
 import msgspec
 from redis.exceptions import (
     AskError,
     AuthenticationError,
     AuthorizationError,
-    ConnectionError as RedisConnectionError,
     MovedError,
     NoScriptError,
     RedisError,
     ResponseError,
-    TimeoutError as RedisTimeoutError,
     TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
 )
 
 from sluicegate.domain.errors import StorageError
@@ -61,30 +65,34 @@ class Fault(msgspec.Struct, frozen=True):
 def fault_of(error: BaseException) -> Fault:
     """Tell what an exception of the client library means."""
     message = f"{error}"[:_MAX_MESSAGE] or type(error).__name__
+    if isinstance(error, ResponseError):
+        return _fault_of_reply(error, message)
+    code = str(error.status_code or "") if isinstance(error, RedisError) else ""
     match error:
         case StorageError():
             return Fault("lost", error.reason, message)
-        case NoScriptError():
-            return Fault("no_script", "server_error", message)
-        case MovedError() | AskError():
-            kind: FaultKind = "moved" if isinstance(error, MovedError) else "ask"
-            return Fault(kind, "cluster_down", "The cluster keeps sending this check on.", tuple(error.node_addr))
-        case TryAgainError():
-            return Fault("try_again", "try_again", message)
         case AuthenticationError() | AuthorizationError():
             return Fault("lost", "auth", message)
         case RedisTimeoutError() | TimeoutError():
             return Fault("lost", "timeout", "The server did not answer in time.")
-        case ResponseError():
-            code = error.status_code or ""
-            found = _CODE.search(f"{code} {message}")
-            reason = _REASON_OF[found[1]] if found else "server_error"
-            return Fault("lost" if reason in {"readonly", "auth"} else "reply", reason, message)
-        case RedisConnectionError():
-            return Fault("lost", _REASON_OF.get(error.status_code or "", "connection"), message)
-        case RedisError():
-            return Fault("lost", "wrong_reply", "The server's reply could not be read.")
-        case OSError():
-            return Fault("lost", "connection", message)
+        case RedisConnectionError() | OSError():
+            return Fault("lost", _REASON_OF.get(code, "connection"), message)
         case _:
-            return Fault("lost", "connection", f"{type(error).__name__} while talking to the server")
+            # What is left of the library's errors is about replies; what is not even one of those, about us or the loop.
+            reason = "wrong_reply" if isinstance(error, RedisError) else "connection"
+            return Fault("lost", reason, f"{type(error).__name__} while talking to the server")
+
+
+def _fault_of_reply(error: ResponseError, message: str) -> Fault:
+    if isinstance(error, NoScriptError):
+        return Fault("no_script", "server_error", message)
+    if isinstance(error, AskError):  # and MovedError, which is one to the library
+        kind: FaultKind = "moved" if isinstance(error, MovedError) else "ask"
+        address = (str(cast("Any", error).host), int(error.port))
+        return Fault(kind, "cluster_down", "The cluster keeps sending this check on.", address)
+    if isinstance(error, TryAgainError):
+        return Fault("try_again", "try_again", message)
+    found = _CODE.search(f"{error.status_code or ''} {message}")
+    reason = _REASON_OF[found[1]] if found else "server_error"
+    # A replica stays one on this connection, and a login that was lost is not found again on it.
+    return Fault("lost" if reason in {"readonly", "auth"} else "reply", reason, message)

@@ -10,6 +10,7 @@ from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
 from sluicegate.infrastructure.redis_cluster import ClusterRouter
 from sluicegate.infrastructure.redis_connect import RedisTarget, target_of_client, target_of_url
+from sluicegate.infrastructure.script_exchange import ScriptExchange
 from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
 
 DEFAULT_DEADLINE_MS = 50
@@ -47,8 +48,8 @@ class RedisStorage:
     script, waiting in the queue, the reply.
 
     Args:
-        redis_client: A client of `redis.asyncio` (`Redis`, also one that Sentinel gave, or `RedisCluster`). Its address, login
-            and TLS settings are used; its pool, its timeouts and retries are not, and it is not closed.
+        redis_client: A client of redis-py (`Redis`, also one that Sentinel gave, or `RedisCluster`; async or not). Its address,
+            login and TLS settings are used; its pool, its timeouts and retries are not, and it is not closed.
         deadline_ms: The longest that a call may take, 1 to 60,000.
 
     Raises:
@@ -59,7 +60,21 @@ class RedisStorage:
     bounded_wait = True
 
     def __init__(self, *, redis_client: object, deadline_ms: int = DEFAULT_DEADLINE_MS) -> None:
-        self._begin(target_of_client(redis_client), deadline_ms)
+        if type(deadline_ms) is not int:
+            raise InvalidTypeError(f"deadline_ms={deadline_ms!r}: expected whole milliseconds")
+        if not 1 <= deadline_ms <= 60_000:  # noqa: PLR2004 - the bound is stated in the message
+            raise InvalidInputError(f"deadline_ms={deadline_ms}: expected 1 to 60000")
+        target = redis_client if isinstance(redis_client, RedisTarget) else target_of_client(redis_client)
+        self._target = target
+        self.deadline_s = deadline_ms / 1000
+        """The longest that a call may take, in seconds."""
+        self._script = TokenBucketScript()
+        self._routers: dict[asyncio.AbstractEventLoop, Router] = {}
+        self._forks = _forks
+        self._left_behind: list[object] = []
+        self._closed = False
+        self.hash_tags = target.topology == "cluster"
+        """Whether keys should carry the identifier in braces, so that its rules share a slot."""
 
     @classmethod
     def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS) -> Self:
@@ -73,24 +88,7 @@ class RedisStorage:
         Raises:
             InvalidInputError: If the URL or the deadline is wrong. No message shows a password.
         """
-        storage = cls.__new__(cls)
-        storage._begin(target_of_url(url), deadline_ms)
-        return storage
-
-    def _begin(self, target: RedisTarget, deadline_ms: int) -> None:
-        if type(deadline_ms) is not int:
-            raise InvalidTypeError(f"deadline_ms={deadline_ms!r}: expected whole milliseconds")
-        if not 1 <= deadline_ms <= 60_000:  # noqa: PLR2004 - the bound is stated in the message
-            raise InvalidInputError(f"deadline_ms={deadline_ms}: expected 1 to 60000")
-        self._target = target
-        self._deadline_s = deadline_ms / 1000
-        self._script = TokenBucketScript()
-        self._routers: dict[asyncio.AbstractEventLoop, Router] = {}
-        self._forks = _forks
-        self._left_behind: list[object] = []
-        self._closed = False
-        self.hash_tags = target.topology == "cluster"
-        """Whether keys should carry the identifier in braces, so that its rules share a slot."""
+        return cls(redis_client=target_of_url(url), deadline_ms=deadline_ms)
 
     async def take(self, demands: Sequence[Demand], /) -> Verdict:
         """Pay all demands or none."""
@@ -131,7 +129,7 @@ class RedisStorage:
         if router is None:
             router = self.router(loop)
         future: asyncio.Future[Any] = loop.create_future()
-        router.submit(Call(verb, demands, future, loop.time() + self._deadline_s))
+        router.submit(Call(verb, demands, future, loop.time() + self.deadline_s))
         return future
 
     def router(self, loop: asyncio.AbstractEventLoop) -> Router:
@@ -151,20 +149,20 @@ class RedisStorage:
             del self._routers[ended]
         router: Router | None = self._routers.get(loop)
         if router is None:
-            connect_timeout_s = max(self._deadline_s, _MIN_CONNECT_TIMEOUT_S)
+            connect_timeout_s = max(self.deadline_s, _MIN_CONNECT_TIMEOUT_S)
             if self._target.topology == "cluster":
                 router = ClusterRouter(
-                    self._target, self._script, deadline_s=self._deadline_s, connect_timeout_s=connect_timeout_s
+                    self._target, self._script, deadline_s=self.deadline_s, connect_timeout_s=connect_timeout_s
                 )
             else:
                 router = CheckDispatcher(
                     self._target.connector(connect_timeout_s),
-                    self._script,
-                    deadline_s=self._deadline_s,
+                    ScriptExchange(self._script),
+                    deadline_s=self.deadline_s,
                     connect_timeout_s=connect_timeout_s,
                 )
             self._routers[loop] = router
         return router
 
     def __repr__(self) -> str:
-        return f"RedisStorage({self._target!r}, deadline_ms={self._deadline_s * 1000:.0f})"
+        return f"RedisStorage({self._target!r}, deadline_ms={self.deadline_s * 1000:.0f})"

@@ -1,6 +1,7 @@
 """What `token_bucket.lua` reads and replies, and the digest by which Redis knows it."""
 
-from asyncio import Future
+import asyncio
+import concurrent.futures
 from collections.abc import Sequence
 from hashlib import sha1
 from importlib import resources
@@ -18,6 +19,10 @@ Answer: TypeAlias = Verdict | tuple[Reading, ...] | None
 _MAX_SHAPES = 4096  # shapes whose text is kept: each rule has one
 
 
+Waiter: TypeAlias = "asyncio.Future[Any] | concurrent.futures.Future[Any]"
+"""What somebody waits for, on an event loop or in a thread."""
+
+
 class Call:
     """One verb on some buckets, and the future that somebody awaits.
 
@@ -30,7 +35,7 @@ class Call:
 
     __slots__ = ("alone", "asking", "demands", "due_s", "future", "hops", "slot", "verb")
 
-    def __init__(self, verb: int, demands: Sequence[Demand], future: "Future[Any]", due_s: float) -> None:
+    def __init__(self, verb: int, demands: Sequence[Demand], future: Waiter, due_s: float) -> None:
         self.verb = verb
         self.demands = demands
         self.future = future
@@ -54,10 +59,12 @@ class TokenBucketScript:
 
     def __init__(self, text: str | None = None) -> None:
         if text is None:
-            text = resources.files(__package__).joinpath("token_bucket.lua").read_text("utf-8")
+            text = resources.files("sluicegate.infrastructure").joinpath("token_bucket.lua").read_text("utf-8")
         self.text = text
         self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
-        self._shape_texts: dict[int, tuple[str, BucketShape]] = {}  # by identity; the shape is kept so that it stays one
+        self._shape_texts: dict[
+            int, tuple[str, BucketShape]
+        ] = {}  # by identity; the shape is kept so that it stays one
 
     def arguments(self, calls: Sequence[Call], echo: int) -> tuple[str | int, ...]:
         """Return what follows the digest in an EVALSHA: the number of keys, the keys, and the script's ARGV.
@@ -127,9 +134,7 @@ class TokenBucketScript:
     def _shape_text(self, shape: BucketShape) -> str:
         if len(self._shape_texts) >= _MAX_SHAPES:
             self._shape_texts.clear()
-        text = (
-            f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
-        )
+        text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
         self._shape_texts[id(shape)] = text, shape
         return text
 
