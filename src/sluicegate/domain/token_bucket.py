@@ -137,7 +137,7 @@ def accrue(shape: BucketShape, level: int, last: int, now_us: int) -> tuple[int,
     """
     tick_us = shape.tick_us
     elapsed = now_us // tick_us - last
-    if elapsed < 0:
+    if elapsed <= 0:
         if -elapsed <= shape.full_ticks:
             return level, last
         return level, -(-now_us // tick_us)
@@ -150,8 +150,7 @@ def accrue(shape: BucketShape, level: int, last: int, now_us: int) -> tuple[int,
 def carry_over(old: BucketShape, new: BucketShape, level: int, last: int, now_us: int) -> tuple[int, int]:
     """Translate a bucket's state when its rule has changed: refill until now at the old rate, keep the tokens.
 
-    Tokens above the new capacity are lost; a greater capacity adds none, but a full bucket stays full, because it equals an
-    absent one, which storages forget when they like. The fraction of a token is kept to within two
+    Tokens above the new capacity are lost; a greater capacity adds none. The fraction of a token is kept to within two
     units, in doubles and never upwards, so that Lua and Python agree to the bit.
 
     Args:
@@ -162,8 +161,6 @@ def carry_over(old: BucketShape, new: BucketShape, level: int, last: int, now_us
         now_us: The storage's clock.
     """
     level, last = accrue(old, level, last, now_us)
-    if level >= old.capacity:
-        return new.capacity, -(-now_us // new.tick_us)
     tokens, part = divmod(level, old.units_per_token)
     part_units = max(0, int(part / old.units_per_token * new.units_per_token) - 1)
     anchor_us = max(last * old.tick_us, now_us)

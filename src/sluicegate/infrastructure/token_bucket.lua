@@ -55,7 +55,7 @@ end
 
 local function accrue(shape, level, last)
   local elapsed = floor(now / shape.tick) - last
-  if elapsed < 0 then
+  if elapsed <= 0 then
     if -elapsed <= shape.full then
       return min(level, shape.capacity), last
     end
@@ -70,9 +70,6 @@ end
 
 local function carry_over(old, new, level, last)
   level, last = accrue(old, level, last)
-  if level >= old.capacity then
-    return new.capacity, ceil(now / new.tick)
-  end
   local part = fmod(level, old.per_token)
   local tokens = (level - part) / old.per_token
   local part_units = max(0, floor(part / old.per_token * new.per_token) - 1)

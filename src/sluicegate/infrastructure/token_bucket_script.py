@@ -16,8 +16,6 @@ TAKE, PEEK, REFUND, RESET = range(4)
 Answer: TypeAlias = Verdict | tuple[Reading, ...] | None
 """What a verb returns: `take` a verdict, `peek` and `refund` readings, `reset` nothing."""
 
-_MAX_SHAPES = 4096  # shapes whose text is kept: each rule has one
-
 
 Waiter: TypeAlias = "asyncio.Future[Any] | concurrent.futures.Future[Any]"
 """What somebody waits for, on an event loop or in a thread."""
@@ -86,8 +84,7 @@ class TokenBucketScript:
                 if key_number is None:
                     keys[key] = key_number = len(keys) + 1
                 shape = demand.shape
-                entry = known.get(id(shape))
-                text = entry[0] if entry is not None else self._shape_text(shape)
+                text = known.get(shape.number) or self._shape_text(shape)
                 shape_number = shapes.get(text)
                 if shape_number is None:
                     shapes[text] = shape_number = len(shapes) + 1
@@ -132,10 +129,8 @@ class TokenBucketScript:
             at += 1 + 2 * count
 
     def _shape_text(self, shape: BucketShape) -> str:
-        if len(self._shape_texts) >= _MAX_SHAPES:
-            self._shape_texts.clear()
         text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
-        self._shape_texts[id(shape)] = text, shape
+        self._shape_texts[shape.number] = text
         return text
 
     def __repr__(self) -> str:
