@@ -134,16 +134,16 @@ class RedisServer:
     def client(self, **options: object) -> "redis.Redis":
         """Return a plain client that neither retries nor waits long."""
         user, _, password = self.name.partition(":")
-        return redis.Redis(
-            port=self.port,
-            username=user or None,
-            password=password or None,
-            protocol=2,
-            socket_timeout=5,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-            **options,  # type: ignore[arg-type]
-        )
+        settings: dict[str, object] = {
+            "username": user or None,
+            "password": password or None,
+            "protocol": 2,
+            "socket_timeout": 5,
+            "retry": Retry(NoBackoff(), 0),
+            "decode_responses": True,
+            **options,
+        }
+        return redis.Redis(port=self.port, **settings)  # type: ignore[arg-type]
 
     def pause(self) -> None:
         """Stop the process's clock: connections are accepted by the kernel, and nobody answers."""

@@ -11,7 +11,8 @@ from random import random
 
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.circuit_breaker import CircuitBreaker
-from sluicegate.infrastructure.redis_connect import Connector, RedisConnection
+from sluicegate.infrastructure.deadline_watch import DeadlineWatch
+from sluicegate.infrastructure.redis_connection import Connector, RedisConnection
 from sluicegate.infrastructure.redis_errors import Fault, fault_of
 from sluicegate.infrastructure.script_exchange import ScriptExchange, fail
 from sluicegate.infrastructure.token_bucket_script import Call
@@ -28,8 +29,6 @@ in flight makes the next one. Where it is far, waiting for a reply to others dou
 
 _FAR_S = 0.005
 _MAX_BATCH_DEMANDS = 1024  # Lua's `unpack` takes some thousand
-_SWEEP_S = 0.001  # the finest step of the timer that watches deadlines
-_LATE_LOOP_S = 0.005  # a timer that comes later than this has been held up by the event loop itself
 _PROBE_WHILE_ASKED_S = 10.0  # without checks nobody needs to know whether the server is back
 
 _SILENT = Fault("lost", "timeout", "The server did not answer in time.")
@@ -40,12 +39,13 @@ _CLOSED = Fault("lost", "connection", "The storage was closed.")
 class _Lane:
     """A connection, and what is in flight on it."""
 
-    __slots__ = ("calls", "connection", "sent_s", "task")
+    __slots__ = ("calls", "connection", "proven", "sent_s", "task")
 
     def __init__(self, connection: RedisConnection) -> None:
         self.connection = connection
         self.calls: Sequence[Call] = ()
         self.sent_s = 0.0
+        self.proven = False  # whether a batch was ever answered on it
         self.task: asyncio.Task[None] | None = None
 
 
@@ -83,8 +83,7 @@ class CheckDispatcher:
         self._opener: asyncio.Task[None] | None = None
         self._opening_s = 0.0
         self._closing: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._late = False
+        self._watch = DeadlineWatch(self._next_s, self._expire)
         self._counted_s = 0.0  # the silence, named by its beginning, that was counted as a miss already
         self._asked_s = 0.0
         self._closed = False
@@ -101,8 +100,8 @@ class CheckDispatcher:
         if len(self._waiting) >= MAX_WAITING:
             raise StorageError("overload", f"{MAX_WAITING} checks wait for the server already.")
         self._waiting.append(call)
-        if self._timer is None:
-            self._timer = self._loop.call_at(call.due_s, self._sweep)
+        if not self._watch.armed:
+            self._watch.arm(call.due_s)
         if self._fetching:
             return
         if self._idle:
@@ -124,16 +123,12 @@ class CheckDispatcher:
         self.submit(call)
         if self._waiting and self._waiting[-1] is call:
             self._waiting.rotate(1)
-        if self._timer is not None and self._timer.when() > call.due_s:
-            self._timer.cancel()
-            self._timer = self._loop.call_at(call.due_s, self._sweep)
+        self._watch.arm(call.due_s)
 
     async def aclose(self) -> None:
         """Close the connections; who still waits gets a `StorageError`."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._watch.cancel()
         self._drop_lanes(_CLOSED)
         tasks = [*self._closing]
         if self._opener is not None:
@@ -170,6 +165,7 @@ class CheckDispatcher:
                 lane.sent_s = self._loop.time()
                 await self._exchange.run(lane.connection, calls)
                 lane.calls = ()
+                lane.proven = True
                 self._note_speed(self._loop.time() - lane.sent_s)
         except Exception as error:  # noqa: BLE001 - whatever it was, this connection is not used again
             self._lose(lane, fault_of(error))
@@ -247,8 +243,8 @@ class CheckDispatcher:
         self._busy.discard(lane)
         self._dispose(lane)
         fail(lane.calls, fault)
-        if fault.reason in {"readonly", "auth", "loading"}:
-            # The server is there and says no: asking it again at once would only make it say no again.
+        if not lane.proven or fault.reason in {"readonly", "auth", "loading"}:
+            # A new connection would fare no better: it breaks before it answers, or the server says no.
             self._trip(fault)
         elif self._waiting and not self._fetching and not self._closed:
             if self._idle:
@@ -289,32 +285,14 @@ class CheckDispatcher:
 
     # Deadlines
 
-    def _sweep(self) -> None:
-        """Answer those whose time is up. One timer for all: it sleeps until the oldest unanswered call is due."""
-        self._timer = None
-        now_s = self._loop.time()
-        if not self._late and self._overslept(now_s):
-            # The event loop was held up, by other work or a paused process. Replies may lie in the socket: they first.
-            self._late = True
-            self._timer = self._loop.call_later(0, self._sweep)
-            return
-        self._late = False
+    def _expire(self, now_s: float) -> None:
+        """Answer those whose time is up, and stop asking a server that is silent."""
         overdue = [call for lane in self._busy for call in lane.calls if call.due_s <= now_s]
         while self._waiting and self._waiting[0].due_s <= now_s:
             overdue.append(self._waiting.popleft())
         fail(overdue, _SILENT)
         if self._count_silence(now_s):
             self._trip(_SILENT)
-        self._arm(now_s)
-
-    def _overslept(self, now_s: float) -> bool:
-        due_s = self._next_s()
-        return due_s is not None and now_s - due_s > _LATE_LOOP_S
-
-    def _arm(self, now_s: float) -> None:
-        next_s = self._next_s()
-        if next_s is not None and not self._closed:
-            self._timer = self._loop.call_at(max(next_s, now_s + _SWEEP_S), self._sweep)
 
     def _next_s(self) -> float | None:
         """Return when the next call is due, or a silence is to be counted; None if nothing is owed to us."""

@@ -15,8 +15,9 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
-from sluicegate.infrastructure.redis_connect import RedisConnection, RedisTarget, pack
+from sluicegate.infrastructure.redis_connection import RedisConnection, pack
 from sluicegate.infrastructure.redis_errors import Fault
+from sluicegate.infrastructure.redis_target import RedisTarget
 from sluicegate.infrastructure.script_exchange import ScriptExchange
 from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, TAKE, Call, TokenBucketScript
 

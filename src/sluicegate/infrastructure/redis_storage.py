@@ -9,7 +9,7 @@ from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, Storag
 from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
 from sluicegate.infrastructure.redis_cluster import ClusterRouter
-from sluicegate.infrastructure.redis_connect import RedisTarget, target_of_client, target_of_url
+from sluicegate.infrastructure.redis_target import RedisTarget, target_of_client, target_of_url
 from sluicegate.infrastructure.script_exchange import ScriptExchange
 from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
 

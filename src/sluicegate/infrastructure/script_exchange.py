@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sluicegate.infrastructure.redis_connect import RedisConnection, pack
+from sluicegate.infrastructure.redis_connection import RedisConnection, pack
 from sluicegate.infrastructure.redis_errors import Fault, fault_of
 from sluicegate.infrastructure.token_bucket_script import Call, TokenBucketScript
 

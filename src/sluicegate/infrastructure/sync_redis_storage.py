@@ -10,8 +10,8 @@ from typing import Any, Self, cast
 
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.token_bucket import Demand, Reading, Verdict
-from sluicegate.infrastructure.redis_connect import target_of_url
 from sluicegate.infrastructure.redis_storage import DEFAULT_DEADLINE_MS, RedisStorage
+from sluicegate.infrastructure.redis_target import target_of_url
 from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, TAKE, Call
 
 _GRACE_S = 0.005  # the loop answers in time; this is for the case that its thread does not get to run

@@ -60,9 +60,7 @@ class TokenBucketScript:
             text = resources.files("sluicegate.infrastructure").joinpath("token_bucket.lua").read_text("utf-8")
         self.text = text
         self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
-        self._shape_texts: dict[
-            int, tuple[str, BucketShape]
-        ] = {}  # by identity; the shape is kept so that it stays one
+        self._shape_texts: dict[int, str] = {}  # by the shape's number; each rule has one
 
     def arguments(self, calls: Sequence[Call], echo: int) -> tuple[str | int, ...]:
         """Return what follows the digest in an EVALSHA: the number of keys, the keys, and the script's ARGV.

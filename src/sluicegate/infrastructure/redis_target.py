@@ -1,19 +1,13 @@
-"""From a URL, or a client that the user has, to connections of our own: plain, TLS, Unix socket, Sentinel.
+"""From a URL, or a client that the user has, to where Redis is and how to log in."""
 
-redis-py opens them: names, TLS, AUTH, SELECT, Sentinel. Its pools, retries and timeouts are left out: a check has one deadline
-for everything, a pool that has run out must not be a way past the limit, and what may have been executed is not sent again.
-"""
-
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from hiredis import pack_command  # pyright: ignore[reportUnknownVariableType] - it returns bytes, and does not say so
 from redis import Redis as PlainRedis
 from redis import RedisCluster as PlainRedisCluster
-from redis.asyncio import Redis
-from redis.asyncio.cluster import RedisCluster
+from redis import connection as plain
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -21,22 +15,10 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
     parse_url,
 )
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
-from redis.connection import (
-    Connection as PlainConnection,
-)
-from redis.connection import (
-    SSLConnection as PlainSSLConnection,
-)
-from redis.connection import (
-    UnixDomainSocketConnection as PlainUnixDomainSocketConnection,
-)
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.infrastructure.redis_connection import Connector, DirectConnector, SentinelConnector
 
-_SENTINEL_TIMEOUT_S = 0.2
 _SENTINEL_PORT = 26379
 _REDIS_PORT = 6379
 
@@ -48,48 +30,12 @@ _INHERITED = frozenset({
 
 # A plain client's connections would block the event loop; these do the same without.
 _ASYNC_CLASS: dict[type[Any], type[Any]] = {
-    PlainConnection: Connection,
-    PlainSSLConnection: SSLConnection,
-    PlainUnixDomainSocketConnection: UnixDomainSocketConnection,
+    plain.Connection: Connection,
+    plain.SSLConnection: SSLConnection,
+    plain.UnixDomainSocketConnection: UnixDomainSocketConnection,
 }
 
 _TOPOLOGY = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}
-
-
-class RedisConnection(Protocol):
-    """What is used of redis-py's connection."""
-
-    async def connect(self) -> None:
-        """Connect and log in."""
-        ...
-
-    async def disconnect(self, nowait: bool = False) -> None:
-        """Close the socket."""
-        ...
-
-    async def can_read(self) -> bool:
-        """Return whether there is something to read, or the other side has closed."""
-        ...
-
-    async def send_packed_command(self, command: bytes, check_health: bool = True) -> None:
-        """Write bytes."""
-        ...
-
-    async def read_response(self) -> object:
-        """Read one reply; error replies are raised."""
-        ...
-
-
-class Connector(Protocol):
-    """Open connections to one server, whichever it is at the time."""
-
-    async def open(self) -> RedisConnection:
-        """Return a connection that is logged in. Raises what the client library raises."""
-        ...
-
-    async def aclose(self) -> None:
-        """Release what is not a connection that was handed out."""
-        ...
 
 
 class RedisTarget:
@@ -129,23 +75,13 @@ class RedisTarget:
             timeout_s: How long connecting may take.
             address: A node of the Cluster; None: the server or master that the target names.
         """
-        options = {
-            **self._options,
-            # redis-py would try ten times over; it would wait for replies with a timer each; it would speak RESP3, which
-            # takes one more command to log in; and it would introduce itself, which the least ACL does not allow.
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": None,
-            "socket_connect_timeout": timeout_s,
-            "protocol": 2,
-            "driver_info": None,
-        }
+        options = self._options
         if address is not None:
-            options["host"], options["port"] = address
+            options = {**options, "host": address[0], "port": address[1]}
+        direct = DirectConnector(self._class, options, timeout_s)
         if self.topology == "sentinel":
-            return _SentinelConnector(
-                self.hosts, self._service, self._sentinel_options, options, issubclass(self._class, SSLConnection)
-            )
-        return _DirectConnector(self._class, options)
+            return SentinelConnector(self.hosts, self._service, self._sentinel_options, direct)
+        return direct
 
     def __repr__(self) -> str:
         tls = "rediss" if issubclass(self._class, SSLConnection) else "redis"
@@ -217,74 +153,22 @@ def target_of_client(client: object) -> RedisTarget:
         sentinels: Any = pool.sentinel_manager
         kwargs = [sentinel.connection_pool.connection_kwargs for sentinel in sentinels.sentinels]
         hosts = [(str(kw.get("host", "localhost")), int(kw.get("port", _SENTINEL_PORT))) for kw in kwargs]
-        tls = issubclass(pool.connection_class, SSLConnection | PlainSSLConnection)
-        connection_class = SSLConnection if tls else Connection
-        return RedisTarget("sentinel", connection_class, options, hosts, pool.service_name, sentinels.sentinel_kwargs)
-    connection_class: type[Any] = _ASYNC_CLASS.get(pool.connection_class, pool.connection_class)
+        tls = issubclass(pool.connection_class, SSLConnection | plain.SSLConnection)
+        return RedisTarget(
+            "sentinel",
+            SSLConnection if tls else Connection,
+            options,
+            hosts,
+            pool.service_name,
+            sentinels.sentinel_kwargs,
+        )
+    connection_class: type[Any] = pool.connection_class
+    connection_class = _ASYNC_CLASS.get(connection_class, connection_class)
     if not issubclass(connection_class, AbstractConnection):
         raise InvalidTypeError(
             f"redis_client: its connections are of the class {connection_class.__name__}, not known here"
         )
     return RedisTarget("single", connection_class, options)
-
-
-def pack(*arguments: str | int) -> bytes:
-    """Return a command as it goes over the wire."""
-    return cast("bytes", pack_command(cast("Any", arguments)))
-
-
-class _DirectConnector:
-    def __init__(self, connection_class: Callable[..., Any], options: Mapping[str, Any]) -> None:
-        self._class = connection_class
-        self._options = options
-
-    async def open(self) -> RedisConnection:
-        return await _connected(self._class(**self._options))
-
-    async def aclose(self) -> None:
-        pass
-
-
-class _SentinelConnector:
-    """Ask the sentinels for the master before each connection: after a failover it is another one."""
-
-    def __init__(
-        self,
-        hosts: Sequence[tuple[str, int]],
-        service: str,
-        sentinel_options: Mapping[str, Any],
-        options: Mapping[str, Any],
-        tls: bool,
-    ) -> None:
-        self._sentinel: Any = cast("Any", Sentinel)(
-            list(hosts),
-            sentinel_kwargs={
-                **sentinel_options,
-                "retry": Retry(NoBackoff(), 0),
-                "socket_timeout": _SENTINEL_TIMEOUT_S,
-                "protocol": 2,
-                "driver_info": None,
-            },
-        )
-        self._service = service
-        self._class: Callable[..., Any] = SSLConnection if tls else Connection
-        self._options = options
-
-    async def open(self) -> RedisConnection:
-        host, port = await self._sentinel.discover_master(self._service)
-        return await _connected(self._class(**{**self._options, "host": host, "port": port}))
-
-    async def aclose(self) -> None:
-        await self._sentinel.aclose()
-
-
-async def _connected(connection: RedisConnection) -> RedisConnection:
-    try:
-        await connection.connect()
-    except BaseException:
-        await asyncio.shield(connection.disconnect(nowait=True))
-        raise
-    return connection
 
 
 def _target_of_hosts(kind: str, topology: str, rest: str) -> RedisTarget:
