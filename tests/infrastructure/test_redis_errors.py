@@ -27,6 +27,8 @@ LINES = [
     ("NOREPLICAS Not enough good replicas to write.", "reply", "noreplicas"),
     ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", "reply", "masterdown"),
     ("NOPERM this user has no permissions to run the 'evalsha' command", "reply", "no_permission"),
+    ("ERR The user executing the script can't run this command or subcommand script: a, on", "reply", "no_permission"),
+    ("ERR ACL failure in script: User limits has no permissions to run the 'set' command", "reply", "no_permission"),
     ("NOAUTH Authentication required.", "lost", "auth"),
     ("WRONGPASS invalid username-password pair or user is disabled.", "lost", "auth"),
     ("ERR max number of clients reached", "lost", "connection"),
