@@ -13,7 +13,7 @@ from redis.crc import key_slot
 from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage, TokenBucketAdapter
 from sluicegate.domain.token_bucket import Demand
 from support.demands import demand
-from support.redis_servers import ClusterSet, MissingServerError, RedisServer, SentinelSet
+from support.redis_servers import ClusterSet, MissingServerError, RedisServer, SentinelSet, redis_6
 
 DAILY = RateLimitRule.per_day(5)
 ROOMY = RateLimitRule.per_day(1_000_000)
@@ -160,8 +160,18 @@ async def test_cluster_a_client_and_the_plain_face(cluster_set: ClusterSet) -> N
     assert await asyncio.to_thread(plain) == FIVE
 
 
-async def test_cluster_a_slot_on_the_move_keeps_its_limits(cluster_set: ClusterSet) -> None:
+@pytest.fixture(scope="module")
+def cluster_of_6(redis_6_server: RedisServer) -> Iterator[ClusterSet]:
+    """Run three masters of Redis 6.2, whose rules for a slot on the move are others."""
+    assert redis_6_server
+    with ClusterSet(binary=redis_6(), replicas=0) as nodes:
+        yield nodes
+
+
+@pytest.mark.parametrize("version", ["cluster_set", "cluster_of_6"])
+async def test_cluster_a_slot_on_the_move_keeps_its_limits(request: pytest.FixtureRequest, version: str) -> None:
     """At every step of a migration, checks of buckets here, there and nowhere yet are decided, and the bound holds."""
+    cluster_set: ClusterSet = request.getfixturevalue(version)
     source, target, *_ = cluster_set.masters()
     async with RedisStorage.from_url(cluster_set.url, deadline_ms=10_000) as storage:
         tag = _tag_of(source, cluster_set)
