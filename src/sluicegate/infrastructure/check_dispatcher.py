@@ -6,7 +6,7 @@ a caller who is cancelled or timed out never touches a connection, and its late 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from random import random
 
 from sluicegate.domain.errors import StorageError
@@ -87,6 +87,7 @@ class CheckDispatcher:
         self._counted_s = 0.0  # the silence, named by its beginning, that was counted as a miss already
         self._asked_s = 0.0
         self._closed = False
+        self._guard: AsyncIterator[None] | None = None
 
     def submit(self, call: Call) -> None:
         """Take a call over; its future gets the answer, in time.
@@ -137,6 +138,13 @@ class CheckDispatcher:
         if tasks:
             await asyncio.wait(tasks)
         await self._connector.aclose()
+
+    async def _until_the_loop_ends(self) -> AsyncIterator[None]:
+        """Close the connections with the event loop, where nobody does it before: a loop that ends ends its generators."""
+        try:
+            yield
+        finally:
+            await self.aclose()
 
     def _refuse(self) -> None:
         if self._closed:
@@ -206,6 +214,9 @@ class CheckDispatcher:
     async def _open_lane(self) -> None:
         """Open one connection: at once, or while the breaker is open as a probe, after a pause, until one succeeds."""
         try:
+            if self._guard is None:
+                self._guard = self._until_the_loop_ends()
+                await anext(self._guard)
             while not self._closed:
                 if self.breaker.is_open:
                     if not self.wanted:

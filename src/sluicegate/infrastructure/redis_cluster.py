@@ -96,30 +96,33 @@ class ClusterRouter:
             )
         return node
 
-    def _redirect(self, call: Call, fault: Fault) -> None:
-        """Place a call that a node did not execute."""
+    def _redirect(self, call: Call, fault: Fault, alone: bool) -> None:
+        """Place a call that a node did not execute.
+
+        Args:
+            call: The call.
+            fault: What the node said.
+            alone: Whether it said that of this call, or of several of one slot. While a slot is on the move, some of its
+                buckets are here and others there, and Redis 6.2 sends a script call on if but one of them is not here:
+                to follow for all would make a second, full bucket of those that are. So each asks here on its own first.
+        """
         if call.future.done():
             return
         call.hops += 1
         try:
             if call.hops > _MAX_HOPS or self._closed:
                 raise fault.error()
-            call.asking = fault.kind == "ask"
-            if fault.kind == "try_again":
-                # Its slot is on the move, and some of its buckets are still here, others there.
-                if len(call.demands) > 1:
-                    self._split(call, list(range(len(call.demands))))
-                    return
-                call.alone = True
-                self._node(self._owner(call.slot)).resubmit(call)
-                return
-            address = cast("Address", fault.address)
+            call.asking = alone and fault.kind == "ask"
             if fault.kind == "moved":
-                self._owners[call.slot] = address
+                self._owners[call.slot] = address = cast("Address", fault.address)
                 self._refresh()
+                self._node(address).resubmit(call)
+            elif call.asking:
+                self._node(cast("Address", fault.address)).resubmit(call)
+            elif alone and len(call.demands) > 1:
+                self._split(call, range(len(call.demands)))
             else:
-                call.alone = True
-            self._node(address).resubmit(call)
+                self._node(self._owner(call.slot)).resubmit(call)
         except StorageError as error:
             call.future.set_exception(error)
 

@@ -36,6 +36,8 @@ _REASON_OF = {
 }  # fmt: skip
 # Redis 6.2 wraps what a script's command raised: "Error running script (…): @user_script:12: -OOM command not …".
 _CODE = re.compile(rf"(?:^|[\s-])({'|'.join(_REASON_OF)})\b")
+# What Redis 6.2 and 7.0, and what later versions say of a command that a script's user may not run.
+_NO_PERMISSION = ("The user executing the script can't", "ACL failure in script")
 _MAX_MESSAGE = 200
 
 FaultKind = Literal["no_script", "moved", "ask", "try_again", "reply", "lost"]
@@ -94,5 +96,7 @@ def _fault_of_reply(error: ResponseError, message: str) -> Fault:
         return Fault("try_again", "try_again", message)
     found = _CODE.search(f"{error.status_code or ''} {message}")
     reason = _REASON_OF[found[1]] if found else "server_error"
+    if any(phrase in message for phrase in _NO_PERMISSION):
+        reason = "no_permission"
     # A replica stays one on this connection, and a login that was lost is not found again on it.
     return Fault("lost" if reason in {"readonly", "auth"} else "reply", reason, message)

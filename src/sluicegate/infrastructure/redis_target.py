@@ -112,9 +112,10 @@ def target_of_url(url: str) -> RedisTarget:
     kind, _, tail = scheme.partition("+")
     kind = {"valkey": "redis", "valkeys": "rediss"}.get(kind, kind)
     if not separator or kind not in {"redis", "rediss", "unix"} or tail not in _TOPOLOGY or (kind == "unix" and tail):
+        shown = scheme[:32] if separator else ""  # without :// all of it may be a password
         raise InvalidInputError(
-            f"url: begins with {scheme[:32]!r}, expected redis, rediss, unix, redis+sentinel, redis+cluster or the same"
-            " with valkey, followed by ://"
+            f"url: begins with {shown!r}, expected redis, rediss, unix, redis+sentinel, redis+cluster or the same with"
+            " valkey, followed by ://"
         )
     try:
         if not tail:

@@ -16,11 +16,11 @@ class ScriptExchange:
 
     Args:
         script: The script.
-        redirect: On a Cluster: who takes a call that the server did not execute and sent elsewhere; calls go out in groups
-            of one slot then. None: all of a batch is one script call.
+        redirect: On a Cluster: who takes a call that the server did not execute and sent elsewhere, and whether the call had
+            a script call of its own; calls go out in groups of one slot then. None: all of a batch is one script call.
     """
 
-    def __init__(self, script: TokenBucketScript, redirect: Callable[[Call, Fault], None] | None = None) -> None:
+    def __init__(self, script: TokenBucketScript, redirect: Callable[[Call, Fault, bool], None] | None = None) -> None:
         self._script = script
         self._redirect = redirect
         self._echo = 0
@@ -93,7 +93,9 @@ class ScriptExchange:
         """Answer a group that the server did not carry out, or send it on to another node."""
         if fault.kind in _NOT_EXECUTED and self._redirect is not None:
             for call in group:
-                self._redirect(call, fault)
+                # What a server says of a group need not hold for each of its calls, but for a slot that has moved.
+                call.alone = call.alone or fault.kind != "moved"
+                self._redirect(call, fault, len(group) == 1)
         else:
             fail(group, fault)
 
