@@ -140,6 +140,17 @@ def replay(
     raise typer.Exit(replay_command.replay(access_log, rules, top=top, reorder_lines=reorder, as_json=as_json))
 
 
+@app.command()
+def demo() -> None:
+    """Protect a small web site and send it good and bad clients, for about 8 seconds.
+
+    Real HTTP requests on the loopback interface, from 127.0.0.2 to 127.0.0.5; nothing else is touched.
+    """
+    from sluicegate.presentation import demo as demonstration  # noqa: PLC0415 - it needs a web server
+
+    raise typer.Exit(demonstration.demo())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
