@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
+import redis
 from sluicegate import RateLimitRule, RedisStorage, StorageError, Success, TokenBucketAdapter
 from sluicegate.domain.token_bucket import Verdict
 from sluicegate.infrastructure.check_dispatcher import MAX_WAITING, CheckDispatcher

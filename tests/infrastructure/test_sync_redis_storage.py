@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
+import redis
 from sluicegate import RateLimitRule, StorageError, Success, SyncRedisStorage, SyncTokenBucketAdapter
 from support.demands import demand
 from support.redis_servers import RedisServer

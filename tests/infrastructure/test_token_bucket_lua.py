@@ -9,10 +9,10 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-import redis
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import redis
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import MAX_FULL_US, MAX_UNITS, BucketShape, Demand, full_at_us, shape_of
