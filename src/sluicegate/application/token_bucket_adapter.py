@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
 from sluicegate.application.check_flow import build_flow
+from sluicegate.application.checked import Checked
 from sluicegate.application.checking import Check
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
@@ -116,6 +117,39 @@ class TokenBucketAdapter:
             return flow.concluded(check, identifier, verdict, started_us)
         except Exception as error:  # noqa: BLE001 - the one place where a failed check becomes an answer
             return flow.failed(check, identifier, error, started_us)
+
+    async def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Checked:
+        """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
+
+        Raises:
+            InvalidInputError: If an argument is wrong; nothing has changed then.
+        """
+        flow = self._flow
+        check = flow.begin(endpoint, identifier, cost)
+        if not isinstance(check, Check):
+            return flow.explained(endpoint, check)
+        started_us = flow.started_us()
+        try:
+            take_now = self._take_now
+            verdict = await self._take(check.demands) if take_now is None else take_now(check.demands)
+            result = flow.concluded(check, identifier, verdict, started_us).value
+            return flow.decided(check, result, verdict)
+        except Exception as error:  # noqa: BLE001 - the same place as in `is_allowed`
+            return flow.degraded(check, flow.answered(check, identifier, error, started_us))
+
+    def match(self, method: str, path: str) -> str | None:
+        """Return the endpoint that a request belongs to, `*` if none but a rule of that name; None if no rule is for it.
+
+        Args:
+            method: The request's method in capitals, or `WEBSOCKET`.
+            path: The path, decoded, without the query.
+        """
+        return self._flow.rules.match(method, path)
+
+    def scopes_of(self, endpoint: str) -> tuple[str, ...]:
+        """Return whom an endpoint's rules count, each scope once; empty if no rule is for it."""
+        plan = self._flow.rules.find(endpoint)
+        return plan.scopes if plan else ()
 
     async def peek(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0
