@@ -101,6 +101,11 @@ class SyncTokenBucketAdapter:
         """Return the endpoint that a request belongs to; see `TokenBucketAdapter.match`."""
         return self._flow.rules.match(method, path)
 
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Whom the rules count, all together."""
+        return frozenset(scope for plan in self._flow.rules.plans for scope in plan.scopes)
+
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
         """Return whom an endpoint's rules count, each scope once; empty if no rule is for it."""
         plan = self._flow.rules.find(endpoint)

@@ -6,6 +6,7 @@ By its dependencies it is application, whatever its suffix: it performs no I/O o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar, cast
 
 from sluicegate.application.check_flow import build_flow
@@ -77,6 +78,18 @@ class TokenBucketAdapter:
             hash_tag=bool(getattr(storage, "hash_tags", False)),
         )
         self._storage = storage
+        self._like_this = partial(
+            TokenBucketAdapter,
+            storage=storage,
+            event_bus=event_bus,
+            logger=logger,
+            deadline_ms=deadline_ms,
+            on_storage_error=on_storage_error,
+            key_prefix=key_prefix,
+            identifier_secret=identifier_secret,
+            log_identifiers=log_identifiers,
+            clock=clock,
+        )
         self._take_now: Callable[[Sequence[Demand]], Verdict] | None = None
         if getattr(storage, "immediate", False):
             self._take_now = cast("SyncStorageProtocol", storage).take_now
@@ -146,6 +159,11 @@ class TokenBucketAdapter:
         """
         return self._flow.rules.match(method, path)
 
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Whom the rules count, all together."""
+        return frozenset(scope for plan in self._flow.rules.plans for scope in plan.scopes)
+
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
         """Return whom an endpoint's rules count, each scope once; empty if no rule is for it."""
         plan = self._flow.rules.find(endpoint)
@@ -205,6 +223,10 @@ class TokenBucketAdapter:
             InvalidInputError: If an argument is wrong, or the cost is one that no check could have taken.
         """
         return await self._administer("refund", self._storage.refund, endpoint, identifier, cost)
+
+    def with_rules(self, rules: Rules) -> "TokenBucketAdapter":
+        """Return a limiter with other rules that is like this one in all else, and shares its storage."""
+        return self._like_this(rules=rules)
 
     async def aclose(self) -> None:
         """Close the storage."""
