@@ -3,8 +3,9 @@
 from typing import cast
 
 from sluicegate.application.announcer import Announcer
+from sluicegate.application.checked import Checked
 from sluicegate.application.checking import NO_RULE, Check, conclude, identifier_for, prepare
-from sluicegate.application.failure_policy import FailurePolicy, describe, reason_of
+from sluicegate.application.failure_policy import Answer, FailurePolicy, describe, reason_of
 from sluicegate.application.quick_check import QuickCheck, TakeOne, build_quick_check
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.decision import RateLimitResult
@@ -113,6 +114,10 @@ class CheckFlow:
         self, check: Check, identifier: Identifier, error: Exception, started_us: int
     ) -> Success[RateLimitResult]:
         """Return the answer to a check that the storage could not decide, and tell it loudly."""
+        return Success(self.answered(check, identifier, error, started_us).result)
+
+    def answered(self, check: Check, identifier: Identifier, error: Exception, started_us: int) -> Answer:
+        """Do the same, and return the policy that answered as well."""
         reason = reason_of(error)
         answer = self.policy.answer(check, reason)
         self._announcer.warn_sparingly(
@@ -139,7 +144,30 @@ class CheckFlow:
                 )
             if self._announcer.wants(type(event)):
                 self._announcer.publish(event)
-        return Success(answer.result)
+        return answer
+
+    def explained(self, endpoint: str, answer: Success[RateLimitResult]) -> Checked:
+        """Return an answer that needed no storage, with the rules of its endpoint."""
+        plan = self.rules.find(endpoint)
+        rules = tuple(meter.rule for meter in plan.meters) if plan else ()
+        # Only a cost beyond the capacity is denied without asking: the rule with the least capacity is why.
+        tightest = min(rules, key=lambda rule: rule.max_tokens, default=None)
+        return Checked(answer.value, rules, tightest)
+
+    def decided(self, check: Check, result: RateLimitResult, verdict: Verdict) -> Checked:
+        """Return the storage's answer with the rules that were asked, and the one that it describes."""
+        rules = tuple([meter.rule for meter in check.plan.meters])
+        if len(rules) == 1:
+            return Checked(result, rules, rules[0])
+        pairs = zip(rules, check.demands, verdict.readings, strict=True)
+        tightest = [rule for rule, d, r in pairs if to_result(d, r, allowed=verdict.allowed) == result]
+        return Checked(result, rules, tightest[0] if tightest else None)
+
+    def degraded(self, check: Check, answer: Answer) -> Checked:
+        """Return the failure policy's answer with the rules that were to be asked."""
+        rules = tuple([meter.rule for meter in check.plan.meters])
+        tightest = [rule for rule in rules if rule.max_tokens == answer.result.limit]
+        return Checked(answer.result, rules, tightest[0] if tightest else None, answer.policy)
 
     def peeked(self, check: Check, readings: tuple[Reading, ...]) -> Success[RateLimitResult]:
         """Return what a check would answer, from levels that were only looked at."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from sluicegate.application.check_flow import build_flow
+from sluicegate.application.checked import Checked
 from sluicegate.application.checking import Check
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import RateLimitError
@@ -81,6 +82,34 @@ class SyncTokenBucketAdapter:
             return flow.concluded(check, identifier, self._take_now(check.demands), started_us)
         except Exception as error:  # noqa: BLE001 - the one place where a failed check becomes an answer
             return flow.failed(check, identifier, error, started_us)
+
+    def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Checked:
+        """Do what `is_allowed` does, and tell more of it; see `TokenBucketAdapter.check`."""
+        flow = self._flow
+        check = flow.begin(endpoint, identifier, cost)
+        if not isinstance(check, Check):
+            return flow.explained(endpoint, check)
+        started_us = flow.started_us()
+        try:
+            verdict = self._take_now(check.demands)
+            result = flow.concluded(check, identifier, verdict, started_us).value
+            return flow.decided(check, result, verdict)
+        except Exception as error:  # noqa: BLE001 - the same place as in `is_allowed`
+            return flow.degraded(check, flow.answered(check, identifier, error, started_us))
+
+    def match(self, method: str, path: str) -> str | None:
+        """Return the endpoint that a request belongs to; see `TokenBucketAdapter.match`."""
+        return self._flow.rules.match(method, path)
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Whom the rules count, all together."""
+        return frozenset(scope for plan in self._flow.rules.plans for scope in plan.scopes)
+
+    def scopes_of(self, endpoint: str) -> tuple[str, ...]:
+        """Return whom an endpoint's rules count, each scope once; empty if no rule is for it."""
+        plan = self._flow.rules.find(endpoint)
+        return plan.scopes if plan else ()
 
     def peek(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[RateLimitResult, RateLimitError]:
         """Tell what `is_allowed` would answer now, and change nothing."""

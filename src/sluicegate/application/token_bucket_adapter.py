@@ -6,9 +6,11 @@ By its dependencies it is application, whatever its suffix: it performs no I/O o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar, cast
 
 from sluicegate.application.check_flow import build_flow
+from sluicegate.application.checked import Checked
 from sluicegate.application.checking import Check
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
@@ -76,6 +78,18 @@ class TokenBucketAdapter:
             hash_tag=bool(getattr(storage, "hash_tags", False)),
         )
         self._storage = storage
+        self._like_this = partial(
+            TokenBucketAdapter,
+            storage=storage,
+            event_bus=event_bus,
+            logger=logger,
+            deadline_ms=deadline_ms,
+            on_storage_error=on_storage_error,
+            key_prefix=key_prefix,
+            identifier_secret=identifier_secret,
+            log_identifiers=log_identifiers,
+            clock=clock,
+        )
         self._take_now: Callable[[Sequence[Demand]], Verdict] | None = None
         if getattr(storage, "immediate", False):
             self._take_now = cast("SyncStorageProtocol", storage).take_now
@@ -116,6 +130,44 @@ class TokenBucketAdapter:
             return flow.concluded(check, identifier, verdict, started_us)
         except Exception as error:  # noqa: BLE001 - the one place where a failed check becomes an answer
             return flow.failed(check, identifier, error, started_us)
+
+    async def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Checked:
+        """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
+
+        Raises:
+            InvalidInputError: If an argument is wrong; nothing has changed then.
+        """
+        flow = self._flow
+        check = flow.begin(endpoint, identifier, cost)
+        if not isinstance(check, Check):
+            return flow.explained(endpoint, check)
+        started_us = flow.started_us()
+        try:
+            take_now = self._take_now
+            verdict = await self._take(check.demands) if take_now is None else take_now(check.demands)
+            result = flow.concluded(check, identifier, verdict, started_us).value
+            return flow.decided(check, result, verdict)
+        except Exception as error:  # noqa: BLE001 - the same place as in `is_allowed`
+            return flow.degraded(check, flow.answered(check, identifier, error, started_us))
+
+    def match(self, method: str, path: str) -> str | None:
+        """Return the endpoint that a request belongs to, `*` if none but a rule of that name; None if no rule is for it.
+
+        Args:
+            method: The request's method in capitals, or `WEBSOCKET`.
+            path: The path, decoded, without the query.
+        """
+        return self._flow.rules.match(method, path)
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Whom the rules count, all together."""
+        return frozenset(scope for plan in self._flow.rules.plans for scope in plan.scopes)
+
+    def scopes_of(self, endpoint: str) -> tuple[str, ...]:
+        """Return whom an endpoint's rules count, each scope once; empty if no rule is for it."""
+        plan = self._flow.rules.find(endpoint)
+        return plan.scopes if plan else ()
 
     async def peek(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0
@@ -171,6 +223,10 @@ class TokenBucketAdapter:
             InvalidInputError: If an argument is wrong, or the cost is one that no check could have taken.
         """
         return await self._administer("refund", self._storage.refund, endpoint, identifier, cost)
+
+    def with_rules(self, rules: Rules) -> "TokenBucketAdapter":
+        """Return a limiter with other rules that is like this one in all else, and shares its storage."""
+        return self._like_this(rules=rules)
 
     async def aclose(self) -> None:
         """Close the storage."""

@@ -17,6 +17,10 @@ Rules: TypeAlias = Mapping[str, RateLimitRule | Sequence[RateLimitRule]]
 """What users write: an endpoint and its rule, or several."""
 
 
+UNMATCHED = "*"
+"""The endpoint whose rules hold for requests that no other endpoint fits."""
+
+
 class Meter(msgspec.Struct, frozen=True, gc=False):
     """One rule of one endpoint, ready to be asked.
 
@@ -45,12 +49,14 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
         meters: The rules that are enabled, in their order.
         max_cost: The greatest cost that fits all of them.
         disabled: The answer if no rule is enabled.
+        scopes: Whom the enabled rules count, each once.
     """
 
     endpoint: str
     meters: tuple[Meter, ...]
     max_cost: int
     disabled: RateLimitResult | None
+    scopes: tuple[str, ...] = ()
 
 
 class RuleSet:
@@ -90,7 +96,7 @@ class RuleSet:
         return None if name is None else self._plans[name]
 
     def match(self, method: str, path: str) -> str | None:
-        """Return the endpoint that a request belongs to; None if no rule's template fits.
+        """Return the endpoint that a request belongs to, `*` if no template fits but it has a rule; None otherwise.
 
         Unlike in `find`, a path that reads like a template's text is a path like any other.
 
@@ -98,7 +104,10 @@ class RuleSet:
             method: The request's method in capitals, or `WEBSOCKET`.
             path: The path, decoded, without the query.
         """
-        return self._routes.match(method, path)
+        endpoint = self._routes.match(method, path)
+        if endpoint is None and UNMATCHED in self._plans:
+            return UNMATCHED
+        return endpoint
 
     @property
     def plans(self) -> Iterable[Plan]:
@@ -140,7 +149,8 @@ def _plan(endpoint: str, rules: tuple[RateLimitRule, ...], key_format: KeyFormat
         if rule.enabled:
             meters.append(Meter(rule, str(rule.scope), shape, rule.cost * shape.units_per_token, before, after))
     if meters:
-        return Plan(endpoint, tuple(meters), min(meter.rule.max_tokens for meter in meters), None)
+        scopes = tuple(dict.fromkeys(meter.scope for meter in meters))
+        return Plan(endpoint, tuple(meters), min(meter.rule.max_tokens for meter in meters), None, scopes)
     full = min(rule.max_tokens for rule in rules)
     return Plan(
         endpoint, (), 0, RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0)
