@@ -10,8 +10,12 @@ from sluicegate import (
     RateLimitResult,
     RateLimitRule,
     RateLimitScope,
+    RedisStorage,
     Result,
+    StorageProtocol,
     Success,
+    SyncRedisStorage,
+    SyncStorageProtocol,
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
     get_rate_limit,
@@ -47,3 +51,15 @@ def build_sync() -> None:
     """Build a limiter for plain calls."""
     limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={})
     assert_type(limiter.is_allowed(endpoint="GET /", identifier="x"), Result[RateLimitResult, RateLimitError])
+
+
+async def build_on_redis() -> None:
+    """Keep buckets in Redis, from a URL or from a client."""
+    async with RedisStorage.from_url("redis://localhost", deadline_ms=20) as storage:
+        assert_type(storage, RedisStorage)
+        port: StorageProtocol = storage
+        TokenBucketAdapter(storage=port, rules={})
+    with SyncRedisStorage(redis_client=object()) as plain:
+        assert_type(plain, SyncRedisStorage)
+        plain_port: SyncStorageProtocol = plain
+        SyncTokenBucketAdapter(storage=plain_port, rules={})

@@ -17,6 +17,7 @@ if #KEYS == 0 then
 end
 
 local floor, ceil, fmod, min, max = math.floor, math.ceil, math.fmod, math.min, math.max
+local match, format = string.match, string.format
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local values = redis.call('MGET', unpack(KEYS)) -- a key of another type reads as absent, as MGET has it
@@ -41,15 +42,14 @@ local function bucket_of(key)
   if bucket then
     return bucket
   end
-  bucket = {}
-  buckets[key] = bucket
   local value = values[key]
+  local level, last, text
   if value then
-    local level, last, text = value:match('^(%d+) (%d+) (.+)$')
-    if level then
-      bucket.level, bucket.last, bucket.text = tonumber(level), tonumber(last), text
-    end
+    level, last, text = match(value, '^(%d+) (%d+) (.+)$')
   end
+  -- All fields at once: a table that grows one by one is copied three times.
+  bucket = { level = tonumber(level or 0), last = tonumber(last or 0), text = text, shape = nil, changed = false }
+  buckets[key] = bucket
   return bucket
 end
 
@@ -102,10 +102,13 @@ for i = 3, at do
   shapes[i - 2] = shape_of(ARGV[i])
 end
 
+-- The demands of the check at hand; kept between checks, because a table for each would cost as much as the arithmetic.
+local bucket_at, shape_at, cost_at, level_at, anchor_at, moved_at = {}, {}, {}, {}, {}, {}
+
 local argc, n = #ARGV, 1
 while at < argc do
   local verb, count = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  local found, paid = {}, 1
+  local paid = 1
   at = at + 2
   for i = 1, count do
     local bucket, shape = bucket_of(tonumber(ARGV[at + 1])), shapes[tonumber(ARGV[at + 2])]
@@ -115,20 +118,23 @@ while at < argc do
     if verb == TAKE and level < cost then
       paid = 0
     end
-    found[i] = { bucket, shape, cost, level, anchor, moved }
+    bucket_at[i], shape_at[i], cost_at[i] = bucket, shape, cost
+    level_at[i], anchor_at[i], moved_at[i] = level, anchor, moved
   end
   n = n + 1
   reply[n] = paid
   for i = 1, count do
-    local bucket, shape, cost, level, anchor, moved = unpack(found[i])
+    local bucket, shape, level, anchor = bucket_at[i], shape_at[i], level_at[i], anchor_at[i]
     if verb == TAKE then
-      level = paid == 1 and level - cost or level
-      if paid == 1 or moved then
+      if paid == 1 then
+        level = level - cost_at[i]
+        put(bucket, shape, level, anchor)
+      elseif moved_at[i] then
         put(bucket, shape, level, anchor)
       end
     elseif verb == REFUND then
       if bucket.text then
-        level = min(shape.capacity, level + cost)
+        level = min(shape.capacity, level + cost_at[i])
         put(bucket, shape, level, anchor)
       end
     elseif verb ~= PEEK then
@@ -146,8 +152,8 @@ for key, bucket in pairs(buckets) do
     if shape then
       -- Until the bucket is full, a tick more for the division's rounding, and a second of margin.
       local full_us = (bucket.last + (shape.capacity - bucket.level) / shape.per_tick + 1) * shape.tick
-      local value = string.format('%.0f %.0f %s', bucket.level, bucket.last, shape.text)
-      redis.call('SET', KEYS[key], value, 'PX', string.format('%.0f', ceil((full_us - now) / 1000) + 1000))
+      local value = format('%.0f %.0f %s', bucket.level, bucket.last, shape.text)
+      redis.call('SET', KEYS[key], value, 'PX', format('%.0f', ceil((full_us - now) / 1000) + 1000))
     elseif values[key] then
       redis.call('DEL', KEYS[key])
     end
