@@ -156,9 +156,8 @@ class Replay:
         except InvalidInputError as error:
             self._malformed(line_number, str(error), f"{address} {endpoint}")
             return
-        if self.first_s is None:
-            self.first_s = time_s
-        self.last_s = max(time_s, self.last_s or time_s)
+        self.first_s = time_s if self.first_s is None else min(time_s, self.first_s)
+        self.last_s = time_s if self.last_s is None else max(time_s, self.last_s)
         plan = self._rule_set.find(endpoint)
         if plan is None:
             self.unruled_requests += 1

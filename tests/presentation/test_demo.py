@@ -1,0 +1,48 @@
+"""The demonstration, run for real."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = Path(sys.executable).with_name("sluicegate")
+
+
+def test_the_demonstration_allows_the_good_and_denies_the_bad() -> None:
+    """It ends by itself with status 0; the polite client is never denied, each of the others is; one 429 is shown in full."""
+    done = subprocess.run([COMMAND, "demo"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    counts = {
+        name: (int(allowed), int(denied))
+        for name, allowed, denied in re.findall(r"^ (\w+) +127\.0\.0\.\d .*?(\d+) +(\d+) *$", done.stdout, re.MULTILINE)
+    }
+    assert counts.keys() == {"reader", "burst", "guesser", "scraper"}
+    assert counts.pop("reader") == (12, 0)
+    for name, (allowed, denied) in counts.items():
+        assert allowed > 0, name
+        assert denied > 0, name
+    assert counts["guesser"][0] <= 7  # 5 at once, and at 5 a minute no more than 2 in the 25 seconds that it may take
+    assert sum(counts["guesser"]) == 24
+    headers = done.stdout.partition("HTTP/1.1 429 Too Many Requests")[2].lower()
+    retry_after = re.search(r"^ *retry-after: (\d+)$", headers, re.MULTILINE)
+    assert retry_after
+    assert 1 <= int(retry_after[1]) <= 12
+
+
+def test_the_storage_of_the_environment_is_left_alone() -> None:
+    """Whatever the environment says, the demonstration uses memory and rules of its own, and control-C ends it at once."""
+    environ = {"SLUICEGATE_STORAGE_URL": "redis://127.0.0.1:1", "SLUICEGATE_RULES": "/nowhere"}
+    with subprocess.Popen(
+        [COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        for line in process.stdout:
+            if "the first 429" in line:
+                break
+        else:
+            raise AssertionError(process.stderr.read())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == ""
