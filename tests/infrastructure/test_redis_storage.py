@@ -421,7 +421,7 @@ async def test_a_storage_serves_several_event_loops_at_once(redis_server: RedisS
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_storage_that_was_used_before_a_fork_works_on_both_sides(redis_server: RedisServer, tmp_path: Path) -> None:
-    """The child opens connections of its own, and the parent's go on, even if the child goes on with the parent's loop."""
+    """The child's event loop gets connections of its own, and the parent's go on."""
     program = tmp_path / "forks.py"
     program.write_text(
         f"""

@@ -123,6 +123,7 @@ for _ in range(3):
     pid = os.fork()
     if pid == 0:
         takes(10)
+        storage.close()
         os._exit(0)
     pids.append(pid)
 takes(10)
@@ -130,6 +131,7 @@ assert all(os.waitpid(pid, 0)[1] == 0 for pid in pids)
 storage.close()
 """
     )
-    subprocess.run([sys.executable, str(program)], check=True, timeout=60)
+    done = subprocess.run([sys.executable, str(program)], check=True, timeout=60, capture_output=True, text=True)
+    assert "never awaited" not in done.stderr
     rule = RateLimitRule.per_day(100)
     assert int(str(redis_server.client().get("forked")).split()[0]) // rule.shape.units_per_token == 55

@@ -113,7 +113,8 @@ class SentinelConnector:
 
     async def aclose(self) -> None:
         """Close the connections to the sentinels."""
-        await self._sentinel.aclose()
+        for sentinel in self._sentinel.sentinels:
+            await sentinel.aclose()
 
 
 def _without_waiting(timeout_s: float) -> dict[str, Any]:

@@ -16,17 +16,6 @@ from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, T
 DEFAULT_DEADLINE_MS = 50
 _MIN_CONNECT_TIMEOUT_S = 1.0  # connecting happens in the background; callers keep their deadline all the same
 
-_forks = 0
-
-
-def _count_fork() -> None:
-    global _forks  # noqa: PLW0603 - one number per process, which `os` itself keeps no trace of
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_fork)
-
 
 class Router(Protocol):
     """Take calls on one event loop."""
@@ -44,8 +33,8 @@ class RedisStorage:
     """Keep buckets in Redis 6.2 or later, or Valkey: a single server, Sentinel or a Cluster.
 
     Nothing is connected before the first call. Connections belong to the event loop that asks; a storage may be used from
-    several loops and threads, and after a fork. The deadline covers all of a call: connecting, TLS, login, loading the
-    script, waiting in the queue, the reply.
+    several loops and threads, and after a fork by a loop of the child's own. The deadline covers all of a call: connecting,
+    TLS, login, loading the script, waiting in the queue, the reply.
 
     Args:
         redis_client: A client of redis-py (`Redis`, also one that Sentinel gave, or `RedisCluster`; async or not). Its address,
@@ -70,8 +59,7 @@ class RedisStorage:
         """The longest that a call may take, in seconds."""
         self._script = TokenBucketScript()
         self._routers: dict[asyncio.AbstractEventLoop, Router] = {}
-        self._forks = _forks
-        self._left_behind: list[object] = []
+        self._pid = os.getpid()
         self._closed = False
         self.hash_tags = target.topology == "cluster"
         """Whether keys should carry the identifier in braces, so that its rules share a slot."""
@@ -125,9 +113,7 @@ class RedisStorage:
 
     def _ask(self, verb: int, demands: Sequence[Demand]) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
-        router = self._routers.get(loop) if self._forks == _forks else None
-        if router is None:
-            router = self.router(loop)
+        router = self._routers.get(loop) or self.router(loop)
         future: asyncio.Future[Any] = loop.create_future()
         router.submit(Call(verb, demands, future, loop.time() + self.deadline_s))
         return future
@@ -140,11 +126,10 @@ class RedisStorage:
         """
         if self._closed:
             raise StorageError("connection", "The storage was closed.")
-        if self._forks != _forks:
-            # These sockets are the parent's, and so is the selector that watches them: not to be closed, only forgotten.
-            self._left_behind.append(self._routers)
+        if self._pid != os.getpid():
+            # A child: these connections, and the selector that watches them, are its parent's. They are only forgotten.
             self._routers = {}
-            self._forks = _forks
+            self._pid = os.getpid()
         for ended in [other for other in self._routers if other.is_closed()]:
             del self._routers[ended]
         router: Router | None = self._routers.get(loop)
