@@ -26,7 +26,7 @@ MAX_REORDER_LINES = 10_000_000
 SHOWN_MALFORMED_LINES = 5
 
 MAX_TALLIES = 1_000_000
-"""How many pairs of rule and client are counted one by one; about 250 MB. Later ones are counted under `OTHER_CLIENTS`."""
+"""How many pairs of rule and client are counted one by one; about 500 MB. Later ones are counted under `OTHER_CLIENTS`."""
 
 OTHER_CLIENTS = "(other clients)"
 
