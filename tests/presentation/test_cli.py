@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -260,6 +261,24 @@ def test_help_names_every_command_and_tells_of_memory(run: Run) -> None:
         assert f"  {command} " in output
         assert run(command, "--help")[0] == 0
     assert "memory://" in run("check", "-h")[1]
+
+
+@pytest.mark.parametrize("command", ["check", "remaining", "reset", "replay", "demo"])
+def test_the_reference_shows_the_help_as_it_is(run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """`docs/reference/command-line.md` has each command's help, word for word."""
+    monkeypatch.setenv("COLUMNS", "80")
+    page = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
+    assert f"```text\n{run(command, '--help')[1]}```" in page.read_text()
+
+
+def test_the_reference_names_every_field_of_the_json(run: Run, rules: str, tmp_path: Path) -> None:
+    """No field of an answer or a report is left unexplained."""
+    log = tmp_path / "access.log"
+    log.write_text(LOG_LINE * 3 + LOG_LINE.replace("/a", "/b") + "nonsense\n")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "command-line.md").read_text()
+    for arguments in (["replay", str(log)], ["check", "GET /a", "b"], ["reset", "GET /a", "b"]):
+        for name in re.findall(r'"(\w+)":', run(*arguments, "--rules", rules, "--json")[1]):
+            assert f"`{name}`" in page, name
 
 
 def test_without_a_command_the_help_is_shown_with_status_2(run: Run) -> None:

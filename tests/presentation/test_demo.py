@@ -2,9 +2,16 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
+
+import pytest
+
+from sluicegate.presentation.demo_clients import CLIENTS, Answered, Client, Step, run_client
+from sluicegate.presentation.demo_site import DemoSite
 
 COMMAND = Path(sys.executable).with_name("sluicegate")
 
@@ -46,3 +53,26 @@ def test_the_storage_of_the_environment_is_left_alone() -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_clients_are_told_apart_where_loopback_has_one_address_only(*, forwarded: bool) -> None:
+    """Where connections cannot come from 127.0.0.4, the site takes that address from a header."""
+    answers: list[Answered] = []
+    guesses = tuple(Step(0, "POST", "/login", "password=1") for _ in range(6))
+    with DemoSite(forwarded=forwarded) as site:
+        for address in ("127.0.0.4", "127.0.0.6"):
+            client = Client(address, address, "guesses", guesses)
+            run_client(client, site.port, forwarded=forwarded, stop=Event(), on_answer=answers.append)
+    assert [answer.status for answer in answers] == [*[401] * 5, 429, *[401] * 5, 429]
+    assert 1 <= int(answers[5].retry_after) <= 12
+
+
+def test_a_client_without_an_answer_says_so() -> None:
+    """It leaves, and the demonstration will not end with status 0."""
+    answers: list[Answered] = []
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    run_client(CLIENTS[0], port, forwarded=False, stop=Event(), on_answer=answers.append)
+    assert [(answer.client, answer.status) for answer in answers] == [("reader", 0)]
+    assert "refused" in answers[0].reason

@@ -123,6 +123,17 @@ def test_clients_and_endpoints_are_counted_apart() -> None:
     assert [(row.endpoint, row.requests) for row in report.no_rule_endpoints] == [("GET /other", 2)]
 
 
+def test_a_client_is_what_it_is_for_the_middleware() -> None:
+    """Addresses of one IPv6 network are one client, an IPv4 address in IPv6 writing is itself, and a host name stays."""
+    addresses = ("2001:db8::1", "2001:db8::2", "::ffff:192.0.2.1", "192.0.2.1", "host.example.org")
+    replay = replayed([line(0, address=address) for address in addresses])
+    assert {client: tally.requests for (_, client), tally in replay.tallies.items()} == {
+        "2001:db8::/64": 2,
+        "192.0.2.1": 2,
+        "host.example.org": 1,
+    }
+
+
 def test_a_log_out_of_order_gives_what_the_log_in_order_gives() -> None:
     """Lines within the reach of the reordering are replayed by their times."""
     in_their_order = [line(second) for second in (0, 0, 29, 30, 31, 60, 61)]

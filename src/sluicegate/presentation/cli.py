@@ -130,7 +130,7 @@ def replay(
     ] = DEFAULT_REORDER_LINES,
     as_json: AsJson = False,
 ) -> None:
-    """Show what rules would have done to the requests of an access log.
+    """Try rules on the requests of an access log.
 
     Each line becomes one check of 'METHOD /path' by the client's address, at the log's own time and in memory: nothing
     outside is asked or changed. Malformed lines are counted, shown and passed over.

@@ -73,7 +73,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 def _articles(pauses_s: list[float]) -> tuple[Step, ...]:
-    return tuple(Step(pause_s, "GET", f"/articles?page={page}") for page, pause_s in enumerate(pauses_s, start=1))
+    return tuple(Step(pause_s, "GET", f"/articles/{page}") for page, pause_s in enumerate(pauses_s, start=1))
 
 
 _GUESSES = ("123456", "password", "qwerty", "letmein", "dragon", "monkey", "sunshine", "princess")

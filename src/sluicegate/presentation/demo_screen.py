@@ -71,7 +71,7 @@ def opened_screen(standings: Sequence[Standing], rates: dict[str, str], port: in
     console = Console(highlight=False)
     console.print(f"A site on http://127.0.0.1:{port} behind sluicegate, and {len(standings)} clients.")
     for endpoint, rate in rates.items():
-        console.print(Text(f"  {endpoint:<14} {rate} per address"))
+        console.print(Text(f"  {endpoint:<21} {rate} per address"))
     console.print()
     if not console.is_terminal:
         yield _Lines(console, standings)

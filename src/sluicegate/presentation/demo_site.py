@@ -1,6 +1,5 @@
 """The demonstration's web site: two pages, two rules, on a free port of the loopback interface."""
 
-import math
 import socket
 from threading import Event, Thread
 from types import TracebackType
@@ -11,15 +10,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sluicegate.container import build_rate_limit
-from sluicegate.domain.protocols import RateLimitProtocol
-from sluicegate.domain.result import Success
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.infrastructure.settings import Settings
+from sluicegate.presentation.asgi import RateLimitMiddleware
 
-ARTICLES = "GET /articles"
+ARTICLES = "GET /articles/{page}"
 LOGIN = "POST /login"
 RATES = {ARTICLES: "2/second burst 12", LOGIN: "5/minute"}
 """The rules of the site, per address."""
@@ -44,12 +41,12 @@ class DemoSite:
         """Where it listens."""
         self._server = uvicorn.Server(
             uvicorn.Config(
-                protected_site(),
+                protected_site(forwarded=forwarded),
                 log_level="critical",
                 lifespan="off",
                 ws="none",
-                proxy_headers=forwarded,
                 loop="asyncio",
+                proxy_headers=False,  # it is the middleware's business whom to believe
             )
         )
         self._thread = Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
@@ -74,33 +71,17 @@ class DemoSite:
         self._socket.close()
 
 
-def protected_site() -> ASGIApp:
+def protected_site(*, forwarded: bool) -> RateLimitMiddleware:
     """Return the application behind its limiter: in memory, whatever storage the environment names."""
-    site = Starlette(routes=[Route("/articles", _articles), Route("/login", _login, methods=["POST"])])
+    site = Starlette(routes=[Route("/articles/{page}", _article), Route("/login", _login, methods=["POST"])])
     rules = {endpoint: RateLimitRule.parse(rate) for endpoint, rate in RATES.items()}
-    return _Guard(site, build_rate_limit(Settings(), rules=rules))
+    limiter = build_rate_limit(Settings(), rules=rules)
+    return RateLimitMiddleware(site, limiter=limiter, trusted_proxies=("127.0.0.1",) if forwarded else ())
 
 
-async def _articles(request: Request) -> JSONResponse:
-    return JSONResponse({"page": request.query_params.get("page", "1"), "articles": ["On sluices", "On gates"]})
+async def _article(request: Request) -> JSONResponse:
+    return JSONResponse({"page": request.path_params["page"], "title": "On sluices and gates"})
 
 
 async def _login(_: Request) -> JSONResponse:
     return JSONResponse({"error": "wrong password"}, status_code=401)
-
-
-class _Guard:
-    """Ask the limiter before the application."""
-
-    def __init__(self, app: ASGIApp, limiter: RateLimitProtocol) -> None:
-        self._app = app
-        self._limiter = limiter
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = f"{scope['method']} {scope['path']}"
-        match await self._limiter.is_allowed(endpoint=endpoint, identifier=scope["client"][0]):
-            case Success(value=result) if not result.allowed:
-                headers = {"Retry-After": str(max(1, math.ceil(result.retry_after)))}
-                await JSONResponse({"title": "Too many requests"}, 429, headers)(scope, receive, send)
-            case _:
-                await self._app(scope, receive, send)

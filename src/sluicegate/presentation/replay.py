@@ -16,6 +16,7 @@ from sluicegate.domain.rule_set import Rules, RuleSet
 from sluicegate.infrastructure.log_clock import LogClock
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.access_log import LoggedRequest, MalformedLine, parse_line
+from sluicegate.presentation.identity import ClientAddresses
 
 DEFAULT_REORDER_LINES = 100_000
 """How many requests are held back to put a log in order of time; about 30 MB where all differ."""
@@ -25,7 +26,7 @@ MAX_REORDER_LINES = 10_000_000
 SHOWN_MALFORMED_LINES = 5
 
 MAX_TALLIES = 1_000_000
-"""How many pairs of rule and client are counted one by one; about 250 MB. Later ones are counted under `OTHER_CLIENTS`."""
+"""How many pairs of rule and client are counted one by one; about 500 MB. Later ones are counted under `OTHER_CLIENTS`."""
 
 OTHER_CLIENTS = "(other clients)"
 
@@ -83,7 +84,8 @@ class MalformedSample(msgspec.Struct, frozen=True):
 class Replay:
     """Send requests through a limiter of their own and count the answers.
 
-    Nothing outside this object is asked or changed: the buckets are in memory, whatever storage the settings name.
+    Nothing outside this object is asked or changed: the buckets are in memory, whatever storage the settings name. A client is
+    what it is for `RateLimitMiddleware` by default: an IPv4 address, or the /64 network of an IPv6 address.
 
     Args:
         rules: Endpoints and their rules.
@@ -101,6 +103,7 @@ class Replay:
         self._storage = MemoryStorage(clock=self._clock)
         self._limiter = SyncTokenBucketAdapter(storage=self._storage, rules=rules, clock=self._clock)
         self._rule_set = RuleSet(rules, KeyFormat())
+        self._client_of = ClientAddresses().client
         self._reorder_lines = reorder_lines
         self.lines = 0
         """How many lines there were, blank ones aside."""
@@ -148,13 +151,14 @@ class Replay:
                 yield line_number, read
 
     def _check(self, line_number: int, request: LoggedRequest) -> None:
-        time_s, address, endpoint = request.time_s, request.address, request.endpoint
+        time_s, endpoint = request.time_s, request.endpoint
+        client = self._client_of(request.address) or request.address
         if not self._clock.advance_to(time_s * 1_000_000):
             self.late += 1
         try:
-            answer = self._limiter.is_allowed(endpoint=endpoint, identifier=address)
+            answer = self._limiter.is_allowed(endpoint=endpoint, identifier=client)
         except InvalidInputError as error:
-            self._malformed(line_number, str(error), f"{address} {endpoint}")
+            self._malformed(line_number, str(error), f"{client} {endpoint}")
             return
         self.first_s = time_s if self.first_s is None else min(time_s, self.first_s)
         self.last_s = time_s if self.last_s is None else max(time_s, self.last_s)
@@ -164,7 +168,7 @@ class Replay:
             if len(self.unruled) < _MAX_UNRULED or endpoint in self.unruled:
                 self.unruled[endpoint] += 1
             return
-        pair = plan.endpoint, address
+        pair = plan.endpoint, client
         tally = self.tallies.get(pair)
         if tally is None:
             if len(self.tallies) >= MAX_TALLIES:
