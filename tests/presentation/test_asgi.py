@@ -172,7 +172,7 @@ async def test_a_request_body_and_a_disconnect_reach_the_application() -> None:
     """The middleware reads nothing of what the client sends."""
     got: list[Any] = []
 
-    async def endpoint(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI
+    async def endpoint(scope: Any, receive: Any, send: Any) -> None:
         got.extend([await receive(), await receive()])
         await send({"type": "http.response.start", "status": 204})
         await send({"type": "http.response.body"})

@@ -329,7 +329,7 @@ async def test_a_lower_case_method() -> None:
     """A method in lower case is counted as what some applications take it for."""
     calls = 0
 
-    async def raw(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI
+    async def raw(scope: Any, receive: Any, send: Any) -> None:
         nonlocal calls
         calls += 1
         await send({"type": "http.response.start", "status": 200})
