@@ -63,7 +63,7 @@ class Slots:
                 result = await ask()
                 if result.allowed:
                     return result
-                if loop.time() + result.retry_after > deadline:
+                if math.isinf(result.retry_after) or loop.time() + result.retry_after > deadline:
                     raise SlotTimeoutError(endpoint, result.retry_after)
                 await asyncio.sleep(result.retry_after)
         finally:
