@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sluicegate.application.slots import SlotTimeoutError
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
@@ -33,11 +34,25 @@ from sluicegate.runtime.stdlib_logger import StdlibLogger
 if TYPE_CHECKING:
     from sluicegate.infrastructure.redis_storage import RedisStorage
     from sluicegate.infrastructure.sync_redis_storage import SyncRedisStorage
+    from sluicegate.presentation.asgi import RateLimitMiddleware
+    from sluicegate.presentation.fastapi_dependency import install_rate_limits, rate_limit
+    from sluicegate.presentation.flask_extension import FlaskRateLimit
+    from sluicegate.presentation.httpx_transport import RateLimitTransport
+    from sluicegate.presentation.rate_limited import RateLimitedError, rate_limited
+    from sluicegate.presentation.wsgi import WSGIRateLimitMiddleware
 
-# Names that need an extra are imported when they are asked for, so that `import sluicegate` needs none of them.
+# Names that need an extra, or that few need, are imported when they are asked for: `import sluicegate` needs none of them.
 _LAZY = {
+    "FlaskRateLimit": "sluicegate.presentation.flask_extension",
+    "RateLimitMiddleware": "sluicegate.presentation.asgi",
+    "RateLimitTransport": "sluicegate.presentation.httpx_transport",
+    "RateLimitedError": "sluicegate.presentation.rate_limited",
     "RedisStorage": "sluicegate.infrastructure.redis_storage",
     "SyncRedisStorage": "sluicegate.infrastructure.sync_redis_storage",
+    "WSGIRateLimitMiddleware": "sluicegate.presentation.wsgi",
+    "install_rate_limits": "sluicegate.presentation.fastapi_dependency",
+    "rate_limit": "sluicegate.presentation.fastapi_dependency",
+    "rate_limited": "sluicegate.presentation.rate_limited",
 }
 
 __all__ = [
@@ -45,6 +60,7 @@ __all__ = [
     "Clock",
     "EventBusProtocol",
     "Failure",
+    "FlaskRateLimit",
     "InlineEventBus",
     "InvalidInputError",
     "InvalidTypeError",
@@ -57,12 +73,16 @@ __all__ = [
     "RateLimitEvent",
     "RateLimitFailedClosed",
     "RateLimitFailedOpen",
+    "RateLimitMiddleware",
     "RateLimitProtocol",
     "RateLimitResult",
     "RateLimitRule",
     "RateLimitScope",
+    "RateLimitTransport",
+    "RateLimitedError",
     "RedisStorage",
     "Result",
+    "SlotTimeoutError",
     "StdlibLogger",
     "StorageError",
     "StorageProtocol",
@@ -71,7 +91,11 @@ __all__ = [
     "SyncStorageProtocol",
     "SyncTokenBucketAdapter",
     "TokenBucketAdapter",
+    "WSGIRateLimitMiddleware",
     "get_rate_limit",
+    "install_rate_limits",
+    "rate_limit",
+    "rate_limited",
 ]
 
 

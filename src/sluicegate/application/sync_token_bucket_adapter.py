@@ -1,6 +1,7 @@
 """The limiter for code without an event loop: WSGI applications, scripts, worker threads."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 from sluicegate.application.check_flow import build_flow
@@ -61,6 +62,17 @@ class SyncTokenBucketAdapter:
             hash_tag=bool(getattr(storage, "hash_tags", False)),
         )
         self._storage = storage
+        self._like_this = partial(
+            SyncTokenBucketAdapter,
+            storage=storage,
+            event_bus=event_bus,
+            logger=logger,
+            on_storage_error=on_storage_error,
+            key_prefix=key_prefix,
+            identifier_secret=identifier_secret,
+            log_identifiers=log_identifiers,
+            clock=clock,
+        )
         self._take_now = storage.take_now
         self._observed = event_bus is not None
         self._quick_check = self._flow.quick_check(storage)
@@ -100,6 +112,10 @@ class SyncTokenBucketAdapter:
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint that a request belongs to; see `TokenBucketAdapter.match`."""
         return self._flow.rules.match(method, path)
+
+    def with_rules(self, rules: Rules) -> "SyncTokenBucketAdapter":
+        """Return a limiter with other rules that is like this one in all else, and shares its storage."""
+        return self._like_this(rules=rules)
 
     @property
     def scopes(self) -> frozenset[str]:

@@ -6,12 +6,14 @@ By its dependencies it is application, whatever its suffix: it performs no I/O o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TypeVar, cast
 
 from sluicegate.application.check_flow import build_flow
 from sluicegate.application.checked import Checked
 from sluicegate.application.checking import Check
+from sluicegate.application.slots import Slots
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
 from sluicegate.domain.protocols import (
@@ -78,6 +80,7 @@ class TokenBucketAdapter:
             hash_tag=bool(getattr(storage, "hash_tags", False)),
         )
         self._storage = storage
+        self._slots = Slots()
         self._like_this = partial(
             TokenBucketAdapter,
             storage=storage,
@@ -168,6 +171,35 @@ class TokenBucketAdapter:
         """Return whom an endpoint's rules count, each scope once; empty if no rule is for it."""
         plan = self._flow.rules.find(endpoint)
         return plan.scopes if plan else ()
+
+    async def wait(
+        self, *, endpoint: str, identifier: Identifier, cost: int = 0, timeout_s: float | None = None
+    ) -> RateLimitResult:
+        """Take tokens as soon as there are enough, first come, first served.
+
+        Args:
+            endpoint: As in `is_allowed`.
+            identifier: As in `is_allowed`.
+            cost: As in `is_allowed`.
+            timeout_s: The longest wait in seconds; None: no end.
+
+        Returns:
+            The answer of the check that took the tokens.
+
+        Raises:
+            SlotTimeoutError: A `TimeoutError`, if there is no turn within the timeout; no token was taken.
+            InvalidInputError: If an argument is wrong.
+        """
+        return await self._slots.wait(partial(self._ask, endpoint, identifier, cost), endpoint, identifier, timeout_s)
+
+    def slot(
+        self, *, endpoint: str, identifier: Identifier, cost: int = 0, timeout_s: float | None = None
+    ) -> AbstractAsyncContextManager[RateLimitResult]:
+        """Do what `wait` does on entering an `async with`, whose body then makes the call."""
+        return self._slots.slot(partial(self._ask, endpoint, identifier, cost), endpoint, identifier, timeout_s)
+
+    async def _ask(self, endpoint: str, identifier: Identifier, cost: int) -> RateLimitResult:
+        return (await self.check(endpoint=endpoint, identifier=identifier, cost=cost)).result
 
     async def peek(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0
