@@ -114,7 +114,12 @@ def conclude(check: Check, verdict: Verdict) -> RateLimitResult:
     )
 
 
-def _demand(key_format: KeyFormat, meter: Meter, identifier: Identifier, cost: int) -> Demand:
+def demand_for(key_format: KeyFormat, meter: Meter, identifier: Identifier, cost: int) -> Demand:
+    """Return what to ask one rule's bucket for; arguments as in `prepare`.
+
+    Raises:
+        InvalidInputError: If the identifier is a mapping without the rule's scope.
+    """
     name = identifier_for(meter, identifier)
     key = meter.before if meter.after is None else meter.before + key_format.encode(name) + meter.after
     return Demand(key, meter.shape, cost * meter.shape.units_per_token if cost else meter.cost_units)
@@ -138,7 +143,7 @@ def _ask(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -
             ),
             cost,
         )
-    return Check(plan, tuple([_demand(key_format, meter, identifier, cost) for meter in meters]), cost)
+    return Check(plan, tuple([demand_for(key_format, meter, identifier, cost) for meter in meters]), cost)
 
 
 def _with_shadows(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -> ShadowedCheck:
@@ -146,7 +151,7 @@ def _with_shadows(plan: Plan, key_format: KeyFormat, identifier: Identifier, cos
     check = asked if isinstance(asked, Check) else None
     shadows = tuple(
         [
-            None if cost > meter.rule.max_tokens else _demand(key_format, meter, identifier, cost)
+            None if cost > meter.rule.max_tokens else demand_for(key_format, meter, identifier, cost)
             for meter in plan.shadows
         ]
     )

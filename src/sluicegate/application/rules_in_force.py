@@ -11,7 +11,6 @@ from sluicegate.application.quick_check import QuickCheck, TakeOne, build_quick_
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
-from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import KillSwitch, RuleBook, Rules
 from sluicegate.domain.rule_set import RuleSet
 
@@ -208,18 +207,8 @@ class RulesInForce:
 
     def _compile(self, book: RuleBook) -> InForce:
         now = self._utc_now()
-        for policy in [policy for policy, switch in self._thrown.items() if _ended(switch, now)]:
-            del self._thrown[policy]
-        switches = (*(switch for switch in book.kill_switches if not _ended(switch, now)), *self._thrown.values())
-        off = {policy for switch in switches for policy in switch.policies}
-
-        def switched_off(rule: RateLimitRule) -> bool:
-            return rule.policy in off
-
-        everything = any(not switch.policies for switch in switches)
-        rules = RuleSet(book, self._key_format, switched_off=switched_off if off else None, everything=everything)
-        ends = [switch.until for switch in switches if switch.until is not None]
-        return InForce(book, rules, switches, min(ends, default=None))
+        self._thrown = {policy: switch for policy, switch in self._thrown.items() if not _ended(switch, now)}
+        return put_into_force(book, self._key_format, now, tuple(self._thrown.values()))
 
     def _announce_switches(self, before: tuple[KillSwitch, ...], after: tuple[KillSwitch, ...]) -> None:
         for off, switches, others in ((True, after, before), (False, before, after)):
@@ -256,6 +245,27 @@ class RulesInForce:
 
     def __repr__(self) -> str:
         return f"RulesInForce({self.now.book!r}, switched_off={len(self.now.switches)})"
+
+
+def put_into_force(
+    book: RuleBook, key_format: KeyFormat, now: datetime, thrown: tuple[KillSwitch, ...] = ()
+) -> InForce:
+    """Return what checks read of a book.
+
+    Args:
+        book: The rules.
+        key_format: How buckets are named.
+        now: The wall clock's instant, for kill switches that have ended.
+        thrown: Kill switches beside those of the book.
+    """
+    switches = (*(switch for switch in book.kill_switches if not _ended(switch, now)), *thrown)
+    off = {policy for switch in switches for policy in switch.policies}
+    everything = any(not switch.policies for switch in switches)
+    rules = RuleSet(
+        book, key_format, switched_off=(lambda rule: rule.policy in off) if off else None, everything=everything
+    )
+    ends = [switch.until for switch in switches if switch.until is not None]
+    return InForce(book, rules, switches, min(ends, default=None))
 
 
 _LONGEST_S = 366 * 86_400

@@ -7,9 +7,11 @@ from typing import TypeAlias, TypeVar
 
 from msgspec import UNSET, UnsetType, json
 
+from sluicegate.domain.bucket_key import require_text
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.identifier_index import read_network
 from sluicegate.domain.rate import parse_rate
+from sluicegate.domain.route_template import parse_endpoint
 from sluicegate.domain.rule import OnStorageError, RateLimitRule, RateLimitScope
 from sluicegate.domain.rule_book import KillSwitch, Listing, Override, RuleBook, RuleGroup, is_global
 from sluicegate.infrastructure.rule_schema import (
@@ -62,7 +64,7 @@ def to_rule_book(file: RuleFileTable) -> RuleBook:
     unmatched = () if file.unmatched is UNSET else reader.rules(("unmatched",), file.unmatched)
     tables = {name: written for name, written in file.endpoints.items() if isinstance(written, EndpointTable)}
     costs = {name: table.cost for name, table in tables.items() if table.rules is not UNSET and table.cost is not UNSET}
-    _require_group_members_once(file)
+    _require_endpoints(file)
     try:
         return RuleBook(
             endpoints,
@@ -232,11 +234,22 @@ def _kill_switches(file: RuleFileTable, policies: Mapping[str, RateLimitRule]) -
     return switches
 
 
-def _require_group_members_once(file: RuleFileTable) -> None:
+def _require_endpoints(file: RuleFileTable) -> None:
+    for name in file.endpoints:
+        _require_endpoint(("endpoints", name), name)
     for name, group in file.groups.items():
+        _require_endpoint(("groups", name), name)
         for n, endpoint in enumerate(group.endpoints):
+            _require_endpoint(("groups", name, "endpoints", n), endpoint)
             if endpoint in group.endpoints[:n]:
                 raise FieldError(("groups", name, "endpoints", n), f"{endpoint!r:.80} stands here a second time")
+
+
+def _require_endpoint(path: FieldPath, endpoint: str) -> None:
+    try:
+        parse_endpoint(require_text("endpoint", endpoint))
+    except InvalidInputError as error:
+        raise FieldError(path, str(error)) from None
 
 
 def _require_identifiers_once(scope: str, places: Iterable[tuple[FieldPath, str]]) -> None:

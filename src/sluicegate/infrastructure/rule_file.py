@@ -30,10 +30,18 @@ class RuleFile(msgspec.Struct, frozen=True):
     Args:
         rules: What it says.
         warnings: What is doubtful about the file itself, one line each.
+        text: What was read.
+        yaml: Whether it is YAML.
     """
 
     rules: RuleBook
     warnings: tuple[str, ...]
+    text: str
+    yaml: bool
+
+    def line_of(self, path: FieldPath) -> int:
+        """Return the line, from 1, on which a field begins; 0 for the file as a whole."""
+        return _line(self.text, path, read_yaml(self.text)[1] if self.yaml else None)
 
 
 def load_rules(path: str | Path) -> RuleBook:
@@ -63,7 +71,8 @@ def read_rule_file(path: str | Path) -> RuleFile:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RuleFileError(name, "not UTF-8", line=data.count(b"\n", 0, error.start) + 1) from None
-    return RuleFile(parse_rules(text, name=name, yaml=Path(path).suffix.lower() in {".yaml", ".yml"}), warnings)
+    yaml = Path(path).suffix.lower() in {".yaml", ".yml"}
+    return RuleFile(parse_rules(text, name=name, yaml=yaml), warnings, text, yaml)
 
 
 def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBook:
