@@ -103,6 +103,8 @@ def _plain(message: str) -> str:
         return f"{message.removeprefix('Invalid enum value ')}: expected one of {', '.join(ON_STORAGE_ERROR)}"
     if "timezone" in message:
         return "expected a date and time with a zone, such as 2027-01-31T12:00:00Z"
+    if message.endswith("`array` of length >= 1"):
+        return "expected at least one entry"
     expected = _EXPECTED.search(message)
     if expected:
         wanted = " or ".join(_WORDS.get(word, word) for word in expected[1].split(" | "))

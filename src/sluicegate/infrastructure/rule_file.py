@@ -110,6 +110,8 @@ def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBo
 
 def _read(name: str) -> tuple[bytes, tuple[str, ...]]:
     """Return a file's bytes. Everything is asked of the open file, so that nobody can swap it between two looks."""
+    if "\0" in name:
+        raise RuleFileError(name, "cannot be read: no file has such a name")
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for ever for somebody to write to it.
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -120,8 +122,6 @@ def _read(name: str) -> tuple[bytes, tuple[str, ...]]:
             after = os.fstat(descriptor)
     except OSError as error:
         raise RuleFileError(name, f"cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise RuleFileError(name, f"cannot be read: {error}") from None
     if len(data) > MAX_FILE_BYTES:
         raise RuleFileError(name, f"longer than {MAX_FILE_BYTES} bytes")
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
@@ -152,6 +152,8 @@ def _toml(text: str, name: str) -> dict[str, object]:
         if place:
             line = int(place[1]) if place[1] else text.count("\n") + 1
             message = message[: place.start()]
+        if message.startswith("Exceeds the limit"):
+            message = "a number of thousands of digits"
         raise RuleFileError(name, f"not TOML: {message}", line=line) from None
 
 

@@ -60,7 +60,8 @@ def read_yaml(text: str) -> tuple[object, dict[FieldPath, int]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         message = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise YamlError(f"not YAML: {message}", mark.line + 1 if mark else 0) from None
+        # At the end of a file PyYAML names the line after the last.
+        raise YamlError(f"not YAML: {message}", min(mark.line, text.count("\n")) + 1 if mark else 0) from None
 
 
 class _Builder:
