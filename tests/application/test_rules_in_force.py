@@ -37,7 +37,7 @@ class World:
         self.clock, self.bus, self.logger = FakeClock(), RecordingEventBus(), RecordingLogger()
         self.now = NOON
         self.limiter = TokenBucketAdapter(
-            storage=storage or MemoryStorage(clock=self.clock),
+            storage=MemoryStorage(clock=self.clock) if storage is None else storage,
             rules=parse_rules(text),
             event_bus=self.bus if listening else None,
             logger=self.logger,

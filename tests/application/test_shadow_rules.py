@@ -29,7 +29,7 @@ class World:
 
     def __init__(self, *rules: RateLimitRule, storage: object = None) -> None:
         self.clock, self.bus, self.logger = FakeClock(), RecordingEventBus(), RecordingLogger()
-        self.storage = storage or MemoryStorage(clock=self.clock)
+        self.storage = MemoryStorage(clock=self.clock) if storage is None else storage
         self.limiter = TokenBucketAdapter(
             storage=self.storage, rules={"a": rules}, event_bus=self.bus, logger=self.logger, clock=self.clock
         )
