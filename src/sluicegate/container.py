@@ -74,13 +74,14 @@ def build_rate_limit(
     return limiter
 
 
-def watch_rules(
+def watch_rules(  # noqa: PLR0913 - settings, given by name
     limiter: TokenBucketAdapter | SyncTokenBucketAdapter,
     path: str | Path,
     *,
     code_rules: CodeRules | None = None,
     notify: bool = True,
     poll_seconds: float = 2.0,
+    quiet_ms: int = 50,
 ) -> FileWatch:
     """Make a watch, yet to be started, that puts a rules file into force whenever it changes.
 
@@ -93,6 +94,7 @@ def watch_rules(
         code_rules: Rules declared in code, merged with each version of the file.
         notify: Whether to ask the operating system; else the file is looked at every `poll_seconds`.
         poll_seconds: How often to look without being told.
+        quiet_ms: How long nothing may have happened beside the file before it is read.
     """
     rules = limiter.rules
 
@@ -105,7 +107,12 @@ def watch_rules(
             rules.refuse(error)
 
     watch = FileWatch(
-        path, reload, on_trouble=lambda error: rules.warn(describe(error)), notify=notify, poll_seconds=poll_seconds
+        path,
+        reload,
+        on_trouble=lambda error: rules.warn(describe(error)),
+        notify=notify,
+        poll_seconds=poll_seconds,
+        quiet_ms=quiet_ms,
     )
     weakref.finalize(limiter, watch.stop)
     return watch

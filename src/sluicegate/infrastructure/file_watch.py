@@ -89,31 +89,34 @@ class FileWatch:
     def _run(self, stop: Event) -> None:
         unsettled = True  # the file may have changed between the first reading of it and the first look
         while not stop.is_set():
-            for touched in self._wake_ups(stop):
+            real = os.path.realpath(self._path)
+            for touched in self._wake_ups(real, stop):
+                if stop.is_set():
+                    return
+                # One system call, not many: each lets go of the interpreter, and a busy one gives it back late.
                 signature = self._signature()
                 changed = touched or signature != self._seen
-                moved = signature[0] != self._seen[0]
                 self._seen = signature
                 if changed or unsettled:
                     self._call()
                 unsettled = changed
-                if moved:
+                if changed and real != os.path.realpath(self._path):
                     break
 
-    def _wake_ups(self, stop: Event) -> Iterator[bool]:
-        """Yield whenever it is time to look: True if the file itself was touched."""
+    def _wake_ups(self, real: str, stop: Event) -> Iterator[bool]:
+        """Yield at once, and whenever it is time to look again: True if the file itself was touched."""
+        yield False
         if self._notify:
-            directories = sorted({str(self._path.parent), str(self._path.resolve().parent)})
+            directories = sorted({str(self._path.parent), str(Path(real).parent)})
+            ours = {str(self._path), real}
             try:
                 for events in self._notifications(directories, stop):
-                    ours = {str(self._path), str(self._path.resolve())}
                     yield any(name in ours for _, name in events)
             except Exception as error:  # noqa: BLE001 - not installed, no watches left, no such directory: look instead
                 self._trouble(error)
             else:
                 return
-        if not stop.wait(self._poll_seconds):
-            yield False
+        stop.wait(self._poll_seconds)
 
     def _notifications(self, directories: list[str], stop: Event) -> Iterator[set[tuple[Any, str]]]:
         watch: Callable[..., Iterator[set[tuple[Any, str]]]] = import_module("watchfiles").watch
@@ -142,12 +145,11 @@ class FileWatch:
             self._on_trouble(error)
 
     def _signature(self) -> tuple[object, ...]:
-        real = Path(os.path.realpath(self._path))
         try:
-            facts = real.stat()
+            facts = self._path.stat()
         except OSError as error:
-            return real, error.errno
-        return real, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+            return (error.errno,)
+        return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
     def __repr__(self) -> str:
         return f"FileWatch(path={self._path!r})"

@@ -21,6 +21,7 @@ from sluicegate.infrastructure.yaml_source import YamlError, read_yaml
 MAX_FILE_BYTES = 16 * 1024 * 1024
 """The largest rules file that is read: room for some hundred thousand addresses."""
 
+_PIECE_BYTES = 1024 * 1024
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -115,15 +116,17 @@ def _read(name: str) -> tuple[bytes, tuple[str, ...]]:
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for ever for somebody to write to it.
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             before = os.fstat(descriptor)
             warnings = _inspect(name, before)
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = b""
+            while len(data) <= MAX_FILE_BYTES and (piece := os.read(descriptor, _PIECE_BYTES)):
+                data += piece
             after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise RuleFileError(name, f"cannot be read: {error.strerror or error}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise RuleFileError(name, f"longer than {MAX_FILE_BYTES} bytes")
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
         raise RuleFileError(name, "was being written while it was read")
     return data, warnings
@@ -132,6 +135,8 @@ def _read(name: str) -> tuple[bytes, tuple[str, ...]]:
 def _inspect(name: str, facts: os.stat_result) -> tuple[str, ...]:
     if not stat.S_ISREG(facts.st_mode):
         raise RuleFileError(name, "not a regular file")
+    if facts.st_size > MAX_FILE_BYTES:
+        raise RuleFileError(name, f"longer than {MAX_FILE_BYTES} bytes")
     if os.name != "posix":
         return ()
     mode = stat.S_IMODE(facts.st_mode)
