@@ -392,7 +392,6 @@ class TestReplacing:
 
         class SlowStorage(MemoryStorage):
             immediate = False
-            take_one_now = None
 
             async def take(self, demands: object, /) -> object:
                 await gate.wait()

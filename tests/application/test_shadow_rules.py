@@ -121,7 +121,6 @@ class ShadowFails(MemoryStorage):
     """A storage that answers the deciding rule, and fails, hangs or lies for the one in shadow mode."""
 
     immediate = False
-    take_one_now = None
 
     def __init__(self, how: str) -> None:
         super().__init__(clock=FakeClock())
@@ -165,7 +164,6 @@ async def test_both_are_asked_together() -> None:
 
     class Batching(MemoryStorage):
         immediate = False
-        take_one_now = None
 
         async def take(self, demands: object, /) -> object:
             waiting.append(demands)
