@@ -190,7 +190,7 @@ def plain_list_outcome(book: RuleBook, names: dict[str, str], now: datetime) -> 
 
 def test_explanation_and_limiter_agree() -> None:
     """On many generated requests: the same outcome, the same keys, limits and costs, and the same shadows."""
-    random_ = random.Random(20261124)  # noqa: S311 - reproducible, not secret
+    random_ = random.Random(20261124)
     for minutes in (0, 3, 6):
         now = NOON + timedelta(minutes=minutes)
         explain = explainer(TEXT, now).explain

@@ -281,16 +281,18 @@ class TokenBucketAdapter:
         flow = self._flow
         started_us = flow.started_us()
         # Started together: a storage that sends its commands in batches carries them in one round trip.
-        found = await asyncio.gather(*map(self._take, demands_of(shadowed)), return_exceptions=True)
-        for outcome in found:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
-                raise outcome
-        outcomes = cast("list[Verdict | Exception]", found)
+        outcomes = await asyncio.gather(*map(self._outcome, demands_of(shadowed)))
         try:
             return flow.concluded_with_shadows(shadowed, identifier, outcomes, started_us)
         except Exception as error:  # noqa: BLE001 - as in a check without shadows
             check = shadowed.check or with_all_buckets(shadowed)
             return degraded(check, flow.answered(check, identifier, error, started_us))
+
+    async def _outcome(self, demands: Sequence[Demand]) -> Verdict | Exception:
+        try:
+            return await self._take(demands)
+        except Exception as error:  # noqa: BLE001 - each is a check of its own
+            return error
 
     async def _take_in_time(self, demands: Sequence[Demand], /) -> Verdict:
         return await self._in_time(self._storage.take, demands)
