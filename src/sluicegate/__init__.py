@@ -7,7 +7,7 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, StorageError
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, RuleFileError, StorageError
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -15,6 +15,11 @@ from sluicegate.domain.events import (
     RateLimitEvent,
     RateLimitFailedClosed,
     RateLimitFailedOpen,
+    RateLimitListed,
+    RateLimitRulesChanged,
+    RateLimitRulesRefused,
+    RateLimitShadowDenied,
+    RateLimitSwitched,
 )
 from sluicegate.domain.protocols import (
     Clock,
@@ -26,16 +31,24 @@ from sluicegate.domain.protocols import (
 )
 from sluicegate.domain.result import Failure, Result, Success
 from sluicegate.domain.rule import RateLimitRule, RateLimitScope
+from sluicegate.domain.rule_book import KillSwitch, Listing, Override, RuleBook, RuleGroup
 from sluicegate.infrastructure.event_bus import BufferedEventBus, InlineEventBus
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 
 if TYPE_CHECKING:
+    from sluicegate.application.rule_merging import RuleRegistry, merge_rules
+    from sluicegate.container import watch_rules
     from sluicegate.infrastructure.redis_storage import RedisStorage
+    from sluicegate.infrastructure.rule_file import load_rules
     from sluicegate.infrastructure.sync_redis_storage import SyncRedisStorage
 
-# Names that need an extra are imported when they are asked for, so that `import sluicegate` needs none of them.
+# Names that need an extra, or that few need, are imported when they are asked for.
 _LAZY = {
+    "RuleRegistry": "sluicegate.application.rule_merging",
+    "load_rules": "sluicegate.infrastructure.rule_file",
+    "merge_rules": "sluicegate.application.rule_merging",
+    "watch_rules": "sluicegate.container",
     "RedisStorage": "sluicegate.infrastructure.redis_storage",
     "SyncRedisStorage": "sluicegate.infrastructure.sync_redis_storage",
 }
@@ -48,8 +61,11 @@ __all__ = [
     "InlineEventBus",
     "InvalidInputError",
     "InvalidTypeError",
+    "KillSwitch",
+    "Listing",
     "LoggerProtocol",
     "MemoryStorage",
+    "Override",
     "RateLimitCheckAllowed",
     "RateLimitCheckAttempted",
     "RateLimitCheckDenied",
@@ -57,12 +73,21 @@ __all__ = [
     "RateLimitEvent",
     "RateLimitFailedClosed",
     "RateLimitFailedOpen",
+    "RateLimitListed",
     "RateLimitProtocol",
     "RateLimitResult",
     "RateLimitRule",
+    "RateLimitRulesChanged",
+    "RateLimitRulesRefused",
     "RateLimitScope",
+    "RateLimitShadowDenied",
+    "RateLimitSwitched",
     "RedisStorage",
     "Result",
+    "RuleBook",
+    "RuleFileError",
+    "RuleGroup",
+    "RuleRegistry",
     "StdlibLogger",
     "StorageError",
     "StorageProtocol",
@@ -72,6 +97,9 @@ __all__ = [
     "SyncTokenBucketAdapter",
     "TokenBucketAdapter",
     "get_rate_limit",
+    "load_rules",
+    "merge_rules",
+    "watch_rules",
 ]
 
 

@@ -3,18 +3,21 @@
 import weakref
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sluicegate.application.failure_policy import describe
-from sluicegate.application.rule_merging import CodeRules, merge_rules
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import EventBusProtocol, LoggerProtocol, RateLimitProtocol, StorageProtocol
 from sluicegate.domain.rule_set import Rules
-from sluicegate.infrastructure.file_watch import FileWatch
 from sluicegate.infrastructure.memory_storage import MemoryStorage
-from sluicegate.infrastructure.rule_file import read_rule_file
 from sluicegate.infrastructure.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from sluicegate.application.rule_merging import CodeRules
+    from sluicegate.infrastructure.file_watch import FileWatch
+    from sluicegate.infrastructure.rule_file import RuleFile
 
 
 def build_storage(settings: Settings) -> StorageProtocol:
@@ -56,7 +59,7 @@ def build_rate_limit(
     Raises:
         InvalidInputError: If a setting or the rules file is wrong.
     """
-    file = read_rule_file(settings.rules_path) if rules is None and settings.rules_path else None
+    file = _read(settings.rules_path) if rules is None and settings.rules_path else None
     limiter = TokenBucketAdapter(
         storage=build_storage(settings),
         rules=file.rules if file is not None else rules or {},
@@ -78,11 +81,11 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
     limiter: TokenBucketAdapter | SyncTokenBucketAdapter,
     path: str | Path,
     *,
-    code_rules: CodeRules | None = None,
+    code_rules: "CodeRules | None" = None,
     notify: bool = True,
     poll_seconds: float = 2.0,
     quiet_ms: int = 50,
-) -> FileWatch:
+) -> "FileWatch":
     """Make a watch, yet to be started, that puts a rules file into force whenever it changes.
 
     A file that is refused changes nothing: the last good rules stay, and a log line, an event and a counter tell why. The
@@ -96,11 +99,14 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
         poll_seconds: How often to look without being told.
         quiet_ms: How long nothing may have happened beside the file before it is read.
     """
+    from sluicegate.application.rule_merging import merge_rules  # noqa: PLC0415 - a limiter without a file does without
+    from sluicegate.infrastructure.file_watch import FileWatch  # noqa: PLC0415 - the same
+
     rules = limiter.rules
 
     def reload() -> None:
         try:
-            file = read_rule_file(path)
+            file = _read(path)
             book = file.rules if code_rules is None else merge_rules(code_rules, file.rules)
             rules.replace(book)
         except InvalidInputError as error:
@@ -116,6 +122,12 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
     )
     weakref.finalize(limiter, watch.stop)
     return watch
+
+
+def _read(path: str | Path) -> "RuleFile":
+    from sluicegate.infrastructure.rule_file import read_rule_file  # noqa: PLC0415 - a limiter without a file does without
+
+    return read_rule_file(path)
 
 
 @lru_cache(maxsize=1)

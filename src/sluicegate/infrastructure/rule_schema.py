@@ -53,7 +53,7 @@ class PolicyTable(RuleTable, frozen=True, kw_only=True):
 
 
 RuleText: TypeAlias = Annotated[str, Meta(description="The name of a policy, or a rate.")]
-RuleList: TypeAlias = RuleText | list[RuleText | RuleTable]
+RuleList: TypeAlias = RuleText | RuleTable | list[RuleText | RuleTable]
 
 
 class EndpointTable(RuleTable, frozen=True, kw_only=True):

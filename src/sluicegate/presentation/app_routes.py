@@ -55,15 +55,22 @@ def endpoints_of(app: object) -> list[str]:
 
 
 def _endpoints(routes: Iterable[object], prefix: str) -> Iterator[str]:
-    for route in routes:
+    for included in routes:
+        # FastAPI keeps a router that was included as one route, which knows its routes as they are below it.
+        contexts: Any = getattr(included, "effective_route_contexts", None)
+        if contexts is not None:
+            yield from _endpoints(contexts(), prefix)
+            continue
+        route: Any = getattr(included, "starlette_route", None) or included
+        kind = type(getattr(included, "original_route", route)).__name__
         below: Any = getattr(route, "routes", None)
         path: str = prefix + (getattr(route, "path", "") or "")
         if below:
             yield from _endpoints(below, path)
+        elif kind.endswith("WebSocketRoute"):
+            yield f"WEBSOCKET {path}"
         elif hasattr(route, "methods"):
             methods: Iterable[str] = getattr(route, "methods", None) or ("*",)
             yield from (f"{method} {path}" for method in sorted(methods) if method not in _NEVER_LIMITED)
-        elif type(route).__name__.endswith("WebSocketRoute"):
-            yield f"WEBSOCKET {path}"
         elif path:
             yield f"* {path}/{{path:path}}"  # another application is mounted here, whose routes cannot be seen
