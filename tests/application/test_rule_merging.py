@@ -35,6 +35,7 @@ def test_each_endpoint_gets_its_rules_from_who_names_it() -> None:
         "GET /same": [3, 100],
         "GET /ours": [9],
         "POST /sessions": [5],
+        "*": [600],
     }
 
 

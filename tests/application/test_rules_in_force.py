@@ -213,6 +213,41 @@ async def test_the_groups_key_has_the_groups_name() -> None:
     assert f"{meter.before}10.0.0.1{meter.after}" == "rate_limit:ip:10.0.0.1:all"
 
 
+async def test_unmatched_is_the_endpoint_with_the_asterisk() -> None:
+    """Both ways of writing mean the same, and both at once are a mistake."""
+    assert parse_rules('unmatched = "3/day"\n') == parse_rules('[endpoints]\n"*" = "3/day"\n')
+    with pytest.raises(InvalidInputError, match="unmatched: the endpoint '\\*' has rules already"):
+        parse_rules('unmatched = "3/day"\n[endpoints]\n"*" = "3/day"\n')
+
+
+async def test_a_global_rule_alone_leaves_addresses_to_the_lists() -> None:
+    """One text is an address to the lists where the endpoint's rules count nobody."""
+    for listening in (True, False):
+        world = World('[endpoints]\n"GET /a" = "9/day per global"\n[deny]\nip = ["10.6.6.6"]\n', listening=listening)
+        assert [(await world.check(identifier=one)).allowed for one in ("10.6.6.6", "10.0.0.1", "10.6.6.6")] == [
+            False,
+            True,
+            False,
+        ]
+
+
+async def test_a_check_tells_of_lists_shadows_and_switches() -> None:
+    """`check` answers as `is_allowed`, and names the rules that were asked; of those in shadow mode it says nothing."""
+    world = World(
+        '[policies]\nreal = "2/day"\ntrial = { rate = "1/day", shadow = true }\n[endpoints]\n"GET /a" = ["real", "trial"]\n'
+        '[deny]\nip = ["10.6.6.6"]\n'
+    )
+    checked = await world.limiter.check(endpoint="GET /a", identifier="10.0.0.1")
+    assert [rule.name for rule in checked.rules] == ["real"]
+    assert checked.tightest is not None
+    assert (checked.tightest.name, checked.result.remaining, checked.degraded) == ("real", 1, None)
+    denied = await world.limiter.check(endpoint="GET /a", identifier="10.6.6.6")
+    assert (denied.result.allowed, denied.rules) == (False, ())
+    world.limiter.rules.switch_off()
+    off = await world.limiter.check(endpoint="GET /a", identifier="10.6.6.6")
+    assert (off.result.allowed, off.rules) == (True, ())
+
+
 async def test_unmatched_endpoints_share_one_bucket() -> None:
     """Paths that no rule names count together per identifier; what a rule names does not; events name none of them."""
     world = World('unmatched = "3/day per ip"\n[endpoints]\n"GET /a" = "1/day"\n')

@@ -112,9 +112,9 @@ def test_a_whole_file_means_what_it_says() -> None:
         ),
         "GET /report": (RateLimitRule(3, 3 / 1440, "user", 2, enabled=False, on_storage_error="local"),),
         "GET /dump": (daily,),
+        "*": (RateLimitRule(600, 600, "ip", on_storage_error="local"),),
     }
     assert [one.bucket for one in book.bound("GET /export")] == ["GET /export", "exports"]
-    assert book.unmatched == (RateLimitRule(600, 600, "ip", on_storage_error="local"),)
     partner = RateLimitRule(1000, 1000, "user", name="search", on_storage_error="deny", shadow=True, lease=4)
     robot = RateLimitRule(20, 10, "user", enabled=False, name="search", on_storage_error="deny", shadow=True, lease=4)
     assert book.overrides == (

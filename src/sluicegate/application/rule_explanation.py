@@ -12,7 +12,7 @@ from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.identifier_index import Now
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book import UNMATCHED, Bound, KillSwitch, RuleBook
+from sluicegate.domain.rule_book import UNMATCHED, Bound, KillSwitch
 from sluicegate.domain.rule_set import Meter, Plan
 
 Outcome = Literal["checked", "allowed", "denied", "impossible", "no_rule"]
@@ -129,7 +129,7 @@ class Explainer:
 
     def _rule(self, bound: Bound, plan: Plan, identifier: Identifier, cost: int) -> ExplainedRule:
         rule = bound.rule
-        why = [_why_here(bound, plan, self._state.book)]
+        why = [_why_here(bound, plan)]
         meter = _meter_of(bound, plan)
         if meter is None:
             why.append(_why_off(rule, self._state.switches))
@@ -166,8 +166,8 @@ def _meter_of(bound: Bound, plan: Plan) -> Meter | None:
     return None
 
 
-def _why_here(bound: Bound, plan: Plan, book: RuleBook) -> str:
-    if plan.endpoint == UNMATCHED and UNMATCHED not in book:
+def _why_here(bound: Bound, plan: Plan) -> str:
+    if plan.endpoint == UNMATCHED:
         return "the rules of unmatched endpoints"
     if bound.bucket != plan.endpoint:
         return f"the endpoint is in the group {bound.bucket}"

@@ -58,7 +58,7 @@ def show(path: Path | None, *, as_json: bool) -> int:
         write_json({"rules_version": book.version, **book.content()})
         return FINE
     write_line(f"rules version {book.version}")
-    for name in [*book, *([UNMATCHED] if book.unmatched else [])]:
+    for name in book:
         write_line(printable(name))
         for bound in book.bound(name):
             rule = bound.rule
@@ -190,7 +190,7 @@ def _has_rule(rules: RuleSet, endpoint: str) -> bool:
     if template is None:
         return rules.find(endpoint) is not rules.unmatched
     method = "GET" if template.method == "*" else template.method
-    return rules.match(method, sample_path(template)) is not None
+    return rules.match(method, sample_path(template)) not in {None, UNMATCHED}
 
 
 def _path(path: Path | None) -> Path:
