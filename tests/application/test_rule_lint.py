@@ -84,6 +84,12 @@ def test_good_rules_have_no_findings() -> None:
         ),
         ('a = "5/minute"\n[allow]\nip = ["0.0.0.0/0"]\n', [("everybody", "allow.ip[0]")]),
         ('a = "5/minute"\n[deny]\nip = ["::/0"]\n', [("everybody", "deny.ip[0]")]),
+        ('a = "5/minute"\n[deny]\nip = ["2001:db8::/64", "2001:db8:1::1"]\n', [("part_of_client", "deny.ip[1]")]),
+        ('a = "5/minute"\n[deny]\nuser = ["2001:db8:1::1"]\nip = ["10.0.0.1"]\n', []),
+        (
+            'a = "p"\n[policies.p]\nrate = "5/minute"\noverrides = [{ id = "2001:db8::/65", rate = "6/minute" }]\n',
+            [("part_of_client", "policies.p.overrides[0]")],
+        ),
         ('a = "5/minute"\n[kill_switch]\nreason = "x"\n', [("kill_switch", "kill_switch")]),
         (
             'a = "5/minute"\n[kill_switch]\nuntil = 2026-11-24T11:00:00Z\n',

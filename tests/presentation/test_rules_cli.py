@@ -179,6 +179,15 @@ def test_explain_as_json_and_its_status(rules: Path, capsys: pytest.CaptureFixtu
     assert main([*arguments, "POST /sessions", "--ip", "::1", "--cost", "6"]) == 1
 
 
+def test_explain_counts_ipv6_clients_as_the_middleware_does(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By their /64, or by as many bits as the middleware was told."""
+    arguments = ["rules", "explain", "POST /sessions", "--rules", "rules.toml", "--ip", "2001:db8::7"]
+    assert main(arguments) == 0
+    assert "   key rate_limit:ip:2001%3Adb8%3A%3A/64:POST /sessions" in capsys.readouterr().out
+    assert main([*arguments, "--ipv6-prefix", "128"]) == 0
+    assert "   key rate_limit:ip:2001%3Adb8%3A%3A7:POST /sessions" in capsys.readouterr().out
+
+
 def test_routes_without_a_rule(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A FastAPI application's routes, routers and websockets included; with a rule for unmatched ones they are covered."""
     Path("routes_of_a_test.py").write_text(APP)
@@ -228,9 +237,10 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["explain", "GET /x", "--id", "user", "--rules", "rules.toml"], "id='user': expected SCOPE=IDENTIFIER"),
         (
-            ["explain", "GET /x", "--ip", "a", "--id", "ip=b", "--rules", "rules.toml"],
+            ["explain", "GET /x", "--ip", "::1", "--id", "ip=b", "--rules", "rules.toml"],
             "identifier: a scope was given twice",
         ),
+        (["explain", "GET /x", "--ip", "a", "--rules", "rules.toml"], "ip='a': expected an address"),
         (["explain", "GET /export", "--ip", "::1", "--rules", "rules.toml"], "has no entry for the scope 'user'"),
         (["explain", "GET /x", "--ip", "::1", "--cost", "-1", "--rules", "rules.toml"], "cost=-1: expected 0"),
         (["routes", "nowhere", "--rules", "rules.toml"], "app='nowhere': expected module:attribute, such as main:app"),

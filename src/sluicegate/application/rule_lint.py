@@ -22,6 +22,7 @@ _LOGIN = re.compile(
     r"(?<![a-z])(log-?in|log-?on|sign-?in|sessions?|tokens?|oauth2?|auth|authenticate|passwords?|passwd|otp|totp|mfa|2fa|pin"
     r"|reset|forgot|recover|verify)(?![a-z])"
 )
+_CLIENT_BITS = 64  # of an IPv6 address that make a client to the middleware, by default
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _SAMPLES = {"str": "sample", "int": "7", "float": "7.5", "uuid": "00000000-0000-4000-8000-000000000000", "path": "a/b"}
 
@@ -56,6 +57,7 @@ def lint(book: RuleBook, now: datetime) -> list[Finding]:
         *_unused_policies(book),
         *_ended(book, now),
         *_lists_of_everybody(book),
+        *_parts_of_clients(book),
         *_switched_off(book),
     ]
 
@@ -175,6 +177,33 @@ def _lists_of_everybody(book: RuleBook) -> Iterator[Finding]:
                     if which == "allow"
                     else "remove it",
                 )
+
+
+def _parts_of_clients(book: RuleBook) -> Iterator[Finding]:
+    """Find IPv6 entries smaller than what the middleware takes for one client, unless it is told otherwise."""
+    seen: dict[str, int] = {}
+    for override in book.overrides:
+        n = seen[override.policy] = seen.get(override.policy, -1) + 1
+        if override.rule.scope == RateLimitScope.IP and _is_part(override.identifier):
+            yield _part(("policies", override.policy, "overrides", n), override.identifier)
+    for which, listings in (("allow", book.allow), ("deny", book.deny)):
+        for place, listing in _placed(which, listings):
+            if listing.scope == RateLimitScope.IP and _is_part(listing.identifier):
+                yield _part(place, listing.identifier)
+
+
+def _is_part(identifier: str) -> bool:
+    network = read_network(identifier)
+    return network.version == 6 and network.prefixlen > _CLIENT_BITS  # noqa: PLR2004 - IPv6 is called so
+
+
+def _part(place: Place, identifier: str) -> Finding:
+    return Finding(
+        code="part_of_client",
+        place=place,
+        message=f"{identifier} is less than a /{_CLIENT_BITS}, which is one client to the middleware: it matches nobody there",
+        hint=f"write its /{_CLIENT_BITS}, or give the middleware another ipv6_prefix",
+    )
 
 
 def _switched_off(book: RuleBook) -> Iterator[Finding]:

@@ -49,12 +49,16 @@ def explain(  # noqa: PLR0913 - a request has as many sides
     identifiers: Annotated[
         list[str] | None, typer.Option("--id", metavar="SCOPE=IDENTIFIER", help="Who asks, for another scope.")
     ] = None,
+    ipv6_prefix: Annotated[
+        int, typer.Option("--ipv6-prefix", metavar="BITS", help="Bits of an IPv6 address that make a client.")
+    ] = 64,
     cost: Annotated[int, typer.Option("--cost", metavar="N", help="Tokens to take; 0: the rules' own cost.")] = 0,
     rules: RulesFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain which rules apply to a request, in which order, with which keys and limits, and why."""
-    named = [(scope, name) for scope, name in (("ip", ip), ("user", user)) if name]
+    address = rules_commands.read_address(ip, ipv6_prefix) if ip else ""
+    named = [(scope, name) for scope, name in (("ip", address), ("user", user)) if name]
     named += [rules_commands.read_identifier(text) for text in identifiers or []]
     raise typer.Exit(rules_commands.explain(rules, endpoint, named, cost, as_json=as_json))
 

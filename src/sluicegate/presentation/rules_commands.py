@@ -19,6 +19,7 @@ from sluicegate.infrastructure.rule_document import dotted
 from sluicegate.infrastructure.rule_file import RuleFile, read_rule_file
 from sluicegate.infrastructure.rule_schema import json_schema
 from sluicegate.presentation.app_routes import endpoints_of, load_app
+from sluicegate.presentation.identity import ClientAddresses
 from sluicegate.presentation.terminal import printable, write_complaint, write_json, write_line
 from sluicegate.runtime.system_clock import utc_now
 
@@ -204,6 +205,18 @@ def _path(path: Path | None) -> Path:
 
 def _key_format() -> KeyFormat:
     return KeyFormat(os.environ.get("SLUICEGATE_KEY_PREFIX", "rate_limit"))
+
+
+def read_address(text: str, ipv6_prefix: int) -> str:
+    """Return what the middleware makes of a client's address.
+
+    Raises:
+        InvalidInputError: If it is none, or the prefix is out of range.
+    """
+    address = ClientAddresses((), ipv6_prefix=ipv6_prefix).client(text)
+    if address is None:
+        raise InvalidInputError(f"ip={text!r:.80}: expected an address")
+    return address
 
 
 def read_identifier(text: str) -> tuple[str, str]:
