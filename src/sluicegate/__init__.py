@@ -8,7 +8,7 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, StorageError
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, RuleFileError, StorageError
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -16,6 +16,11 @@ from sluicegate.domain.events import (
     RateLimitEvent,
     RateLimitFailedClosed,
     RateLimitFailedOpen,
+    RateLimitListed,
+    RateLimitRulesChanged,
+    RateLimitRulesRefused,
+    RateLimitShadowDenied,
+    RateLimitSwitched,
 )
 from sluicegate.domain.protocols import (
     Clock,
@@ -27,12 +32,16 @@ from sluicegate.domain.protocols import (
 )
 from sluicegate.domain.result import Failure, Result, Success
 from sluicegate.domain.rule import RateLimitRule, RateLimitScope
+from sluicegate.domain.rule_book import KillSwitch, Listing, Override, RuleBook, RuleGroup
 from sluicegate.infrastructure.event_bus import BufferedEventBus, InlineEventBus
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 
 if TYPE_CHECKING:
+    from sluicegate.application.rule_merging import RuleRegistry, merge_rules
+    from sluicegate.container import watch_rules
     from sluicegate.infrastructure.redis_storage import RedisStorage
+    from sluicegate.infrastructure.rule_file import load_rules
     from sluicegate.infrastructure.sync_redis_storage import SyncRedisStorage
     from sluicegate.presentation.asgi import RateLimitMiddleware
     from sluicegate.presentation.fastapi_dependency import install_rate_limits, rate_limit
@@ -48,11 +57,15 @@ _LAZY = {
     "RateLimitTransport": "sluicegate.presentation.httpx_transport",
     "RateLimitedError": "sluicegate.presentation.rate_limited",
     "RedisStorage": "sluicegate.infrastructure.redis_storage",
+    "RuleRegistry": "sluicegate.application.rule_merging",
     "SyncRedisStorage": "sluicegate.infrastructure.sync_redis_storage",
     "WSGIRateLimitMiddleware": "sluicegate.presentation.wsgi",
     "install_rate_limits": "sluicegate.presentation.fastapi_dependency",
+    "load_rules": "sluicegate.infrastructure.rule_file",
+    "merge_rules": "sluicegate.application.rule_merging",
     "rate_limit": "sluicegate.presentation.fastapi_dependency",
     "rate_limited": "sluicegate.presentation.rate_limited",
+    "watch_rules": "sluicegate.container",
 }
 
 __all__ = [
@@ -64,8 +77,11 @@ __all__ = [
     "InlineEventBus",
     "InvalidInputError",
     "InvalidTypeError",
+    "KillSwitch",
+    "Listing",
     "LoggerProtocol",
     "MemoryStorage",
+    "Override",
     "RateLimitCheckAllowed",
     "RateLimitCheckAttempted",
     "RateLimitCheckDenied",
@@ -73,15 +89,24 @@ __all__ = [
     "RateLimitEvent",
     "RateLimitFailedClosed",
     "RateLimitFailedOpen",
+    "RateLimitListed",
     "RateLimitMiddleware",
     "RateLimitProtocol",
     "RateLimitResult",
     "RateLimitRule",
+    "RateLimitRulesChanged",
+    "RateLimitRulesRefused",
     "RateLimitScope",
+    "RateLimitShadowDenied",
+    "RateLimitSwitched",
     "RateLimitTransport",
     "RateLimitedError",
     "RedisStorage",
     "Result",
+    "RuleBook",
+    "RuleFileError",
+    "RuleGroup",
+    "RuleRegistry",
     "SlotTimeoutError",
     "StdlibLogger",
     "StorageError",
@@ -94,8 +119,11 @@ __all__ = [
     "WSGIRateLimitMiddleware",
     "get_rate_limit",
     "install_rate_limits",
+    "load_rules",
+    "merge_rules",
     "rate_limit",
     "rate_limited",
+    "watch_rules",
 ]
 
 

@@ -1,7 +1,11 @@
 """The composition root: the only place that knows which concrete parts make a limiter."""
 
+import weakref
 from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sluicegate.application.failure_policy import describe
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
@@ -14,8 +18,12 @@ from sluicegate.domain.protocols import (
 )
 from sluicegate.domain.rule_set import Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
-from sluicegate.infrastructure.rule_file import load_rules
 from sluicegate.infrastructure.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from sluicegate.application.rule_merging import CodeRules
+    from sluicegate.infrastructure.file_watch import FileWatch
+    from sluicegate.infrastructure.rule_file import RuleFile
 
 
 def build_storage(settings: Settings) -> StorageProtocol:
@@ -72,17 +80,81 @@ def build_rate_limit(
     Raises:
         InvalidInputError: If a setting or the rules file is wrong.
     """
-    if rules is None:
-        rules = load_rules(settings.rules_path) if settings.rules_path else {}
-    return TokenBucketAdapter(
+    file = _read(settings.rules_path) if rules is None and settings.rules_path else None
+    limiter = TokenBucketAdapter(
         storage=build_storage(settings),
-        rules=rules,
+        rules=file.rules if file is not None else rules or {},
         event_bus=event_bus,
         logger=logger,
         deadline_ms=settings.deadline_ms,
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
     )
+    _follow(limiter, file, settings)
+    return limiter
+
+
+def watch_rules(  # noqa: PLR0913 - settings, given by name
+    limiter: TokenBucketAdapter | SyncTokenBucketAdapter,
+    path: str | Path,
+    *,
+    code_rules: "CodeRules | None" = None,
+    notify: bool = True,
+    poll_seconds: float = 2.0,
+    quiet_ms: int = 50,
+) -> "FileWatch":
+    """Make a watch, yet to be started, that puts a rules file into force whenever it changes.
+
+    A file that is refused changes nothing: the last good rules stay, and a log line, an event and a counter tell why. The
+    watch ends with the limiter.
+
+    Args:
+        limiter: Whose rules they are.
+        path: The file.
+        code_rules: Rules declared in code, merged with each version of the file.
+        notify: Whether to ask the operating system; else the file is looked at every `poll_seconds`.
+        poll_seconds: How often to look without being told.
+        quiet_ms: How long nothing may have happened beside the file before it is read.
+    """
+    from sluicegate.application.rule_merging import merge_rules  # noqa: PLC0415 - a limiter without a file does without
+    from sluicegate.infrastructure.file_watch import FileWatch  # noqa: PLC0415 - the same
+
+    rules = limiter.rules
+
+    def reload() -> None:
+        try:
+            file = _read(path)
+            book = file.rules if code_rules is None else merge_rules(code_rules, file.rules)
+            rules.replace(book)
+        except InvalidInputError as error:
+            rules.refuse(error)
+
+    watch = FileWatch(
+        path,
+        reload,
+        on_trouble=lambda error: rules.warn(describe(error)),
+        notify=notify,
+        poll_seconds=poll_seconds,
+        quiet_ms=quiet_ms,
+    )
+    weakref.finalize(limiter, watch.stop)
+    return watch
+
+
+def _follow(limiter: TokenBucketAdapter | SyncTokenBucketAdapter, file: "RuleFile | None", settings: Settings) -> None:
+    """Pass on what a rules file was warned for, and watch it if the settings say so."""
+    if file is None:
+        return
+    for warning in file.warnings:
+        limiter.rules.warn(warning)
+    if settings.rules_watch != "off":
+        watch_rules(limiter, settings.rules_path, notify=settings.rules_watch == "on").start()
+
+
+def _read(path: str | Path) -> "RuleFile":
+    from sluicegate.infrastructure.rule_file import read_rule_file  # noqa: PLC0415 - a limiter without a file does without
+
+    return read_rule_file(path)
 
 
 def build_sync_rate_limit(
@@ -93,16 +165,17 @@ def build_sync_rate_limit(
     logger: LoggerProtocol | None = None,
 ) -> SyncTokenBucketAdapter:
     """Wire a limiter for code without an event loop; see `build_rate_limit`."""
-    if rules is None:
-        rules = load_rules(settings.rules_path) if settings.rules_path else {}
-    return SyncTokenBucketAdapter(
+    file = _read(settings.rules_path) if rules is None and settings.rules_path else None
+    limiter = SyncTokenBucketAdapter(
         storage=build_sync_storage(settings),
-        rules=rules,
+        rules=file.rules if file is not None else rules or {},
         event_bus=event_bus,
         logger=logger,
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
     )
+    _follow(limiter, file, settings)
+    return limiter
 
 
 @lru_cache(maxsize=1)

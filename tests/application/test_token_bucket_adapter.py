@@ -287,8 +287,8 @@ def test_the_short_way_and_the_long_way_are_one(steps: list[tuple[str, str, int]
     long = SyncTokenBucketAdapter(
         storage=MemoryStorage(clock=clocks[1]), rules=rules, event_bus=RecordingEventBus(), logger=RecordingLogger()
     )
-    assert short._quick_check is not None
-    assert long._quick_check is None
+    assert short.rules.quick_check is not None
+    assert long.rules.quick_check is None
     for endpoint, identifier, cost in steps:
         answers = [face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in (short, long)]
         assert answers[0] == answers[1]

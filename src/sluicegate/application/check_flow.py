@@ -1,15 +1,20 @@
 """All of a check but the waiting: what both faces, async and sync, do before and after they ask the storage."""
 
-from typing import cast
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeAlias
 
+from sluicegate.application.administration import Administration
 from sluicegate.application.announcer import Announcer
-from sluicegate.application.checked import Checked
-from sluicegate.application.checking import NO_RULE, Check, conclude, identifier_for, prepare
+from sluicegate.application.checked import Checked, decided
+from sluicegate.application.checking import NO_RULE, Check, ShadowedCheck, conclude, prepare
+from sluicegate.application.exemptions import ListAnswer, identifier_for
 from sluicegate.application.failure_policy import Answer, FailurePolicy, describe, reason_of
-from sluicegate.application.quick_check import QuickCheck, TakeOne, build_quick_check
+from sluicegate.application.quick_check import TakeOne
+from sluicegate.application.rules_in_force import InForce, RulesInForce
+from sluicegate.application.shadow_watch import ShadowWatch
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -17,72 +22,104 @@ from sluicegate.domain.events import (
     RateLimitEvent,
     RateLimitFailedClosed,
     RateLimitFailedOpen,
+    RateLimitListed,
 )
 from sluicegate.domain.protocols import Clock, EventBusProtocol, Identifier, LoggerProtocol
-from sluicegate.domain.result import Failure, Success
+from sluicegate.domain.result import Success
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_set import Plan, Rules, RuleSet
 from sluicegate.domain.token_bucket import Reading, Verdict, impossible, to_result
 from sluicegate.runtime.stdlib_logger import StdlibLogger
-from sluicegate.runtime.system_clock import SystemClock
+from sluicegate.runtime.system_clock import SystemClock, utc_now
 
 _NO_RULE = Success(NO_RULE)
+_NOBODY_ASKED = Checked(NO_RULE)
+
+Prepared: TypeAlias = Check | ShadowedCheck
+"""What has to be asked of the storage."""
 
 
 class CheckFlow:
     """Prepare checks, conclude them, and tell the observers.
 
     Args:
-        rules: The rules in force.
+        in_force: The rules in force.
         key_format: How buckets are named.
         policy: What to answer while the storage fails.
         announcer: Whom to tell.
         clock: What measures execution times.
+        utc_now: The wall clock, for what has an end.
         observed: Whether there is a bus that may have listeners.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators, given by name
         self,
         *,
-        rules: RuleSet,
+        in_force: RulesInForce,
         key_format: KeyFormat,
         policy: FailurePolicy,
         announcer: Announcer,
         clock: Clock,
+        utc_now: Callable[[], datetime],
         observed: bool,
     ) -> None:
-        self.rules = rules
+        self.in_force = in_force
         self.policy = policy
+        self.shadows = ShadowWatch(announcer)
+        self.administration = Administration(in_force, key_format, policy, announcer, utc_now)
         self._key_format = key_format
         self._announcer = announcer
         self._clock = clock
+        self._utc_now = utc_now
         self._observed = observed
 
-    def begin(self, endpoint: str, identifier: Identifier, cost: int) -> Check | Success[RateLimitResult]:
+    @property
+    def rules(self) -> RuleSet:
+        """The rules in force, compiled."""
+        return self.in_force.now.rules
+
+    def begin(self, endpoint: str, identifier: Identifier, cost: int) -> Prepared | Checked:
         """Return what to ask the storage, or the answer if there is nothing to ask.
 
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        check = prepare(self.rules, self._key_format, endpoint, identifier, cost)
+        state = self.in_force.refreshed()
+        check = prepare(state.rules, self._key_format, endpoint, identifier, cost, now=self._utc_now)
         if type(check) is Check:
             if self._observed and self._announcer.wants(RateLimitCheckAttempted):
                 self._announcer.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
             return check
+        return self._begun_otherwise(state, check, endpoint, identifier, cost)
+
+    def _begun_otherwise(
+        self,
+        state: InForce,
+        check: Prepared | ListAnswer | Plan | None,
+        endpoint: str,
+        identifier: Identifier,
+        cost: int,
+    ) -> Prepared | Checked:
+        if isinstance(check, Check | ShadowedCheck):
+            real = check.check if isinstance(check, ShadowedCheck) else check
+            if real is not None and self._observed and self._announcer.wants(RateLimitCheckAttempted):
+                self._announcer.publish(RateLimitCheckAttempted(**self._facts(real, identifier)))  # type: ignore[arg-type]
+            return check
         if check is None:
             self._announcer.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
-            return _NO_RULE
-        plan = cast("Plan", check)
-        if plan.disabled is not None:
-            return Success(plan.disabled)
-        return self._impossible(plan, identifier, cost)
+            return _NOBODY_ASKED
+        if isinstance(check, ListAnswer):
+            return self._listed(check, cost)
+        if check.disabled is not None:
+            self.in_force.warn_if_everything_is_off(state)
+            return Checked(check.disabled)
+        return self._impossible(check, identifier, cost)
 
-    def quick_check(self, storage: object) -> QuickCheck | None:
-        """Return the short way of a check; None where the storage may wait or somebody may listen."""
+    def quicken(self, storage: object) -> None:
+        """Offer the short way of a check, unless the storage may wait or somebody may listen."""
         take_one: TakeOne | None = getattr(storage, "take_one_now", None)
-        if take_one is None or self._observed or not getattr(storage, "immediate", False):
-            return None
-        return build_quick_check(self.rules, self._key_format, take_one)
+        if take_one is not None and getattr(storage, "immediate", False) and not self._observed:
+            self.in_force.quicken(take_one)
 
     def look(self, endpoint: str, identifier: Identifier, cost: int) -> Check | Success[RateLimitResult]:
         """Return what to peek at, or the answer if there is nothing to look at; tell nobody.
@@ -90,11 +127,17 @@ class CheckFlow:
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        check = prepare(self.rules, self._key_format, endpoint, identifier, cost)
+        check = prepare(
+            self.in_force.refreshed().rules, self._key_format, endpoint, identifier, cost, now=self._utc_now
+        )
+        if isinstance(check, ShadowedCheck):
+            check = check.check or check.plan
         if isinstance(check, Check):
             return check
         if check is None:
             return _NO_RULE
+        if isinstance(check, ListAnswer):
+            return Success(check.result)
         return Success(check.disabled or impossible(check.max_cost))
 
     def concluded(
@@ -109,6 +152,32 @@ class CheckFlow:
         if self._observed:
             self._announce(check, identifier, result, started_us)
         return Success(result)
+
+    def concluded_with_shadows(
+        self, shadowed: ShadowedCheck, identifier: Identifier, outcomes: Sequence[Verdict | Exception], started_us: int
+    ) -> Checked:
+        """Return the answer to a check with rules in shadow mode.
+
+        Args:
+            shadowed: What was asked.
+            identifier: Who asked.
+            outcomes: What came of the demands of `demands_of`, in their order: a verdict, or what was raised.
+            started_us: When it began.
+
+        Raises:
+            Exception: What the storage raised for the check that decides.
+        """
+        check = shadowed.check
+        raised = self.shadows.watch(shadowed, identifier, outcomes if check is None else outcomes[1:])
+        if check is None:
+            if raised is not None:
+                self.policy.count(reason_of(raised))
+            disabled = shadowed.plan.disabled
+            return Checked(disabled) if disabled else self._impossible(shadowed.plan, identifier, shadowed.cost)
+        outcome = outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return decided(check, self.concluded(check, identifier, outcome, started_us).value, outcome)
 
     def failed(
         self, check: Check, identifier: Identifier, error: Exception, started_us: int
@@ -146,29 +215,6 @@ class CheckFlow:
                 self._announcer.publish(event)
         return answer
 
-    def explained(self, endpoint: str, answer: Success[RateLimitResult]) -> Checked:
-        """Return an answer that needed no storage, with the rules of its endpoint."""
-        plan = self.rules.find(endpoint)
-        rules = tuple(meter.rule for meter in plan.meters) if plan else ()
-        # Only a cost beyond the capacity is denied without asking: the rule with the least capacity is why.
-        tightest = min(rules, key=lambda rule: rule.max_tokens, default=None)
-        return Checked(answer.value, rules, tightest)
-
-    def decided(self, check: Check, result: RateLimitResult, verdict: Verdict) -> Checked:
-        """Return the storage's answer with the rules that were asked, and the one that it describes."""
-        rules = tuple([meter.rule for meter in check.plan.meters])
-        if len(rules) == 1:
-            return Checked(result, rules, rules[0])
-        pairs = zip(rules, check.demands, verdict.readings, strict=True)
-        tightest = [rule for rule, d, r in pairs if to_result(d, r, allowed=verdict.allowed) == result]
-        return Checked(result, rules, tightest[0] if tightest else None)
-
-    def degraded(self, check: Check, answer: Answer) -> Checked:
-        """Return the failure policy's answer with the rules that were to be asked."""
-        rules = tuple([meter.rule for meter in check.plan.meters])
-        tightest = [rule for rule in rules if rule.max_tokens == answer.result.limit]
-        return Checked(answer.result, rules, tightest[0] if tightest else None, answer.policy)
-
     def peeked(self, check: Check, readings: tuple[Reading, ...]) -> Success[RateLimitResult]:
         """Return what a check would answer, from levels that were only looked at."""
         pairs = zip(check.demands, readings, strict=True)
@@ -188,55 +234,25 @@ class CheckFlow:
         full = min(meter.rule.max_tokens for meter in check.plan.meters)
         return Success(RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0))
 
-    def find(
-        self, endpoint: str, identifier: Identifier, cost: int, verb: str
-    ) -> Check | Plan | Failure[RateLimitError]:
-        """Return the buckets that an administrative call means; a failure where no rule names the endpoint.
-
-        Raises:
-            InvalidInputError: If an argument is wrong.
-        """
-        check = prepare(self.rules, self._key_format, endpoint, identifier, cost)
-        if check is None:
-            error = RateLimitError("no_rule", f"No rate limit rule names the endpoint {endpoint!r}.", endpoint)
-            self._announcer.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=endpoint)
-            return Failure(error)
-        if isinstance(check, Plan) and check.disabled is None:
-            raise InvalidInputError(f"cost={cost}: exceeds max_tokens={check.max_cost} of {check.endpoint!r}")
-        return check
-
-    def administered(self, check: Check, identifier: Identifier, verb: str) -> None:
-        """Note that an administrative call was carried out."""
-        if verb == "reset":
-            self.policy.forget(check)
-        self._announcer.log(
-            "info",
-            f"Rate limit {verb} done.",
-            endpoint=check.plan.endpoint,
-            identifier=self._announcer.mask(identifier),
-        )
-
-    def not_administered(
-        self, check: Check, identifier: Identifier, verb: str, error: Exception
-    ) -> Failure[RateLimitError]:
-        """Return the failure of an administrative call, which never fails open."""
-        reason = reason_of(error)
-        self._announcer.log(
-            "error",
-            f"A rate limit {verb} was not done.",
-            reason=reason,
-            error=describe(error),
-            endpoint=check.plan.endpoint,
-            identifier=self._announcer.mask(identifier),
-        )
-        message = f"The storage did not {verb} the bucket ({reason}): {describe(error)}"
-        return Failure(RateLimitError(reason, message, check.plan.endpoint))
-
     def started_us(self) -> int:
         """Return the instant from which execution times count; 0 where nobody listens."""
         return self._clock.now_us() if self._observed else 0
 
-    def _impossible(self, plan: Plan, identifier: Identifier, cost: int) -> Success[RateLimitResult]:
+    def _listed(self, answer: ListAnswer, cost: int) -> Checked:
+        if self._observed and self._announcer.wants(RateLimitListed):
+            self._announcer.publish(
+                RateLimitListed(
+                    endpoint=answer.endpoint,
+                    identifier=answer.identifier,
+                    scope=answer.listing.scope,
+                    cost=cost,
+                    allowed=answer.result.allowed,
+                    listed=answer.listing.identifier,
+                )
+            )
+        return Checked(answer.result)
+
+    def _impossible(self, plan: Plan, identifier: Identifier, cost: int) -> Checked:
         result = impossible(plan.max_cost)
         self._announcer.warn_sparingly(
             f"impossible:{plan.endpoint}",
@@ -251,7 +267,8 @@ class CheckFlow:
             if self._announcer.wants(RateLimitCheckAttempted):
                 self._announcer.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
             self._announce(check, identifier, result, started_us)
-        return Success(result)
+        rules = tuple([meter.rule for meter in plan.meters])
+        return Checked(result, rules, min(rules, key=lambda rule: rule.max_tokens))
 
     def _announce(self, check: Check, identifier: Identifier, result: RateLimitResult, started_us: int) -> None:
         event: RateLimitEvent
@@ -296,15 +313,19 @@ def build_flow(  # noqa: PLR0913 - the adapters' arguments, once for both faces
     log_identifiers: bool,
     clock: Clock | None,
     hash_tag: bool,
+    wall_clock: Callable[[], datetime] | None = None,
 ) -> CheckFlow:
     """Build what the async and the sync face share; see `TokenBucketAdapter` for the arguments."""
     clock = clock or SystemClock()
     key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tag)
+    announcer = Announcer(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers)
+    wall_clock = wall_clock or utc_now
     return CheckFlow(
-        rules=RuleSet(rules, key_format),
+        in_force=RulesInForce(rules, key_format, announcer, wall_clock),
         key_format=key_format,
         policy=FailurePolicy(on_storage_error, clock),
-        announcer=Announcer(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers),
+        announcer=announcer,
         clock=clock,
+        utc_now=wall_clock,
         observed=event_bus is not None,
     )

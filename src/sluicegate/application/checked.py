@@ -2,8 +2,11 @@
 
 import msgspec
 
+from sluicegate.application.checking import Check
+from sluicegate.application.failure_policy import Answer
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.rule import OnStorageError, RateLimitRule
+from sluicegate.domain.token_bucket import Verdict, to_result
 
 
 class Checked(msgspec.Struct, frozen=True, gc=False):
@@ -20,3 +23,20 @@ class Checked(msgspec.Struct, frozen=True, gc=False):
     rules: tuple[RateLimitRule, ...] = ()
     tightest: RateLimitRule | None = None
     degraded: OnStorageError | None = None
+
+
+def decided(check: Check, result: RateLimitResult, verdict: Verdict) -> Checked:
+    """Return the storage's answer with the rules that were asked, and the one that it describes."""
+    rules = tuple([meter.rule for meter in check.plan.meters])
+    if len(rules) == 1:
+        return Checked(result, rules, rules[0])
+    pairs = zip(rules, check.demands, verdict.readings, strict=True)
+    tightest = [rule for rule, d, r in pairs if to_result(d, r, allowed=verdict.allowed) == result]
+    return Checked(result, rules, tightest[0] if tightest else None)
+
+
+def degraded(check: Check, answer: Answer) -> Checked:
+    """Return the failure policy's answer with the rules that were to be asked."""
+    rules = tuple([meter.rule for meter in check.plan.meters])
+    tightest = [rule for rule in rules if rule.max_tokens == answer.result.limit]
+    return Checked(answer.result, rules, tightest[0] if tightest else None, answer.policy)

@@ -5,9 +5,11 @@ from typing import cast
 
 import msgspec
 
+from sluicegate.application.exemptions import ListAnswer, identifier_for, list_answer, overridden
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat, require_text
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.identifier_index import Now
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule_set import Meter, Plan, RuleSet
 from sluicegate.domain.token_bucket import Demand, Verdict, tightest, to_result
@@ -30,9 +32,35 @@ class Check(msgspec.Struct, frozen=True, gc=False):
     cost: int
 
 
-def prepare(
-    rules: RuleSet, key_format: KeyFormat, endpoint: str, identifier: Identifier, cost: int
-) -> Check | Plan | None:
+class ShadowedCheck(msgspec.Struct, frozen=True, gc=False):
+    """A check with rules in shadow mode beside it.
+
+    Each of these is a check of its own: it is paid or not whatever becomes of the others, so that it neither changes nor
+    follows the answer.
+
+    Args:
+        plan: The endpoint's rules.
+        check: What decides; None if nothing does, because all rules are in shadow mode or the cost exceeds `max_cost`.
+        shadows: For each rule in shadow mode what to ask; None if the cost exceeds its capacity, and it would deny.
+        cost: As in `Check`.
+    """
+
+    plan: Plan
+    check: Check | None
+    shadows: tuple[Demand | None, ...]
+    cost: int
+
+
+def prepare(  # noqa: PLR0913 - what a check depends on
+    rules: RuleSet,
+    key_format: KeyFormat,
+    endpoint: str,
+    identifier: Identifier,
+    cost: int,
+    *,
+    now: Now,
+    heed_lists: bool = True,
+) -> Check | ShadowedCheck | ListAnswer | Plan | None:
     """Work out what to ask.
 
     Args:
@@ -41,10 +69,13 @@ def prepare(
         endpoint: The endpoint as the caller names it.
         identifier: Who asks.
         cost: Tokens; 0: the rules' own cost.
+        now: The wall clock, asked only where a list's entry or an override that matches has an end.
+        heed_lists: Whether the allow and deny lists are asked; not where the buckets themselves are meant.
 
     Returns:
-        The check; the plan if there is nothing to ask, because all its rules are disabled or the cost exceeds
-        `max_cost`; None if no rule names the endpoint.
+        The check, with the rules in shadow mode if there are any; the answer if the allow or deny list has one; the plan if
+        there is nothing to ask, because all its rules are disabled or the cost exceeds `max_cost`; None if no rule is for
+        the endpoint.
 
     Raises:
         InvalidInputError: If an argument is wrong: negative cost, empty or overlong text, a scope without identifier.
@@ -57,7 +88,44 @@ def prepare(
         _require_identifier(identifier)
     if plan is None:
         require_text("endpoint", endpoint)
+    if rules.lists and heed_lists:
+        answer = list_answer(rules.lists, plan, endpoint, identifier, now)
+        if answer is not None:
+            return answer
+    if plan is None:
         return None
+    if plan.special:
+        plan = overridden(plan, identifier, now)
+        if plan.shadows:
+            return _with_shadows(plan, key_format, identifier, cost)
+    return _ask(plan, key_format, identifier, cost)
+
+
+def conclude(check: Check, verdict: Verdict) -> RateLimitResult:
+    """Derive the answer that binds from what the storage told."""
+    demands = check.demands
+    if len(demands) == 1:
+        return to_result(demands[0], verdict.readings[0], allowed=verdict.allowed)
+    return tightest(
+        [
+            to_result(demand, reading, allowed=verdict.allowed)
+            for demand, reading in zip(demands, verdict.readings, strict=True)
+        ]
+    )
+
+
+def demand_for(key_format: KeyFormat, meter: Meter, identifier: Identifier, cost: int) -> Demand:
+    """Return what to ask one rule's bucket for; arguments as in `prepare`.
+
+    Raises:
+        InvalidInputError: If the identifier is a mapping without the rule's scope.
+    """
+    name = identifier_for(meter, identifier)
+    key = meter.before if meter.after is None else meter.before + key_format.encode(name) + meter.after
+    return Demand(key, meter.shape, cost * meter.shape.units_per_token if cost else meter.cost_units)
+
+
+def _ask(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -> Check | Plan:
     meters = plan.meters
     if not meters or cost > plan.max_cost:
         return plan
@@ -75,44 +143,19 @@ def prepare(
             ),
             cost,
         )
-    return Check(plan, tuple([_demand(key_format, meter, identifier, cost) for meter in meters]), cost)
+    return Check(plan, tuple([demand_for(key_format, meter, identifier, cost) for meter in meters]), cost)
 
 
-def conclude(check: Check, verdict: Verdict) -> RateLimitResult:
-    """Derive the answer that binds from what the storage told."""
-    demands = check.demands
-    if len(demands) == 1:
-        return to_result(demands[0], verdict.readings[0], allowed=verdict.allowed)
-    return tightest(
+def _with_shadows(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -> ShadowedCheck:
+    asked = _ask(plan, key_format, identifier, cost)
+    check = asked if isinstance(asked, Check) else None
+    shadows = tuple(
         [
-            to_result(demand, reading, allowed=verdict.allowed)
-            for demand, reading in zip(demands, verdict.readings, strict=True)
+            None if cost > meter.rule.max_tokens else demand_for(key_format, meter, identifier, cost)
+            for meter in plan.shadows
         ]
     )
-
-
-def identifier_for(meter: Meter, identifier: Identifier) -> str:
-    """Return who is asking as far as one rule is concerned; empty for a global rule that got no name.
-
-    Raises:
-        InvalidInputError: If the identifier is a mapping without the rule's scope.
-    """
-    if isinstance(identifier, str):
-        return identifier
-    named = identifier.get(meter.scope)
-    if named is not None:
-        return named
-    if meter.after is None:
-        return ""
-    raise InvalidInputError(
-        f"identifier={sorted(map(str, identifier))}: has no entry for the scope {meter.scope!r} of a rule of this endpoint"
-    )
-
-
-def _demand(key_format: KeyFormat, meter: Meter, identifier: Identifier, cost: int) -> Demand:
-    name = identifier_for(meter, identifier)
-    key = meter.before if meter.after is None else meter.before + key_format.encode(name) + meter.after
-    return Demand(key, meter.shape, cost * meter.shape.units_per_token if cost else meter.cost_units)
+    return ShadowedCheck(plan, check, shadows, cost)
 
 
 def _require_cost(cost: object) -> None:

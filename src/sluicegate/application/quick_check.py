@@ -1,4 +1,4 @@
-"""The short way of a check: one plain rule, a storage that answers at once, and nobody who listens.
+"""The short way of a check: one rule, a storage that answers at once, and nobody who listens.
 
 It asks the same functions as the long way (`CheckFlow`), with no objects in between. Whatever is not plain, a
 wrong argument and a failure included, it leaves to the long way.
@@ -7,11 +7,12 @@ wrong argument and a failure included, it leaves to the long way.
 from collections.abc import Callable
 from typing import TypeAlias
 
+from sluicegate.application.exemptions import listed_scopes
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.result import Success
-from sluicegate.domain.rule_set import RuleSet
+from sluicegate.domain.rule_set import Plan, RuleSet
 from sluicegate.domain.token_bucket import BucketShape, result_at
 
 TakeOne: TypeAlias = Callable[[str, BucketShape, int], tuple[bool, int, int]]
@@ -22,7 +23,9 @@ QuickCheck: TypeAlias = Callable[[str, Identifier, int], Success[RateLimitResult
 
 
 def build_quick_check(rules: RuleSet, key_format: KeyFormat, take_one: TakeOne) -> QuickCheck:
-    """Build the short way for the endpoints that have one plain rule.
+    """Build the short way for the endpoints that have one rule, not in shadow mode.
+
+    Where there are lists or overrides, it is for identifiers that the long way found to be in none of them.
 
     Args:
         rules: The rules in force.
@@ -30,7 +33,10 @@ def build_quick_check(rules: RuleSet, key_format: KeyFormat, take_one: TakeOne) 
         take_one: Pays for one bucket at once.
     """
     # A closure: its variables are found faster than a method's attributes, and this is run for every check.
-    find = {plan.endpoint: plan.meters[0] for plan in rules.plans if len(plan.meters) == 1}.get
+    single = [plan for plan in rules.plans if len(plan.meters) == 1 and not plan.shadows]
+    guards = {plan.endpoint: (plan.meters[0], _unknown(rules, plan)) for plan in single}
+    find = {endpoint: meter for endpoint, (meter, unknown) in guards.items() if not unknown}.get
+    find_guarded = guards.get
     encode = key_format.encode
     no_cost = 0
 
@@ -43,7 +49,12 @@ def build_quick_check(rules: RuleSet, key_format: KeyFormat, take_one: TakeOne) 
         except TypeError:  # not hashable, and so no text
             return None
         if meter is None:
-            return None
+            watched = find_guarded(endpoint)
+            if watched is None:
+                return None
+            meter, unknown = watched
+            if not all([identifier in known for known in unknown]):  # noqa: C419 - a generator costs more than the lookups
+                return None
         after = meter.after
         key = meter.before if after is None else meter.before + encode(identifier) + after
         shape, cost_units = meter.shape, meter.cost_units
@@ -51,3 +62,10 @@ def build_quick_check(rules: RuleSet, key_format: KeyFormat, take_one: TakeOne) 
         return Success(result_at(shape, cost_units, level, lead_us, allowed))
 
     return quick_check
+
+
+def _unknown(rules: RuleSet, plan: Plan) -> tuple[set[str], ...]:
+    """Return the sets that an identifier must be in to be known to be in no list and no override; they grow meanwhile."""
+    scopes = listed_scopes(rules.lists, plan) if rules.lists else ()
+    indexes = [rules.lists.get(scope) for scope in scopes] + [meter.overrides for meter in plan.meters]
+    return tuple(index.unknown for index in indexes if index is not None)

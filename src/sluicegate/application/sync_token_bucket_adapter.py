@@ -1,19 +1,21 @@
 """The limiter for code without an event loop: WSGI applications, scripts, worker threads."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import cast
 
 from sluicegate.application.check_flow import build_flow
-from sluicegate.application.checked import Checked
-from sluicegate.application.checking import Check
+from sluicegate.application.checked import Checked, decided, degraded
+from sluicegate.application.checking import Check, ShadowedCheck
+from sluicegate.application.shadow_watch import demands_of, with_all_buckets
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import Clock, EventBusProtocol, Identifier, LoggerProtocol, SyncStorageProtocol
 from sluicegate.domain.result import Failure, Result, Success
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_set import Rules
-from sluicegate.domain.token_bucket import Demand
+from sluicegate.domain.token_bucket import Demand, Verdict
 
 
 class SyncTokenBucketAdapter:
@@ -32,6 +34,7 @@ class SyncTokenBucketAdapter:
         identifier_secret: If given, keys carry keyed hashes in place of identifiers.
         log_identifiers: Whether log lines carry identifiers as they are.
         clock: What measures execution times and drives the local buckets; the monotonic clock if None.
+        wall_clock: What ends dated overrides, list entries and kill switches; UTC of this machine if None.
 
     Raises:
         InvalidInputError: If an argument or a rule is wrong.
@@ -49,6 +52,7 @@ class SyncTokenBucketAdapter:
         identifier_secret: bytes | None = None,
         log_identifiers: bool = False,
         clock: Clock | None = None,
+        wall_clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._flow = build_flow(
             rules=rules,
@@ -59,6 +63,7 @@ class SyncTokenBucketAdapter:
             identifier_secret=identifier_secret,
             log_identifiers=log_identifiers,
             clock=clock,
+            wall_clock=wall_clock,
             hash_tag=bool(getattr(storage, "hash_tags", False)),
         )
         self._storage = storage
@@ -75,20 +80,25 @@ class SyncTokenBucketAdapter:
         )
         self._take_now = storage.take_now
         self._observed = event_bus is not None
-        self._quick_check = self._flow.quick_check(storage)
+        self._flow.quicken(storage)
+        self.rules = self._flow.in_force
+        """The rules in force: swap them, switch them off and on, read their version."""
 
     def is_allowed(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0
     ) -> Result[RateLimitResult, RateLimitError]:
         """Take tokens if all of the endpoint's rules have them; see `TokenBucketAdapter.is_allowed`."""
-        if self._quick_check is not None:
-            answer = self._quick_check(endpoint, identifier, cost)
+        quick_check = self.rules.quick_check
+        if quick_check is not None:
+            answer = quick_check(endpoint, identifier, cost)
             if answer is not None:
                 return answer
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
         if type(check) is not Check:
-            return cast("Success[RateLimitResult]", check)
+            if type(check) is ShadowedCheck:
+                check = self._with_shadows(check, identifier)
+            return Success(cast("Checked", check).result)
         started_us = flow.started_us() if self._observed else 0
         try:
             return flow.concluded(check, identifier, self._take_now(check.demands), started_us)
@@ -99,15 +109,17 @@ class SyncTokenBucketAdapter:
         """Do what `is_allowed` does, and tell more of it; see `TokenBucketAdapter.check`."""
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
-        if not isinstance(check, Check):
-            return flow.explained(endpoint, check)
+        if isinstance(check, ShadowedCheck):
+            return self._with_shadows(check, identifier)
+        if isinstance(check, Checked):
+            return check
         started_us = flow.started_us()
         try:
             verdict = self._take_now(check.demands)
             result = flow.concluded(check, identifier, verdict, started_us).value
-            return flow.decided(check, result, verdict)
+            return decided(check, result, verdict)
         except Exception as error:  # noqa: BLE001 - the same place as in `is_allowed`
-            return flow.degraded(check, flow.answered(check, identifier, error, started_us))
+            return degraded(check, flow.answered(check, identifier, error, started_us))
 
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint that a request belongs to; see `TokenBucketAdapter.match`."""
@@ -120,12 +132,14 @@ class SyncTokenBucketAdapter:
     @property
     def scopes(self) -> frozenset[str]:
         """Whom the rules count, all together."""
-        return frozenset(scope for plan in self._flow.rules.plans for scope in plan.scopes)
+        return self._flow.rules.scopes
 
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
-        """Return whom an endpoint's rules count, each scope once; empty if no rule is for it."""
-        plan = self._flow.rules.find(endpoint)
-        return plan.scopes if plan else ()
+        """Return whose identifiers a check of an endpoint needs, each scope once; empty if no rule is for it.
+
+        These are the scopes of its rules, and those of the allow and deny lists.
+        """
+        return self._flow.rules.scopes_of(endpoint)
 
     def peek(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[RateLimitResult, RateLimitError]:
         """Tell what `is_allowed` would answer now, and change nothing."""
@@ -154,9 +168,29 @@ class SyncTokenBucketAdapter:
         return self._administer("refund", self._storage.refund_now, endpoint, identifier, cost)
 
     @property
+    def shadow_denials(self) -> dict[str, int]:
+        """How many requests each rule in shadow mode would have denied, by its name."""
+        return dict(self._flow.shadows.denials)
+
+    @property
     def failures(self) -> dict[str, int]:
         """How many checks the storage could not decide, by reason."""
         return dict(self._flow.policy.failures)
+
+    def _with_shadows(self, shadowed: ShadowedCheck, identifier: Identifier) -> Checked:
+        flow = self._flow
+        started_us = flow.started_us()
+        outcomes: list[Verdict | Exception] = []
+        for demands in demands_of(shadowed):
+            try:
+                outcomes.append(self._take_now(demands))
+            except Exception as error:  # noqa: BLE001 - each is a check of its own
+                outcomes.append(error)
+        try:
+            return flow.concluded_with_shadows(shadowed, identifier, outcomes, started_us)
+        except Exception as error:  # noqa: BLE001 - as in a check without shadows
+            check = shadowed.check or with_all_buckets(shadowed)
+            return degraded(check, flow.answered(check, identifier, error, started_us))
 
     def _administer(
         self,
@@ -166,7 +200,7 @@ class SyncTokenBucketAdapter:
         identifier: Identifier,
         cost: int,
     ) -> Result[None, RateLimitError]:
-        check = self._flow.find(endpoint, identifier, cost, verb)
+        check = self._flow.administration.find(endpoint, identifier, cost, verb)
         if isinstance(check, Failure):
             return check
         if not isinstance(check, Check):
@@ -174,8 +208,8 @@ class SyncTokenBucketAdapter:
         try:
             call(check.demands)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
-            return self._flow.not_administered(check, identifier, verb, error)
-        self._flow.administered(check, identifier, verb)
+            return self._flow.administration.not_administered(check, identifier, verb, error)
+        self._flow.administration.administered(check, identifier, verb)
         return Success(None)
 
     def __repr__(self) -> str:

@@ -7,12 +7,14 @@ By its dependencies it is application, whatever its suffix: it performs no I/O o
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from functools import partial
 from typing import TypeVar, cast
 
 from sluicegate.application.check_flow import build_flow
-from sluicegate.application.checked import Checked
-from sluicegate.application.checking import Check
+from sluicegate.application.checked import Checked, decided, degraded
+from sluicegate.application.checking import Check, ShadowedCheck
+from sluicegate.application.shadow_watch import demands_of, with_all_buckets
 from sluicegate.application.slots import Slots
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
@@ -49,6 +51,7 @@ class TokenBucketAdapter:
         identifier_secret: If given, keys carry keyed hashes in place of identifiers.
         log_identifiers: Whether log lines carry identifiers as they are.
         clock: What measures execution times and drives the local buckets; the monotonic clock if None.
+        wall_clock: What ends dated overrides, list entries and kill switches; UTC of this machine if None.
 
     Raises:
         InvalidInputError: If an argument or a rule is wrong.
@@ -67,6 +70,7 @@ class TokenBucketAdapter:
         identifier_secret: bytes | None = None,
         log_identifiers: bool = False,
         clock: Clock | None = None,
+        wall_clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._flow = build_flow(
             rules=rules,
@@ -77,6 +81,7 @@ class TokenBucketAdapter:
             identifier_secret=identifier_secret,
             log_identifiers=log_identifiers,
             clock=clock,
+            wall_clock=wall_clock,
             hash_tag=bool(getattr(storage, "hash_tags", False)),
         )
         self._storage = storage
@@ -92,13 +97,16 @@ class TokenBucketAdapter:
             identifier_secret=identifier_secret,
             log_identifiers=log_identifiers,
             clock=clock,
+            wall_clock=wall_clock,
         )
         self._take_now: Callable[[Sequence[Demand]], Verdict] | None = None
         if getattr(storage, "immediate", False):
             self._take_now = cast("SyncStorageProtocol", storage).take_now
         self._deadline_s = require_deadline(deadline_ms) / 1000
         self._observed = event_bus is not None
-        self._quick_check = self._flow.quick_check(storage)
+        self._flow.quicken(storage)
+        self.rules = self._flow.in_force
+        """The rules in force: swap them, switch them off and on, read their version."""
         bounded = getattr(storage, "bounded_wait", False)
         self._take: Callable[[Sequence[Demand]], Awaitable[Verdict]] = storage.take if bounded else self._take_in_time
 
@@ -118,14 +126,17 @@ class TokenBucketAdapter:
         Raises:
             InvalidInputError: A `ValueError`, if an argument is wrong; nothing has changed then.
         """
-        if self._quick_check is not None:
-            answer = self._quick_check(endpoint, identifier, cost)
+        quick_check = self.rules.quick_check
+        if quick_check is not None:
+            answer = quick_check(endpoint, identifier, cost)
             if answer is not None:
                 return answer
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
         if type(check) is not Check:
-            return cast("Success[RateLimitResult]", check)
+            if type(check) is ShadowedCheck:
+                check = await self._with_shadows(check, identifier)
+            return Success(cast("Checked", check).result)
         started_us = flow.started_us() if self._observed else 0
         try:
             take_now = self._take_now
@@ -142,19 +153,21 @@ class TokenBucketAdapter:
         """
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
-        if not isinstance(check, Check):
-            return flow.explained(endpoint, check)
+        if isinstance(check, ShadowedCheck):
+            return await self._with_shadows(check, identifier)
+        if isinstance(check, Checked):
+            return check
         started_us = flow.started_us()
         try:
             take_now = self._take_now
             verdict = await self._take(check.demands) if take_now is None else take_now(check.demands)
             result = flow.concluded(check, identifier, verdict, started_us).value
-            return flow.decided(check, result, verdict)
+            return decided(check, result, verdict)
         except Exception as error:  # noqa: BLE001 - the same place as in `is_allowed`
-            return flow.degraded(check, flow.answered(check, identifier, error, started_us))
+            return degraded(check, flow.answered(check, identifier, error, started_us))
 
     def match(self, method: str, path: str) -> str | None:
-        """Return the endpoint that a request belongs to, `*` if none but a rule of that name; None if no rule is for it.
+        """Return the endpoint that a request belongs to; None if there is nothing to ask; see `RuleSet.match`.
 
         Args:
             method: The request's method in capitals, or `WEBSOCKET`.
@@ -165,12 +178,14 @@ class TokenBucketAdapter:
     @property
     def scopes(self) -> frozenset[str]:
         """Whom the rules count, all together."""
-        return frozenset(scope for plan in self._flow.rules.plans for scope in plan.scopes)
+        return self._flow.rules.scopes
 
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
-        """Return whom an endpoint's rules count, each scope once; empty if no rule is for it."""
-        plan = self._flow.rules.find(endpoint)
-        return plan.scopes if plan else ()
+        """Return whose identifiers a check of an endpoint needs, each scope once; empty if no rule is for it.
+
+        These are the scopes of its rules, and those of the allow and deny lists.
+        """
+        return self._flow.rules.scopes_of(endpoint)
 
     async def wait(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0, timeout_s: float | None = None
@@ -265,6 +280,11 @@ class TokenBucketAdapter:
         await self._storage.aclose()
 
     @property
+    def shadow_denials(self) -> dict[str, int]:
+        """How many requests each rule in shadow mode would have denied, by its name."""
+        return dict(self._flow.shadows.denials)
+
+    @property
     def failures(self) -> dict[str, int]:
         """How many checks the storage could not decide, by reason."""
         return dict(self._flow.policy.failures)
@@ -277,7 +297,7 @@ class TokenBucketAdapter:
         identifier: Identifier,
         cost: int,
     ) -> Result[None, RateLimitError]:
-        check = self._flow.find(endpoint, identifier, cost, verb)
+        check = self._flow.administration.find(endpoint, identifier, cost, verb)
         if isinstance(check, Failure):
             return check
         if not isinstance(check, Check):
@@ -285,9 +305,26 @@ class TokenBucketAdapter:
         try:
             await self._in_time(call, check.demands)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
-            return self._flow.not_administered(check, identifier, verb, error)
-        self._flow.administered(check, identifier, verb)
+            return self._flow.administration.not_administered(check, identifier, verb, error)
+        self._flow.administration.administered(check, identifier, verb)
         return Success(None)
+
+    async def _with_shadows(self, shadowed: ShadowedCheck, identifier: Identifier) -> Checked:
+        flow = self._flow
+        started_us = flow.started_us()
+        # Started together: a storage that sends its commands in batches carries them in one round trip.
+        outcomes = await asyncio.gather(*map(self._outcome, demands_of(shadowed)))
+        try:
+            return flow.concluded_with_shadows(shadowed, identifier, outcomes, started_us)
+        except Exception as error:  # noqa: BLE001 - as in a check without shadows
+            check = shadowed.check or with_all_buckets(shadowed)
+            return degraded(check, flow.answered(check, identifier, error, started_us))
+
+    async def _outcome(self, demands: Sequence[Demand]) -> Verdict | Exception:
+        try:
+            return await self._take(demands)
+        except Exception as error:  # noqa: BLE001 - each is a check of its own
+            return error
 
     async def _take_in_time(self, demands: Sequence[Demand], /) -> Verdict:
         return await self._in_time(self._storage.take, demands)

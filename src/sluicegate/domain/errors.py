@@ -11,6 +11,26 @@ class InvalidTypeError(InvalidInputError, TypeError):
     """A value is of the wrong type: a `TypeError` for those who look for one, a `ValueError` like its siblings."""
 
 
+class RuleFileError(InvalidInputError):
+    """A rules file is refused, and nothing of it is used.
+
+    Args:
+        path: The file, as the caller named it.
+        message: What is wrong and what was expected, one line.
+        line: The line in the file, from 1; 0 where no line can be named.
+        field: Where in the file's structure, such as `policies.login.cost`; empty for the file as a whole.
+    """
+
+    def __init__(self, path: str, message: str, *, line: int = 0, field: str = "") -> None:
+        place = f"{path}:{line}" if line else path
+        text = f"{place}: {field}: {message}" if field else f"{place}: {message}"
+        super().__init__("".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text))
+        self.path = path
+        self.line = line
+        self.field = field
+        self.message = message
+
+
 class StorageError(Exception):
     """A storage could not decide. The failure policy turns it into an answer; no caller of a check ever sees it.
 

@@ -67,3 +67,63 @@ class RateLimitFailedClosed(RateLimitEvent, frozen=True, kw_only=True):
     cost: int
     reason: str
     execution_time_ms: float
+
+
+class RateLimitShadowDenied(RateLimitEvent, frozen=True, kw_only=True):
+    """A rule in shadow mode would have denied a request, which went on all the same.
+
+    `policy` is the rule's name; the request would have had to wait for `retry_after` seconds (`math.inf`: for ever).
+    """
+
+    cost: int
+    policy: str
+    retry_after: float
+
+
+class RateLimitListed(RateLimitEvent, frozen=True, kw_only=True):
+    """The allow or deny list decided a check, by the entry `listed`, without asking the storage."""
+
+    cost: int
+    allowed: bool
+    listed: str
+
+
+class RulesEvent(RateLimitEvent, frozen=True, kw_only=True):
+    """What events about the rules as a whole have: no endpoint, no identifier and no scope.
+
+    Args:
+        rules_version: The version of the rules in force after it.
+    """
+
+    endpoint: str = ""
+    identifier: str = ""
+    scope: str = ""
+    rules_version: str
+
+
+class RateLimitRulesChanged(RulesEvent, frozen=True, kw_only=True):
+    """Other rules are in force; `previous_version` was before."""
+
+    previous_version: str
+
+
+class RateLimitRulesRefused(RulesEvent, frozen=True, kw_only=True):
+    """Rules were refused for `error`, and those before stay in force."""
+
+    error: str
+
+
+class RateLimitSwitched(RulesEvent, frozen=True, kw_only=True):
+    """A kill switch was thrown or taken back, by hand, by a rules file or by its own end.
+
+    Args:
+        policies: The rules; empty: all.
+        off: Whether they are off now.
+        until: When they hold again by themselves; None: when somebody switches them on.
+        reason: Why, in the words of who did it.
+    """
+
+    policies: tuple[str, ...]
+    off: bool
+    until: datetime | None = None
+    reason: str = ""

@@ -43,6 +43,10 @@ class RateLimitRule:
         enabled: Whether the rule counts at all.
         name: What clients and reports call the rule (letters, digits, `_.*/-`); empty: derived from the rule.
         on_storage_error: What this rule answers while the storage fails; None: the limiter's setting.
+        shadow: Whether the rule only watches: it counts every request in its own bucket and tells what it would deny, but
+            never denies.
+        lease: Whether a process may borrow some of this bucket's tokens at a time and spend them by itself: False, True (as
+            many as the storage thinks best) or how many, 1 to `max_tokens`. A hint: storages without leases ignore it.
 
     Raises:
         InvalidInputError: If a value is out of range, or the bucket could not be counted exactly.
@@ -56,6 +60,8 @@ class RateLimitRule:
     enabled: bool = True
     name: str = field(default="", kw_only=True)
     on_storage_error: OnStorageError | None = field(default=None, kw_only=True)
+    shadow: bool = field(default=False, kw_only=True)
+    lease: bool | int = field(default=False, kw_only=True)
     shape: BucketShape = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -63,8 +69,11 @@ class RateLimitRule:
         _require_rate(self.refill_rate)
         object.__setattr__(self, "scope", _scope(self.scope))
         _require_int("cost", self.cost, 1, self.max_tokens, "max_tokens")
-        if not isinstance(self.enabled, bool):
-            raise InvalidTypeError(f"enabled={self.enabled!r}: expected True or False")
+        for flag in ("enabled", "shadow"):
+            if not isinstance(getattr(self, flag), bool):
+                raise InvalidTypeError(f"{flag}={getattr(self, flag)!r}: expected True or False")
+        if not isinstance(self.lease, bool):
+            _require_int("lease", self.lease, 1, self.max_tokens, "max_tokens")
         if not isinstance(self.name, str) or (self.name and not _NAME.fullmatch(self.name)):
             raise InvalidInputError(f"name={self.name!r}: expected up to 64 letters, digits or any of _.*/-")
         if self.on_storage_error is not None and self.on_storage_error not in ON_STORAGE_ERROR:

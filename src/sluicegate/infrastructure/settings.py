@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -14,6 +15,11 @@ STORAGE_SCHEMES = frozenset(
 )
 """What a storage URL may begin with; `valkey` speaks the protocol of `redis`."""
 
+RulesWatch: TypeAlias = Literal["on", "poll", "off"]
+"""How changes of the rules file are noticed."""
+
+RULES_WATCH: tuple[RulesWatch, ...] = get_args(RulesWatch)
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the environment may set.
@@ -21,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         storage_url: `SLUICEGATE_STORAGE_URL`.
         rules_path: `SLUICEGATE_RULES`, the path of a rules file; empty: no rules.
+        rules_watch: `SLUICEGATE_RULES_WATCH`: whether changes of the file are noticed: `on`, `poll` (by looking every two
+            seconds, without asking the operating system) or `off`.
         deadline_ms: `SLUICEGATE_DEADLINE_MS`, 1 to 60,000.
         on_storage_error: `SLUICEGATE_ON_STORAGE_ERROR`: `allow`, `local` or `deny`.
         key_prefix: `SLUICEGATE_KEY_PREFIX`.
@@ -28,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     storage_url: str = "memory://"
     rules_path: str = ""
+    rules_watch: RulesWatch = "on"
     deadline_ms: int = 50
     on_storage_error: OnStorageError = "allow"
     key_prefix: str = "rate_limit"
@@ -55,9 +64,13 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         raise InvalidInputError(
             f"SLUICEGATE_ON_STORAGE_ERROR={on_storage_error!r}: expected one of {', '.join(ON_STORAGE_ERROR)}"
         )
+    rules_watch = environ.get("SLUICEGATE_RULES_WATCH", defaults.rules_watch)
+    if rules_watch not in RULES_WATCH:
+        raise InvalidInputError(f"SLUICEGATE_RULES_WATCH={rules_watch!r}: expected one of {', '.join(RULES_WATCH)}")
     return Settings(
         storage_url=storage_url,
         rules_path=environ.get("SLUICEGATE_RULES", ""),
+        rules_watch=rules_watch,
         deadline_ms=int(deadline_text),
         on_storage_error=on_storage_error,
         key_prefix=environ.get("SLUICEGATE_KEY_PREFIX", defaults.key_prefix),

@@ -67,6 +67,11 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
+from sluicegate.presentation.rules_cli import rules_app  # noqa: E402 - it needs typer as well
+
+app.add_typer(rules_app)
+
+
 @app.callback()
 def _sluicegate(
     *,

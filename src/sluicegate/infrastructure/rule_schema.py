@@ -1,0 +1,124 @@
+"""The shape of a rules file: which fields there are and of what types. What they mean is `rule_document`'s to say."""
+
+from datetime import datetime
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from sluicegate.domain.rule import OnStorageError
+
+Rate: TypeAlias = Annotated[str, Meta(description="A rate: 5/minute, 100/hour burst 20, 5 per 10 seconds per user.")]
+Until: TypeAlias = Annotated[datetime, Meta(tz=True, description="When it ends, with a time zone.")]
+Reason: TypeAlias = Annotated[str, Meta(description="Why, for people.", max_length=500)]
+
+
+class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What all tables of a rules file have in common: unknown fields are refused."""
+
+
+class LimitTable(Written, frozen=True, kw_only=True):
+    """A limit: a rate, or the two numbers."""
+
+    rate: Rate | UnsetType = UNSET
+    max_tokens: Annotated[int, Meta(description="Capacity, 1 to 10**12.")] | UnsetType = UNSET
+    refill_rate: Annotated[float, Meta(description="Tokens per minute, above 0.")] | UnsetType = UNSET
+    enabled: Annotated[bool, Meta(description="false: it does not count.")] | UnsetType = UNSET
+
+
+class OverrideTable(LimitTable, frozen=True, kw_only=True):
+    """Another limit for one identifier."""
+
+    id: Annotated[str, Meta(description="Who: for scope ip an address or a network, else the exact text.")]
+    until: Until | UnsetType = UNSET
+    reason: Reason = ""
+
+
+class RuleTable(LimitTable, frozen=True, kw_only=True):
+    """A rule."""
+
+    cost: Annotated[int, Meta(description="Tokens that one request takes.")] | UnsetType = UNSET
+    scope: (
+        Annotated[str, Meta(description="Whom it counts: ip, user, user_provider, global or your own.")] | UnsetType
+    ) = UNSET
+    on_storage_error: OnStorageError | UnsetType = UNSET
+    shadow: Annotated[bool, Meta(description="true: it only watches.")] | UnsetType = UNSET
+    lease: Annotated[bool | int, Meta(description="May tokens be borrowed; how many at a time.")] | UnsetType = UNSET
+
+
+class PolicyTable(RuleTable, frozen=True, kw_only=True):
+    """A named rule."""
+
+    overrides: list[OverrideTable] = []
+
+
+RuleText: TypeAlias = Annotated[str, Meta(description="The name of a policy, or a rate.")]
+RuleList: TypeAlias = RuleText | RuleTable | list[RuleText | RuleTable]
+
+
+class EndpointTable(RuleTable, frozen=True, kw_only=True):
+    """An endpoint's rules with what is special to the endpoint; or one rule, written in place."""
+
+    rules: RuleList | UnsetType = UNSET
+    replaces_code: Annotated[bool, Meta(description="true: these rules win over those declared in code.")] = False
+
+
+class GroupTable(Written, frozen=True, kw_only=True):
+    """Endpoints that share their buckets."""
+
+    rules: RuleList
+    endpoints: Annotated[list[str], Meta(min_length=1)]
+
+
+class DefaultsTable(Written, frozen=True, kw_only=True):
+    """What rules are that do not say otherwise."""
+
+    scope: str | UnsetType = UNSET
+    on_storage_error: OnStorageError | UnsetType = UNSET
+    shadow: bool | UnsetType = UNSET
+    lease: bool | int | UnsetType = UNSET
+
+
+class ListingTable(Written, frozen=True, kw_only=True):
+    """An entry of a list with an end or a reason."""
+
+    id: str
+    until: Until | UnsetType = UNSET
+    reason: Reason = ""
+
+
+Listings: TypeAlias = Annotated[
+    dict[str, list[str | ListingTable]], Meta(description="Scopes, and who of each: addresses and networks for ip.")
+]
+
+
+class KillSwitchTable(Written, frozen=True, kw_only=True):
+    """What is switched off, until when, and why."""
+
+    policies: Annotated[list[str], Meta(description="Names of policies; none: everything.")] = []
+    until: Until | UnsetType = UNSET
+    reason: Reason = ""
+
+
+class RuleFileTable(Written, frozen=True, kw_only=True):
+    """A rules file."""
+
+    defaults: DefaultsTable = DefaultsTable()
+    policies: dict[str, Rate | PolicyTable] = {}
+    endpoints: dict[str, RuleText | list[RuleText | RuleTable] | EndpointTable] = {}
+    groups: dict[str, GroupTable] = {}
+    unmatched: RuleList | UnsetType = UNSET
+    allow: Listings = {}
+    deny: Listings = {}
+    kill_switch: bool | KillSwitchTable | list[KillSwitchTable] = False
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a rules file, for editors and other tools."""
+    (schema,), components = msgspec.json.schema_components((RuleFileTable,), ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Sluicegate rules file",
+        **schema,
+        "$defs": components,
+    }

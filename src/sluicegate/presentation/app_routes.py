@@ -1,0 +1,76 @@
+"""The routes of a Starlette or FastAPI application, as endpoints that rules may name."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from sluicegate.domain.errors import InvalidInputError
+
+_NEVER_LIMITED = frozenset({"HEAD", "OPTIONS"})  # answered by what answers GET, and by the framework
+
+
+def load_app(place: str) -> object:
+    """Import an application.
+
+    Args:
+        place: `module:attribute`, looked for in the working directory first; the attribute may have dots.
+
+    Raises:
+        InvalidInputError: If there is none, or importing it fails.
+    """
+    module_name, colon, attribute = place.partition(":")
+    if not (module_name and colon and attribute):
+        raise InvalidInputError(f"app={place!r:.80}: expected module:attribute, such as main:app")
+    working_directory = str(Path.cwd())
+    if working_directory not in sys.path:
+        sys.path.insert(0, working_directory)
+    try:
+        app: object = import_module(module_name)
+    except Exception as error:
+        raise InvalidInputError(
+            f"app={place!r:.80}: importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
+    for name in attribute.split("."):
+        app = getattr(app, name, None)
+        if app is None:
+            raise InvalidInputError(f"app={place!r:.80}: {module_name} has no {attribute}")
+    return app
+
+
+def endpoints_of(app: object) -> list[str]:
+    """Return an application's routes as `METHOD /path/{template}`, in its order, each once.
+
+    Args:
+        app: An application with `routes`, as Starlette's and FastAPI's have.
+
+    Raises:
+        InvalidInputError: If it has no routes.
+    """
+    routes = getattr(app, "routes", None)
+    if not isinstance(routes, Iterable):
+        raise InvalidInputError(f"app={type(app).__name__}: has no routes; expected a Starlette or FastAPI application")
+    return list(dict.fromkeys(_endpoints(cast("Iterable[object]", routes), "")))
+
+
+def _endpoints(routes: Iterable[object], prefix: str) -> Iterator[str]:
+    for included in routes:
+        # FastAPI keeps a router that was included as one route, which knows its routes as they are below it.
+        contexts: Any = getattr(included, "effective_route_contexts", None)
+        if contexts is not None:
+            yield from _endpoints(contexts(), prefix)
+            continue
+        route: Any = getattr(included, "starlette_route", None) or included
+        kind = type(getattr(included, "original_route", route)).__name__
+        below: Any = getattr(route, "routes", None)
+        path: str = prefix + (getattr(route, "path", "") or "")
+        if below:
+            yield from _endpoints(below, path)
+        elif kind.endswith("WebSocketRoute"):
+            yield f"WEBSOCKET {path}"
+        elif hasattr(route, "methods"):
+            methods: Iterable[str] = getattr(route, "methods", None) or ("*",)
+            yield from (f"{method} {path}" for method in sorted(methods) if method not in _NEVER_LIMITED)
+        elif path:
+            yield f"* {path}/{{path:path}}"  # another application is mounted here, whose routes cannot be seen
