@@ -1,6 +1,7 @@
 """What the commands `sluicegate rules …` do. Each returns an exit status: 0 fine, 1 findings or denied, 2 bad input."""
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -213,10 +214,11 @@ def read_address(text: str, ipv6_prefix: int) -> str:
     Raises:
         InvalidInputError: If it is none, or the prefix is out of range.
     """
-    address = ClientAddresses((), ipv6_prefix=ipv6_prefix).client(text)
-    if address is None:
-        raise InvalidInputError(f"ip={text!r:.80}: expected an address")
-    return address
+    try:
+        address = str(ip_address(text))
+    except ValueError:
+        raise InvalidInputError(f"ip={text!r:.80}: expected an address") from None
+    return ClientAddresses(ipv6_prefix=ipv6_prefix).client(address) or address
 
 
 def read_identifier(text: str) -> tuple[str, str]:
