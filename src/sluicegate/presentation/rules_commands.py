@@ -19,6 +19,7 @@ from sluicegate.domain.rule_set import RuleSet
 from sluicegate.infrastructure.rule_document import dotted
 from sluicegate.infrastructure.rule_file import RuleFile, read_rule_file
 from sluicegate.infrastructure.rule_schema import json_schema
+from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.app_routes import endpoints_of, load_app
 from sluicegate.presentation.identity import ClientAddresses
 from sluicegate.presentation.terminal import printable, write_complaint, write_json, write_line
@@ -205,7 +206,8 @@ def _path(path: Path | None) -> Path:
 
 
 def _key_format() -> KeyFormat:
-    return KeyFormat(os.environ.get("SLUICEGATE_KEY_PREFIX", "rate_limit"))
+    settings = read_settings()
+    return KeyFormat(settings.key_prefix, hash_tag="+cluster://" in settings.storage_url)
 
 
 def read_address(text: str, ipv6_prefix: int) -> str:
