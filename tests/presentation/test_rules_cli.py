@@ -179,11 +179,17 @@ def test_explain_as_json_and_its_status(rules: Path, capsys: pytest.CaptureFixtu
     assert main([*arguments, "POST /sessions", "--ip", "::1", "--cost", "6"]) == 1
 
 
-def test_explain_counts_ipv6_clients_as_the_middleware_does(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By their /64, or by as many bits as the middleware was told."""
+def test_explain_counts_ipv6_clients_as_the_middleware_does(
+    rules: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their /64, or by as many bits as the middleware was told; on a cluster the key has its hash tag."""
     arguments = ["rules", "explain", "POST /sessions", "--rules", "rules.toml", "--ip", "2001:db8::7"]
     assert main(arguments) == 0
     assert "   key rate_limit:ip:2001%3Adb8%3A%3A/64:POST /sessions" in capsys.readouterr().out
+    monkeypatch.setenv("SLUICEGATE_STORAGE_URL", "redis+cluster://127.0.0.1:7000")
+    assert main(arguments) == 0
+    assert "   key rate_limit:ip:{2001%3Adb8%3A%3A/64}:POST /sessions" in capsys.readouterr().out
+    monkeypatch.delenv("SLUICEGATE_STORAGE_URL")
     assert main([*arguments, "--ipv6-prefix", "128"]) == 0
     assert "   key rate_limit:ip:2001%3Adb8%3A%3A7:POST /sessions" in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """What the commands `sluicegate rules …` do. Each returns an exit status: 0 fine, 1 findings or denied, 2 bad input."""
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from sluicegate.domain.rule_set import RuleSet
 from sluicegate.infrastructure.rule_document import dotted
 from sluicegate.infrastructure.rule_file import RuleFile, read_rule_file
 from sluicegate.infrastructure.rule_schema import json_schema
+from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.app_routes import endpoints_of, load_app
 from sluicegate.presentation.identity import ClientAddresses
 from sluicegate.presentation.terminal import printable, write_complaint, write_json, write_line
@@ -204,7 +206,8 @@ def _path(path: Path | None) -> Path:
 
 
 def _key_format() -> KeyFormat:
-    return KeyFormat(os.environ.get("SLUICEGATE_KEY_PREFIX", "rate_limit"))
+    settings = read_settings()
+    return KeyFormat(settings.key_prefix, hash_tag="+cluster://" in settings.storage_url)
 
 
 def read_address(text: str, ipv6_prefix: int) -> str:
@@ -213,10 +216,11 @@ def read_address(text: str, ipv6_prefix: int) -> str:
     Raises:
         InvalidInputError: If it is none, or the prefix is out of range.
     """
-    address = ClientAddresses((), ipv6_prefix=ipv6_prefix).client(text)
-    if address is None:
-        raise InvalidInputError(f"ip={text!r:.80}: expected an address")
-    return address
+    try:
+        address = str(ip_address(text))
+    except ValueError:
+        raise InvalidInputError(f"ip={text!r:.80}: expected an address") from None
+    return ClientAddresses(ipv6_prefix=ipv6_prefix).client(address) or address
 
 
 def read_identifier(text: str) -> tuple[str, str]:
