@@ -15,9 +15,10 @@ MAX_LINE_BYTES = 64 * 1024
 """The longest line that is read as one: Apache's default limits leave room for about half of it."""
 
 _LINE = re.compile(
-    # The user may contain spaces. The group is atomic (`?>`): a line full of dates must not be tried date by date.
-    r"(?P<address>\S+) \S+ (?>(?P<user>\S.*?) \[(?P<day>[0-9]{2}/[A-Za-z]{3}/[0-9]{4})"
-    r":(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2}) (?P<offset>[+-][0-9]{4})\] )"
+    # The user may contain spaces. No line takes more than a step or two per byte: what follows a date ends at a quotation mark,
+    # before the next date could begin.
+    r"(?P<address>\S+) \S+ (?P<user>\S.*?) \[(?P<day>[0-9]{2}/[A-Za-z]{3}/[0-9]{4})"
+    r":(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2}) (?P<offset>[+-][0-9]{4})\] "
     r'"(?P<request>[^"\\]*(?:\\.[^"\\]*)*)" (?:[0-9]{3}|-) (?:[0-9]+|-)(?!\S)'
 )
 _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a token of RFC 9110, section 5.6.2
