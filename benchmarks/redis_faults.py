@@ -207,6 +207,7 @@ async def flushed() -> None:
     """The script cache is flushed every 50 ms."""
     with RedisServer() as server:
         client = server.client()
+        client.ping()  # its socket is ours, and no leak
         stop = asyncio.Event()
 
         async def flush() -> None:
@@ -225,6 +226,7 @@ async def full() -> None:
     """The server's memory is full and nothing may be evicted."""
     with RedisServer("--maxmemory-policy", "noeviction") as server:
         client = server.client()
+        client.ping()  # its socket is ours, and no leak
         await measure(
             "maxmemory, noeviction",
             server.url,
@@ -236,8 +238,8 @@ async def full() -> None:
 async def password() -> None:
     """The password is wrong from the first check on."""
     with RedisServer("--requirepass", "right") as server:
-        client = server.client()
-        client.connection_pool.connection_kwargs["password"] = "right"
+        client = server.client(password="right")
+        client.ping()
         await measure(
             "wrong password",
             f"redis://:wrong@127.0.0.1:{server.port}",
@@ -251,6 +253,7 @@ async def readonly() -> None:
     """The server becomes a replica and then a master again."""
     with RedisServer() as other, RedisServer() as server:
         client = server.client()
+        client.ping()  # its socket is ours, and no leak
         await measure(
             "READONLY (demoted)",
             server.url,
