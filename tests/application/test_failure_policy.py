@@ -278,3 +278,20 @@ async def test_an_async_bus_is_served_on_the_checks_loop() -> None:
             break
         await asyncio.sleep(0.005)
     assert len(got) == 2
+
+
+class _Patient(FailingStorage):
+    """A storage that keeps a deadline of its own, of a minute."""
+
+    bounded_wait = True
+    deadline_s = 60.0
+
+
+async def test_the_shorter_deadline_counts() -> None:
+    """A limiter with 20 ms does not wait for a storage with a minute."""
+    limiter = TokenBucketAdapter(
+        storage=_Patient("hang"), rules={LOGIN: RULE}, logger=RecordingLogger(), deadline_ms=20
+    )
+    async with asyncio.timeout(10):
+        assert (await limiter.is_allowed(endpoint=LOGIN, identifier="a")).value.allowed
+    assert limiter.failures == {"timeout": 1}

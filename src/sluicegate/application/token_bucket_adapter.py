@@ -107,7 +107,8 @@ class TokenBucketAdapter:
         self._flow.quicken(storage)
         self.rules = self._flow.in_force
         """The rules in force: swap them, switch them off and on, read their version."""
-        bounded = getattr(storage, "bounded_wait", False)
+        # A storage that keeps a deadline of its own needs no timer here, unless this limiter's is the shorter one.
+        bounded = getattr(storage, "bounded_wait", False) and getattr(storage, "deadline_s", 0) <= self._deadline_s
         self._take: Callable[[Sequence[Demand]], Awaitable[Verdict]] = storage.take if bounded else self._take_in_time
 
     async def is_allowed(

@@ -60,8 +60,8 @@ class StorageProtocol(Protocol):
     Optional attributes tell the limiter more:
 
     - `immediate = True`: the storage also has the plain calls of `SyncStorageProtocol`, and they never wait for anything.
-    - `bounded_wait = True`: `take` and `peek` keep no caller longer than a deadline of the storage's own. Without it the
-      limiter puts a timer round each call.
+    - `bounded_wait = True`: `take` and `peek` keep no caller longer than a deadline of the storage's own, which is
+      `deadline_s` seconds. Without it, or if the limiter's deadline is shorter, the limiter puts a timer round each call.
     - `hash_tags = True`: keys should carry the identifier in braces, for Redis Cluster.
     """
 
