@@ -231,6 +231,7 @@ def test_replay_answers_in_json(run: Run, rules: str, tmp_path: Path) -> None:
             "allowed": 1,
             "denied": 2,
             "denied_share": 2 / 3,
+            "shadow_denied": 0,
             "clients": 1,
             "clients_denied": 1,
             "longest_wait_s": 60.0,

@@ -5,7 +5,7 @@ import io
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rule_book import RuleBook
 from sluicegate.infrastructure.rule_file import load_rules
 from sluicegate.presentation import replay as replay_module
 from sluicegate.presentation.access_log import MAX_LINE_BYTES, LoggedRequest
@@ -63,7 +64,7 @@ def test_every_bucket_of_a_real_log_admits_what_an_exact_model_admits() -> None:
     assert sum(admitted.values()) > 1_000
 
 
-def _admitted_by_model(rules: dict[str, tuple[RateLimitRule, ...]]) -> tuple[Counter[tuple[str, str]], ...]:
+def _admitted_by_model(rules: Mapping[str, tuple[RateLimitRule, ...]]) -> tuple[Counter[tuple[str, str]], ...]:
     """Return what fractions admit and deny, by endpoint and client, from a reading of the log of the test's own."""
     pattern = re.compile(r'(\S+) \S+ \S+ \[(.*?)\] "(\S+) ([^ ?#]+)')
     requests: list[tuple[int, str, str]] = []
@@ -211,6 +212,64 @@ def test_a_disabled_rule_lets_pass() -> None:
     rules = {"GET /": RateLimitRule(1, 1, "ip", enabled=False)}
     report = report_on(replayed([line(0)] * 3, rules), 0)
     assert (report.allowed, report.denied, report.rules[0].policies) == (3, 0, [])
+
+
+def test_who_is_on_a_list_is_counted_under_the_list(tmp_path: Path) -> None:
+    """Whatever the endpoint, with a rule or without: who is denied is not lost among requests without a rule."""
+    lines = [
+        *[line(0, address="192.0.2.1")] * 3,
+        line(0, "GET /other HTTP/1.1", "198.51.100.9"),
+        line(0, address="198.51.100.9"),
+        line(0, "GET /other HTTP/1.1"),
+        *[line(0, address="203.0.113.1")] * 2,
+    ]
+    replay = Replay(_rules_file(tmp_path, '[allow]\nip = ["192.0.2.1"]\n[deny]\nip = ["198.51.100.0/24"]\n'))
+    replay.run(lines)
+    report = report_on(replay, 0)
+    assert {row.endpoint: (row.allowed, row.denied) for row in report.rules} == {
+        "(allow list)": (4, 0),
+        "(deny list)": (0, 2),
+        "GET /": (1, 1),
+    }
+    assert (report.requests, report.no_rule) == (8, 0)
+    assert next(row for row in report.rules if row.endpoint == "(deny list)").longest_wait_s is None
+
+
+def test_a_dated_entry_ends_by_the_logs_time(tmp_path: Path) -> None:
+    """Not by the clock of the machine, for which all of this log is long past."""
+    entry = '[deny]\nip = [{ id = "192.0.2.1", until = 2015-05-17T00:00:10Z }]\n'
+    replay = Replay(_rules_file(tmp_path, entry))
+    replay.run([line(9), line(10)])
+    assert {pair: tally.denied for pair, tally in replay.tallies.items()} == {
+        ("(deny list)", "192.0.2.1"): 1,
+        ("GET /", "192.0.2.1"): 0,
+    }
+
+
+def test_a_rule_in_shadow_is_counted_and_denies_nothing() -> None:
+    """What it would have denied stands beside what was."""
+    shadow = RateLimitRule(1, 1, "ip", name="strict", shadow=True)
+    replay = Replay({"GET /": (RateLimitRule.parse("3/minute"), shadow)})
+    replay.run([line(0)] * 5)
+    row = report_on(replay, 0).rules[0]
+    assert (row.policies, row.allowed, row.denied, row.shadow_denied) == (["ip-3-60s", "strict (shadow)"], 3, 2, 4)
+
+
+def test_a_kill_switch_is_told_once(tmp_path: Path) -> None:
+    """Nothing is limited then, and the report says why."""
+    replay = Replay(_rules_file(tmp_path, "kill_switch = true\n", first=True))
+    replay.run([line(second) for second in range(0, 50, 5)])
+    report = report_on(replay, 0)
+    assert (report.denied, report.requests) == (0, 10)
+    assert sum("nothing is limited" in warning for warning in report.warnings) == 1
+    assert len(report.warnings) <= 2
+
+
+def _rules_file(folder: Path, text: str, *, first: bool = False) -> RuleBook:
+    endpoints = '[endpoints]\n"GET /" = "1/minute"\n'
+    path = folder / "rules.toml"
+    path.write_text(text + endpoints if first else endpoints + text)
+    return load_rules(path)
 
 
 @pytest.mark.parametrize("reorder_lines", [-1, 10_000_001])

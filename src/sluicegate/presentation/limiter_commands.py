@@ -139,7 +139,7 @@ def reset(endpoint: str, identifier: str, rules_path: Path | None, *, as_json: b
 
 
 def settings_with_rules(rules_path: Path | None) -> Settings:
-    """Return the environment's settings, with a rules file for certain.
+    """Return the environment's settings, with a rules file for certain, which is not watched.
 
     Args:
         rules_path: What the command line names; None: what the environment does.
@@ -147,7 +147,7 @@ def settings_with_rules(rules_path: Path | None) -> Settings:
     Raises:
         InvalidInputError: If a setting is wrong, or neither names a rules file.
     """
-    settings = read_settings()
+    settings = msgspec.structs.replace(read_settings(), rules_watch="off")
     if rules_path is not None:
         settings = msgspec.structs.replace(settings, rules_path=str(rules_path))
     if not settings.rules_path:

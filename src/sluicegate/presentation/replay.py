@@ -17,6 +17,7 @@ from sluicegate.infrastructure.log_clock import LogClock
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.access_log import LoggedRequest, MalformedLine, parse_line
 from sluicegate.presentation.identity import ClientAddresses
+from sluicegate.presentation.replay_notes import CheckNotes, WarningNotes
 
 DEFAULT_REORDER_LINES = 100_000
 """How many requests are held back to put a log in order of time; about 30 MB where all differ."""
@@ -29,6 +30,9 @@ MAX_TALLIES = 1_000_000
 """How many pairs of rule and client are counted one by one; about 500 MB. Later ones are counted under `OTHER_CLIENTS`."""
 
 OTHER_CLIENTS = "(other clients)"
+ALLOW_LIST = "(allow list)"
+DENY_LIST = "(deny list)"
+"""What requests are counted under that a list decided, whatever their endpoint."""
 
 _MAX_UNRULED = 10_000  # endpoints without a rule that are counted one by one
 
@@ -40,13 +44,15 @@ class Tally(msgspec.Struct, gc=False):
         allowed: How many passed.
         denied: How many did not.
         first_denied_s: When the first was denied, in seconds since 1970; None if none was.
-        longest_wait_s: The longest `retry_after` that one was given; infinite if a rule's cost can never fit.
+        longest_wait_s: The longest `retry_after` that one was given; infinite on a deny list without an end.
+        shadow_denied: How many a rule in shadow mode would have denied.
     """
 
     allowed: int = 0
     denied: int = 0
     first_denied_s: int | None = None
     longest_wait_s: float = 0.0
+    shadow_denied: int = 0
 
     @property
     def requests(self) -> int:
@@ -62,6 +68,7 @@ class Tally(msgspec.Struct, gc=False):
         """Count what another tally has counted."""
         self.allowed += other.allowed
         self.denied += other.denied
+        self.shadow_denied += other.shadow_denied
         self.longest_wait_s = max(self.longest_wait_s, other.longest_wait_s)
         firsts = [first for first in (self.first_denied_s, other.first_denied_s) if first is not None]
         self.first_denied_s = min(firsts, default=None)
@@ -101,7 +108,16 @@ class Replay:
             raise InvalidInputError(f"reorder={reorder_lines}: expected 0 to {MAX_REORDER_LINES}")
         self._clock = LogClock()
         self._storage = MemoryStorage(clock=self._clock)
-        self._limiter = SyncTokenBucketAdapter(storage=self._storage, rules=rules, clock=self._clock)
+        self._notes = CheckNotes()
+        self._warnings = WarningNotes()
+        self._limiter = SyncTokenBucketAdapter(
+            storage=self._storage,
+            rules=rules,
+            event_bus=self._notes,
+            logger=self._warnings,
+            clock=self._clock,
+            wall_clock=self._clock.utc_now,
+        )
         self._rule_set = RuleSet(rules, KeyFormat())
         self._client_of = ClientAddresses().client
         self._reorder_lines = reorder_lines
@@ -122,12 +138,17 @@ class Replay:
         self.unruled_requests = 0
         """How many requests no rule counted."""
         self.tallies: dict[tuple[str, str], Tally] = {}
-        """What became of the requests of an endpoint, as its rule names it, and a client."""
+        """What became of the requests of a client at an endpoint, as its rule names it, or with a list."""
 
     @property
     def rule_set(self) -> RuleSet:
         """The rules, as they are looked up."""
         return self._rule_set
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the limiter warned of, each warning once."""
+        return self._warnings.messages
 
     @property
     def evicted_unfull(self) -> int:
@@ -155,6 +176,7 @@ class Replay:
         client = self._client_of(request.address) or request.address
         if not self._clock.advance_to(time_s * 1_000_000):
             self.late += 1
+        self._notes.forget()
         try:
             answer = self._limiter.is_allowed(endpoint=endpoint, identifier=client)
         except InvalidInputError as error:
@@ -162,18 +184,17 @@ class Replay:
             return
         self.first_s = time_s if self.first_s is None else min(time_s, self.first_s)
         self.last_s = time_s if self.last_s is None else max(time_s, self.last_s)
-        plan = self._rule_set.find(endpoint)
-        if plan is None:
+        decided_by = self._decided_by(endpoint)
+        if decided_by is None:
             self.unruled_requests += 1
             if len(self.unruled) < _MAX_UNRULED or endpoint in self.unruled:
                 self.unruled[endpoint] += 1
             return
-        pair = plan.endpoint, client
-        tally = self.tallies.get(pair)
+        tally = self.tallies.get((decided_by, client))
         if tally is None:
-            if len(self.tallies) >= MAX_TALLIES:
-                pair = plan.endpoint, OTHER_CLIENTS
-            tally = self.tallies.setdefault(pair, Tally())
+            counted_as = client if len(self.tallies) < MAX_TALLIES else OTHER_CLIENTS
+            tally = self.tallies.setdefault((decided_by, counted_as), Tally())
+        tally.shadow_denied += self._notes.shadow_denials > 0
         result = cast("Success[RateLimitResult]", answer).value
         if result.allowed:
             tally.allowed += 1
@@ -182,6 +203,14 @@ class Replay:
             tally.longest_wait_s = max(tally.longest_wait_s, result.retry_after)
             if tally.first_denied_s is None:
                 tally.first_denied_s = time_s
+
+    def _decided_by(self, endpoint: str) -> str | None:
+        """Return what the latest check is counted under: a list, or the endpoint as its rule names it; None if nothing."""
+        listed = self._notes.listed
+        if listed is not None:
+            return ALLOW_LIST if listed.allowed else DENY_LIST
+        plan = self._rule_set.find(endpoint)
+        return None if plan is None else plan.endpoint
 
     def _malformed(self, line_number: int, reason: str, text: str) -> None:
         self.malformed += 1

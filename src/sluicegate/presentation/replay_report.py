@@ -1,5 +1,6 @@
 """What a replay found, worked out for people and programs: the structures here are the command's JSON."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -16,12 +17,13 @@ class RuleRow(msgspec.Struct, frozen=True):
     """What became of one endpoint's requests.
 
     Args:
-        endpoint: The endpoint as its rule names it.
+        endpoint: The endpoint as its rule names it; `(allow list)` and `(deny list)` for what these decided.
         policies: The names of its rules.
         requests: How many there were.
         allowed: How many passed.
         denied: How many did not.
         denied_share: The part that was denied, 0 to 1.
+        shadow_denied: How many a rule in shadow mode would have denied.
         clients: How many clients there were.
         clients_denied: How many of them were denied at least once.
         longest_wait_s: The longest wait that one was told; None if none was denied, or no wait would have helped.
@@ -33,6 +35,7 @@ class RuleRow(msgspec.Struct, frozen=True):
     allowed: int
     denied: int
     denied_share: float
+    shadow_denied: int
     clients: int
     clients_denied: int
     longest_wait_s: float | None
@@ -43,7 +46,7 @@ class ClientRow(msgspec.Struct, frozen=True):
 
     Args:
         client: Its address.
-        requests: How many it made that a rule counted.
+        requests: How many it made that a rule or list decided.
         allowed: How many passed.
         denied: How many did not.
         denied_share: The part that was denied, 0 to 1.
@@ -80,17 +83,18 @@ class ReplayReport(msgspec.Struct, frozen=True):
     Args:
         lines: Lines that are not blank. Each is malformed or a request.
         requests: Requests that were checked: allowed, denied or without a rule.
-        allowed: Requests that a rule counted and let pass.
+        allowed: Requests that a rule or list decided and let pass.
         denied: Requests that did not pass.
-        denied_share: The part of the counted requests that was denied, 0 to 1.
-        no_rule: Requests that no rule counted.
+        denied_share: The part of these that was denied, 0 to 1.
+        no_rule: Requests that neither a rule nor a list was for.
         malformed: Lines that could not be replayed.
         late: Requests that were too far out of order to be put right.
         evicted_unfull: Buckets that were forgotten for want of room; above 0 the figures flatter their clients.
         first: The time of the first request (ISO 8601, UTC); None if there was none.
         last: The time of the last.
-        rule_count: How many endpoints the rules name; `rules` lists the most denied of them.
-        client_count: How many clients a rule counted; `clients` lists the most denied of them.
+        warnings: What the limiter warned of, such as a kill switch.
+        rule_count: How many endpoints the rules name, and lists that decided; `rules` lists the most denied of them.
+        client_count: How many clients these were; `clients` lists the most denied of them.
         no_rule_endpoint_count: How many different endpoints had no rule, as far as they were told apart.
         rules: Rows of endpoints, the most denied first.
         clients: Rows of clients, the most denied first.
@@ -108,6 +112,7 @@ class ReplayReport(msgspec.Struct, frozen=True):
     evicted_unfull: int
     first: str | None
     last: str | None
+    warnings: list[str]
     rule_count: int
     client_count: int
     no_rule_endpoint_count: int
@@ -140,6 +145,7 @@ def report_on(replay: Replay, top: int) -> ReplayReport:
         evicted_unfull=replay.evicted_unfull,
         first=_iso(replay.first_s),
         last=_iso(replay.last_s),
+        warnings=replay.warnings,
         rule_count=len(rules),
         client_count=len(clients),
         no_rule_endpoint_count=len(replay.unruled),
@@ -151,21 +157,22 @@ def report_on(replay: Replay, top: int) -> ReplayReport:
 
 def _rule_rows(replay: Replay) -> Iterable[RuleRow]:
     totals = {plan.endpoint: Tally() for plan in replay.rule_set.plans}
-    clients = dict.fromkeys(totals, 0)
-    clients_denied = dict.fromkeys(totals, 0)
+    clients: Counter[str] = Counter()
+    clients_denied: Counter[str] = Counter()
     for (endpoint, _), tally in replay.tallies.items():
-        totals[endpoint].add(tally)
+        totals.setdefault(endpoint, Tally()).add(tally)
         clients[endpoint] += 1
         clients_denied[endpoint] += tally.denied > 0
     policies = _policies(replay.rule_set)
     for endpoint, total in totals.items():
         yield RuleRow(
             endpoint,
-            policies[endpoint],
+            policies.get(endpoint, []),
             total.requests,
             total.allowed,
             total.denied,
             total.denied_share,
+            total.shadow_denied,
             clients[endpoint],
             clients_denied[endpoint],
             total.longest_wait_s if total.denied and total.longest_wait_s != float("inf") else None,
@@ -191,7 +198,13 @@ def _client_rows(replay: Replay) -> Iterable[ClientRow]:
 
 
 def _policies(rule_set: RuleSet) -> dict[str, list[str]]:
-    return {plan.endpoint: [meter.rule.policy for meter in plan.meters] for plan in rule_set.plans}
+    return {
+        plan.endpoint: [
+            *(meter.rule.policy for meter in plan.meters),
+            *(f"{meter.rule.policy} (shadow)" for meter in plan.shadows),
+        ]
+        for plan in rule_set.plans
+    }
 
 
 def _iso(seconds: int | None) -> str | None:

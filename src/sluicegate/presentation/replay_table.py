@@ -56,14 +56,16 @@ def _rules(report: ReplayReport) -> Table:
     table = _table("Rules, the most denied first")
     table.add_column("endpoint", overflow="fold")
     table.add_column("policy", overflow="fold")
-    _number_columns(table, "allowed", "denied", "share", "clients denied")
+    in_shadow = any(row.shadow_denied for row in report.rules)
+    _number_columns(table, "allowed", "denied", "share", *(["in shadow"] if in_shadow else []), "clients denied")
     for row in report.rules:
         table.add_row(
             Text(printable(row.endpoint)),
-            Text("\n".join(row.policies) or "disabled"),
+            Text("\n".join(row.policies) or "-"),
             _count(row.allowed),
             _denied(row.denied),
             _share(row.denied_share, row.requests),
+            *([_count(row.shadow_denied)] if in_shadow else []),
             f"{row.clients_denied:,} of {row.clients:,}",
         )
     _more(table, report.rule_count - len(report.rules))
@@ -119,6 +121,8 @@ def _summary(report: ReplayReport) -> Text:
     if report.late:
         text.append(f"\n{report.late:,} requests came too late to be put in order", "yellow")
         text.append(" and were checked at the time of the request before them; a greater --reorder mends that.")
+    for warning in report.warnings:
+        text.append(f"\n{printable(warning)}", "yellow")
     if report.evicted_unfull:
         text.append(f"\n{report.evicted_unfull:,} buckets were forgotten before they were full", "yellow")
         text.append(": there were more clients at once than the memory storage holds, and some were let off.")
