@@ -152,6 +152,10 @@ class TokenBucketAdapter:
             InvalidInputError: If an argument is wrong; nothing has changed then.
         """
         flow = self._flow
+        if self._quick_check is not None:
+            answer = self._quick_check(endpoint, identifier, cost)
+            if answer is not None:
+                return flow.explained(endpoint, answer)
         check = flow.begin(endpoint, identifier, cost)
         if isinstance(check, ShadowedCheck):
             return await self._with_shadows(check, identifier)
