@@ -153,6 +153,13 @@ class TokenBucketAdapter:
             InvalidInputError: If an argument is wrong; nothing has changed then.
         """
         flow = self._flow
+        quick_check = self.rules.quick_check
+        if quick_check is not None:
+            answer = quick_check(endpoint, identifier, cost)
+            if answer is not None:
+                plan = flow.rules.find(endpoint)  # the short way is for endpoints with one rule
+                rules = tuple([meter.rule for meter in plan.meters]) if plan else ()
+                return Checked(answer.value, rules, rules[0] if rules else None)
         check = flow.begin(endpoint, identifier, cost)
         if isinstance(check, ShadowedCheck):
             return await self._with_shadows(check, identifier)
@@ -191,19 +198,10 @@ class TokenBucketAdapter:
     async def wait(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0, timeout_s: float | None = None
     ) -> RateLimitResult:
-        """Take tokens as soon as there are enough, first come, first served.
-
-        Args:
-            endpoint: As in `is_allowed`.
-            identifier: As in `is_allowed`.
-            cost: As in `is_allowed`.
-            timeout_s: The longest wait in seconds; None: no end.
-
-        Returns:
-            The answer of the check that took the tokens.
+        """Take tokens as soon as there are enough, first come, first served; see `is_allowed` for the arguments.
 
         Raises:
-            SlotTimeoutError: A `TimeoutError`, if there is no turn within the timeout; no token was taken.
+            SlotTimeoutError: A `TimeoutError`, if there is no turn within `timeout_s` seconds (None: no end); no token was taken.
             InvalidInputError: If an argument is wrong.
         """
         return await self._slots.wait(partial(self._ask, endpoint, identifier, cost), endpoint, identifier, timeout_s)

@@ -52,6 +52,7 @@ DenialFunction: TypeAlias = Callable[[Scope, Denial], ASGIApp | Awaitable[ASGIAp
 """Return what answers a denied request: a response, such as Starlette's, is an application."""
 
 _WEBSOCKET = "WEBSOCKET"
+_BY_ADDRESS = ("ip",)
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
@@ -115,6 +116,7 @@ class RateLimitMiddleware:
         self._identifiers = {"user": authenticated_user, **(identifiers or {})}
         if self._adapter is not None:
             require_names(self._adapter.scopes, self._identifiers)
+        self._ip_is_address = "ip" not in self._identifiers
         self._cost = cost
         self._style: HeaderStyle = require_style(headers)
         self._on_denied = on_denied
@@ -151,7 +153,11 @@ class RateLimitMiddleware:
             if endpoint is None:
                 return None
             scopes = self._adapter.scopes_of(endpoint)
-            identifier = await self._identify(scope, scopes, endpoint, path)
+            identifier: Identifier | None = None
+            if scopes == _BY_ADDRESS and self._ip_is_address:
+                identifier = self._address(scope)  # what most rules count, on a short way
+            if identifier is None:
+                identifier = await self._identify(scope, scopes, endpoint, path)
             if identifier is None:
                 return None
             cost = 0 if self._cost is None else await self._cost_of(scope)
@@ -175,11 +181,10 @@ class RateLimitMiddleware:
     async def _identify(self, scope: Scope, scopes: tuple[str, ...], endpoint: str, path: str) -> Identifier | None:
         address = self._address(scope)
         named: dict[str, object] = {}
-        if scopes != ("ip",) or "ip" in self._identifiers:
-            for name in needed_names(scopes):
-                function = self._identifiers.get(name)
-                if function is not None:
-                    named[name] = await self._name(function, name, scope)
+        for name in needed_names(scopes):
+            function = self._identifiers.get(name)
+            if function is not None:
+                named[name] = await self._name(function, name, scope)
         provider = provider_of(endpoint, path) if "user_provider" in scopes else ""
         identifier = identify(scopes, address, named, provider) if scopes else "*"
         if identifier is None:

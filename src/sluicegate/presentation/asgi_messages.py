@@ -55,16 +55,17 @@ def adding(fields: Headers, send: Send, *, joining: bool) -> Send:
         send: What the result calls.
         joining: Whether `RateLimit` and `RateLimit-Policy`, which are lists, join those that the response has.
     """
+    added = [(name.encode(), value.encode()) for name, value in fields]
+    all_join = joining and all(name.startswith(b"ratelimit") for name, _ in added)
 
     async def send_with_fields(message: Message) -> None:
         if message["type"] in _STARTS:
             present = cast("list[tuple[bytes, bytes]]", list(message.get("headers") or ()))
-            names = {bytes(name).lower() for name, _ in present}
-            present += [
-                (name.encode(), value.encode())
-                for name, value in fields
-                if name.encode() not in names or (joining and name.startswith("ratelimit"))
-            ]
+            if all_join:
+                present += added
+            else:
+                names = {bytes(name).lower() for name, _ in present}
+                present += [f for f in added if f[0] not in names or (joining and f[0].startswith(b"ratelimit"))]
             message = {**message, "headers": present}
         await send(message)
 

@@ -67,7 +67,7 @@ def quota_headers(checked: Checked, style: HeaderStyle) -> Headers:
     # On a denial `t` is not later than Retry-After, which is what the draft asks of the two.
     seconds = result.reset_seconds if result.allowed else retry_after_seconds(result.retry_after)
     if style != "x-ratelimit":
-        name = checked.tightest.policy if checked.tightest else _NO_RULE_NAME
+        name = _policy(checked.tightest) if checked.tightest else _NO_RULE_NAME
         policies = _policies(checked.rules) if checked.rules else f'"{name}";q={result.limit}'
         after = f";t={seconds}" if seconds is not None else ""
         fields = (("ratelimit-policy", policies), ("ratelimit", f'"{name}";r={result.remaining}{after}'))
@@ -124,3 +124,8 @@ def retry_after_seconds(retry_after: float) -> int | None:
 @lru_cache(maxsize=1024)
 def _policies(rules: tuple[RateLimitRule, ...]) -> str:
     return ", ".join([f'"{rule.policy}";q={rule.max_tokens};w={rule.full_seconds}' for rule in rules])
+
+
+@lru_cache(maxsize=1024)
+def _policy(rule: RateLimitRule) -> str:
+    return rule.policy
