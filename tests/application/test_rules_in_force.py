@@ -307,6 +307,15 @@ class TestKillSwitch:
         assert world.limiter.rules.switched_off == ()
         assert [message for _, message, _ in world.logger.records].count("Rate limit rules hold again.") == 2
 
+    async def test_what_is_left_counts_until_it_ends(self) -> None:
+        """While one of two rules is off for a time, the other is asked the long way, which notices the end."""
+        world = World(self.TEXT, listening=False)
+        world.limiter.rules.switch_off("login", for_seconds=60)
+        assert await world.passed(2) == 2
+        world.now += timedelta(seconds=60)
+        assert await world.check(identifier="10.0.0.2") == RateLimitResult(True, 0.0, 0, 1, 86400)
+        assert not (await world.check(identifier="10.0.0.2")).allowed
+
     async def test_it_is_loud(self) -> None:
         """A warning and an event when it is thrown, warnings while nothing is limited, and both when it ends."""
         world = World(self.TEXT)

@@ -8,6 +8,7 @@ swaps `..data`: the directory is watched, not the file.
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Event, Thread, current_thread
@@ -65,6 +66,10 @@ class FileWatch:
         """Begin to watch. A forked child goes on watching by itself."""
         if self._thread is not None:
             return
+        if self._notify:
+            # Not in the watch's thread: a process that forks while a thread imports leaves the module locked in its child.
+            with suppress(ImportError):
+                import_module("watchfiles")
         self._begin()
         if hasattr(os, "register_at_fork"):
             again = weakref.WeakMethod(self._begin_in_child)
