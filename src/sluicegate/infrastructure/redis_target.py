@@ -174,8 +174,10 @@ def target_of_client(client: object) -> RedisTarget:
 
 def _target_of_hosts(kind: str, topology: str, rest: str) -> RedisTarget:
     """Read a URL with several hosts, which no URL parser knows: login and arguments through redis-py's, hosts by hand."""
-    split = urlsplit(f"//{rest}")
-    login, at, hosts_text = split.netloc.rpartition("@")
+    # Some releases of Python refuse a list of hosts with an IPv6 address in it, so they never see it.
+    hosts_end = next((at for at, char in enumerate(rest) if char in "/?#"), len(rest))
+    split = urlsplit(f"//hosts{rest[hosts_end:]}")
+    login, at, hosts_text = rest[:hosts_end].rpartition("@")
     query = dict(parse_qsl(split.query, keep_blank_values=True, strict_parsing=bool(split.query)))
     sentinel_options: dict[str, Any] = {
         name: query.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in query
