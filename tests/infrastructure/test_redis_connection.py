@@ -107,7 +107,7 @@ async def test_a_client_that_the_user_has(redis_server: RedisServer) -> None:
     await client.aclose()
 
 
-@pytest.mark.parametrize("binary", [redis_7, redis_6])
+@pytest.mark.parametrize("binary", [redis_7, redis_6], indirect=True)
 async def test_the_least_acl_is_enough(binary: Any) -> None:
     """A user who may do nothing else than what the documentation says can take, peek, refund and reset."""
     with RedisServer(binary=binary()) as server:

@@ -122,7 +122,7 @@ async def test_too_many_waiting_checks_are_refused_and_not_let_through(storage: 
 # Script and state
 
 
-@pytest.mark.parametrize("binary", [redis_7, redis_6])
+@pytest.mark.parametrize("binary", [redis_7, redis_6], indirect=True)
 async def test_a_script_that_the_server_has_forgotten_is_sent_along(binary: Any) -> None:
     """SCRIPT FLUSH and FLUSHALL lose no check; the limit starts anew where its state is gone."""
     with RedisServer(binary=binary()) as server:
@@ -215,7 +215,7 @@ async def test_an_open_breaker_sends_one_probe_at_a_time(redis_server: RedisServ
             await until(storage, "storage")
 
 
-@pytest.mark.parametrize("binary", [redis_7, redis_6])
+@pytest.mark.parametrize("binary", [redis_7, redis_6], indirect=True)
 async def test_a_full_server_is_told_by_its_reason_and_denials_still_come_from_it(binary: Any) -> None:
     """Without memory nothing can be paid; what is denied is still denied, and nothing is half paid."""
     with RedisServer("--maxmemory-policy", "noeviction", binary=binary()) as server:

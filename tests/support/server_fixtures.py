@@ -19,6 +19,17 @@ def redis_6_server() -> Iterator[RedisServer]:
     yield from _run(redis_6)
 
 
+@pytest.fixture
+def binary(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Return what finds a server's binary, for tests that start servers of their own; skip where there is none."""
+    find: Callable[[], str] = request.param
+    try:
+        find()
+    except MissingServerError as error:
+        pytest.skip(str(error))
+    return find
+
+
 @pytest.fixture(scope="session")
 def sentinel_set() -> Iterator[SentinelSet]:
     """Run a master, two replicas and three sentinels."""
