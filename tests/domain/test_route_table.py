@@ -130,6 +130,8 @@ def test_agrees_with_starlette(data: st.DataObject) -> None:
         ("GET /tree/{rest:path}/v/{n:int}", "/tree/a/v/b/v/3", True),
         ("GET /{a:path}/x/{b:path}/y", "/1/x/2/x/3/y", True),
         ("GET /{a:path}/x/{b:path}/y", "/1/y/2/x", False),
+        ("GET /{a}{rest:path}", "/a/b", True),
+        ("GET /{a}{rest:path}", "/a/b\nc", False),
         ("GET /accounts", "accounts", False),
         ("GET /accounts", "", False),
     ],

@@ -396,6 +396,8 @@ async def test_in_a_sub_application_and_under_a_root_path() -> None:
     assert [(await get(app, f"/sub/items/{number}")).status for number in range(2)] == [200, 429]
     app = limited(FastAPI(), rules={"GET /docs": ONE})
     assert [(await get(app, "/api/docs", root_path="/api")).status for _ in range(2)] == [200, 429]
+    app = limited(rules={"GET /apis": ONE})
+    assert [(await get(app, "/apis", root_path="/api")).status for _ in range(2)] == [200, 429]
 
 
 async def test_an_outer_middlewares_fields_and_the_applications_own() -> None:

@@ -1,24 +1,33 @@
 """The public API as a typed user sees it. Checked by mypy and pyright, never executed."""
 
+from collections.abc import Awaitable, Callable
 from typing import assert_type
 
 from sluicegate import (
     Failure,
+    FlaskRateLimit,
     MemoryStorage,
+    RateLimitedError,
     RateLimitError,
+    RateLimitMiddleware,
     RateLimitProtocol,
     RateLimitResult,
     RateLimitRule,
     RateLimitScope,
+    RateLimitTransport,
     RedisStorage,
     Result,
+    SlotTimeoutError,
     StorageProtocol,
     Success,
     SyncRedisStorage,
     SyncStorageProtocol,
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
+    WSGIRateLimitMiddleware,
     get_rate_limit,
+    rate_limit,
+    rate_limited,
 )
 
 
@@ -51,6 +60,38 @@ def build_sync() -> None:
     """Build a limiter for plain calls."""
     limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={})
     assert_type(limiter.is_allowed(endpoint="GET /", identifier="x"), Result[RateLimitResult, RateLimitError])
+
+
+def protect(app: Callable[..., Awaitable[None]]) -> None:
+    """Protect applications and functions."""
+    rule = RateLimitRule.parse("5/minute")
+    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={"GET /": rule})
+    assert_type(RateLimitMiddleware(app, rules={"GET /": rule}, trusted_proxies=("10.0.0.0/8",)), RateLimitMiddleware)
+    RateLimitMiddleware(app, limiter=limiter, identifiers={"tenant": lambda scope: scope["state"]["tenant"]})
+    assert_type(rate_limit(rule, "5/hour per user", cost=2, limiter=limiter), rate_limit)
+    RateLimitTransport("10/second", limiter=limiter)
+    WSGIRateLimitMiddleware(lambda environ, start_response: [b""], rules={"GET /": rule})
+    FlaskRateLimit(rules={"GET /": rule})
+
+
+@rate_limited("5/minute", identifier=str)
+async def limited_coroutine(name: str) -> int:
+    """Keep its type."""
+    return len(name)
+
+
+async def wait() -> None:
+    """Wait for one's turn."""
+    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={})
+    assert_type(await limiter.wait(endpoint="x", identifier="y", timeout_s=1.5), RateLimitResult)
+    try:
+        async with limiter.slot(endpoint="x", identifier="y") as result:
+            assert_type(result, RateLimitResult)
+            assert_type(await limited_coroutine("x"), int)
+    except SlotTimeoutError as late:
+        assert_type(late.retry_after, float)
+    except RateLimitedError as denied:
+        assert_type(denied.retry_after, float)
 
 
 async def build_on_redis() -> None:
