@@ -61,7 +61,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 def settings(request: pytest.FixtureRequest) -> dict[str, object]:
     """Asking the operating system, and only looking."""
     return (
-        {"notify": True, "poll_seconds": 30} if request.param == "notify" else {"notify": False, "poll_seconds": 0.02}
+        {"notify": True, "poll_seconds": 300} if request.param == "notify" else {"notify": False, "poll_seconds": 0.02}
     )
 
 
