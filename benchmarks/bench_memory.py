@@ -37,7 +37,9 @@ async def run(size: Size) -> Section:
         ]
         # Limiters that refuse everything must not have been asked for the first time within the round.
         await alternate(waiting, rounds=size.rounds, checks=size.memory_checks)
-        conditions = f"One caller, one check after the other; {size.rounds} rounds of {size.memory_checks:,} checks each."
+        conditions = (
+            f"One caller, one check after the other; {size.rounds} rounds of {size.memory_checks:,} checks each."
+        )
         section.tables.append(compare(title, conditions, waiting))
         if count == 1:
             ours, sync, limits, throttled, _, _, _, falconry, _ = waiting

@@ -5,13 +5,13 @@ import limits.aio.storage
 import limits.aio.strategies
 import limits.storage
 import limits.strategies
+import throttled
 import throttled.asyncio
 import throttled.rate_limiter
 import throttled.store
 import token_bucket
 from pyrate_limiter import Limiter, Rate, SingleBucketFactory, StateBucket, TokenBucket
 
-import throttled
 from rounds import Check, PlainCheck
 from sluicegate import MemoryStorage, RateLimitRule, SyncTokenBucketAdapter, TokenBucketAdapter
 

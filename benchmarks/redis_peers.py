@@ -25,8 +25,9 @@ _THROTTLED = {
 
 
 def _pool(url: str) -> redis.asyncio.BlockingConnectionPool:
-    """Return redis-py's pool that waits for a free connection: its other one raises beyond 100 callers, and 50 are its fastest."""
+    """Return redis-py's pool that waits for a free connection; its other one raises beyond 100 callers."""
     return redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=_MAX_CONNECTIONS, timeout=60)
+
 
 BARE_SCRIPT = """
 local time = redis.call('TIME')
@@ -66,7 +67,7 @@ Connect = Callable[[str, int, int], Awaitable[Connected]]
 """URL, burst and tokens per hour in."""
 
 
-async def ours(url: str, burst: int, per_hour: int, *, rules: int = 1) -> Connected:  # noqa: RUF029 - one shape for all
+async def ours(url: str, burst: int, per_hour: int, *, rules: int = 1) -> Connected:
     """Connect our limiter. Its deadline is long: a benchmark wants answers from Redis, not from the failure policy."""
     storage = RedisStorage.from_url(url, deadline_ms=5_000)
     several = tuple(RateLimitRule.per_hour(per_hour + n, burst=burst) for n in range(rules))
@@ -87,12 +88,12 @@ async def bare_redis_py(url: str, burst: int, per_hour: int) -> Connected:
     return Connected(check, client.aclose)
 
 
-async def limits_redispy(url: str, burst: int, per_hour: int) -> Connected:  # noqa: RUF029
+async def limits_redispy(url: str, burst: int, per_hour: int) -> Connected:
     """Connect `limits` through redis-py."""
     return _limits(url, burst, per_hour, "redispy")
 
 
-async def limits_coredis(url: str, burst: int, per_hour: int) -> Connected:  # noqa: RUF029
+async def limits_coredis(url: str, burst: int, per_hour: int) -> Connected:
     """Connect `limits` through coredis, its default."""
     return _limits(url, burst, per_hour, "coredis")
 
@@ -116,7 +117,7 @@ def _limits(url: str, burst: int, _per_hour: int, implementation: str) -> Connec
     return Connected(lambda client: hit(item, ENDPOINT, client), close)
 
 
-async def throttled_py(url: str, burst: int, per_hour: int) -> Connected:  # noqa: RUF029
+async def throttled_py(url: str, burst: int, per_hour: int) -> Connected:
     """Connect throttled-py's token bucket."""
     store = throttled.asyncio.RedisStore(server=url, options=_THROTTLED)
     limiter = throttled.asyncio.Throttled(
@@ -127,7 +128,7 @@ async def throttled_py(url: str, burst: int, per_hour: int) -> Connected:  # noq
     return Connected(limiter.limit, store._backend.get_client().aclose)  # noqa: SLF001 - it offers no other way to close
 
 
-async def pyrate(url: str, burst: int, per_hour: int) -> Connected:  # noqa: RUF029
+async def pyrate(url: str, burst: int, per_hour: int) -> Connected:
     """Connect pyrate-limiter's token bucket: a limiter for each client, so that they share no lock."""
     client = redis.asyncio.Redis(connection_pool=_pool(url))
     limiters: dict[str, Limiter] = {}

@@ -78,6 +78,30 @@ class Table:
 
 
 @dataclass(slots=True)
+class Plot:
+    """Lines over logarithmic axes.
+
+    Args:
+        file: The file's name without its ending.
+        title: The heading.
+        x_name: What the horizontal axis counts.
+        y_name: What the vertical axis counts.
+        series: The points of each line, by its name.
+    """
+
+    file: str
+    title: str
+    x_name: str
+    y_name: str
+    series: dict[str, list[tuple[float, float]]]
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept."""
+        return PLOTS / f"{self.file}.svg"
+
+
+@dataclass(slots=True)
 class Section:
     """One part of a run.
 
@@ -85,19 +109,22 @@ class Section:
         name: The heading.
         tables: Its tables.
         goals: What it says of the goals.
-        plots: Title of a plot, and the file that holds it.
+        plots: Its plots.
         left_out: Why there is nothing.
     """
 
     name: str
     tables: list[Table] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
-    plots: list[tuple[str, Path]] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
     left_out: str = ""
 
 
 def compare(
-    title: str, conditions: str, contestants: Sequence[Contestant], extra: Sequence[tuple[str, Callable[[Contestant], str]]] = ()
+    title: str,
+    conditions: str,
+    contestants: Sequence[Contestant],
+    extra: Sequence[tuple[str, Callable[[Contestant], str]]] = (),
 ) -> Table:
     """Return the table of contestants that met in the same rounds; the first one is ours, to which the ratios refer."""
     ours = contestants[0]
@@ -139,7 +166,10 @@ def machine() -> list[str]:
     commit = _run("git", "-C", str(HERE), "rev-parse", "--short", "HEAD") or "unknown"
     return [
         f"Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; sluicegate {version('sluicegate')} at commit {commit}",
-        f"Machine: {os.cpu_count()} CPUs ({models[0] if models else platform.machine()}), {platform.system()} {platform.release()}; load before the run: {load}",
+        (
+            f"Machine: {os.cpu_count()} CPUs ({models[0] if models else platform.machine()}), {platform.system()}"
+            f" {platform.release()}; load before the run: {load}"
+        ),
         f"Python {platform.python_version()}, {_run('redis-server', '--version') or 'no redis-server'}",
         "Compared: " + ", ".join(f"{name} {version(name)}" for name in _COMPARED),
     ]
@@ -150,9 +180,9 @@ def document(facts: Sequence[str], sections: Sequence[Section], mode: str) -> st
     lines = [
         "# Results",
         "",
-        f"Written by `make bench` ({mode}); not edited by hand. How to read it: all contestants of a table did the same work in the",
-        "same run, in rounds that alternate in a turning order. `times ours` is the median of the rounds' ratios: 3.00 means that it",
-        "takes three times as long as ours does. The machine may have been busy with other work; ratios of one table bear that,",
+        f"Written by `make bench` ({mode}); not edited by hand. All contestants of a table did the same work in the same run,",
+        "in rounds that alternate in a turning order. `times ours` is the median of the rounds' ratios: 3.00 means that it takes",
+        "three times as long as ours does. The machine may have been busy with other work: ratios of one table bear that,",
         "figures of two runs do not.",
         "",
         *(f"- {fact}" for fact in facts),
@@ -167,7 +197,7 @@ def document(facts: Sequence[str], sections: Sequence[Section], mode: str) -> st
             lines += [f"Left out: {section.left_out}"]
         for table in section.tables:
             lines += [f"### {table.title}", "", table.conditions, "", *table.lines(), ""]
-        lines += [f"![{title}]({path.relative_to(HERE).as_posix()})" for title, path in section.plots]
+        lines += [f"![{plot.title}]({plot.path.relative_to(HERE).as_posix()})" for plot in section.plots]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Alternating rounds: each contestant works in every round, in an order that turns, so that a noisy neighbour meets all of them."""
+"""Alternating rounds: each contestant works in every round, in a turning order, so that a noisy neighbour meets them all."""
 
 import asyncio
 import gc
@@ -82,7 +82,7 @@ def one_by_one(check: Check, clients: Sequence[str]) -> Callable[[int], Awaitabl
 def one_by_one_plain(check: PlainCheck, clients: Sequence[str]) -> Callable[[int], Awaitable[float]]:
     """Do the same without a coroutine."""
 
-    async def work(checks: int) -> float:  # noqa: RUF029 - the rounds await everybody's work
+    async def work(checks: int) -> float:
         turns = _turns(clients, checks)
         started_ns = time.perf_counter_ns()
         for client in turns:
