@@ -9,7 +9,8 @@ from sluicegate import InlineEventBus, MemoryStorage, RateLimitCheckDenied, Rate
 _MILLION = 10**6
 _WORK = (
     ("allowed, one client", 1, _MILLION, _MILLION),
-    ("allowed, 10,000 clients", 10_000, _MILLION, _MILLION),
+    ("allowed, 10,000 clients whose buckets are in use", 10_000, _MILLION, 1),
+    ("allowed, 10,000 clients whose buckets are full each time", 10_000, _MILLION, _MILLION * 100),
     ("denied, 10,000 clients", 10_000, 1, 1),
 )
 
@@ -61,14 +62,14 @@ async def _ways_of_ours(size: Size, section: Section) -> None:
     unheard.subscribe(RateLimitCheckDenied, lambda _: None)
     heard = InlineEventBus()
     heard.subscribe(RateLimitEvent, lambda _: None)
-    one = _async("one rule", peers.ours(_MILLION, _MILLION), names, ours=True)
-    three = _async("three rules in one check", peers.ours(_MILLION, _MILLION, rules=3), names, ours=True)
+    one = _async("one rule", peers.ours(_MILLION, 1), names, ours=True)
+    three = _async("three rules in one check", peers.ours(_MILLION, 1, rules=3), names, ours=True)
     others = [
         _async("one rule, with a cost of the caller's", _with_cost(), names, ours=True),
         _async("one rule, a listener to denials only", _listening(unheard), names, ours=True),
         _async("one rule, a listener to all events", _listening(heard), names, ours=True),
-        _async("limits, three checks (fixed window)", _thrice(peers.limits_async(_MILLION, _MILLION)), names),
-        _async("throttled-py, three checks", _thrice(peers.throttled_async(_MILLION, _MILLION)), names),
+        _async("limits, three checks (fixed window)", _thrice(peers.limits_async(_MILLION, 1)), names),
+        _async("throttled-py, three checks", _thrice(peers.throttled_async(_MILLION, 1)), names),
     ]
     await alternate([one, three, *others], rounds=size.rounds, checks=size.memory_checks)
     conditions = "Allowed, 10,000 clients, as above; the peers check three rules one after the other."
@@ -78,13 +79,13 @@ async def _ways_of_ours(size: Size, section: Section) -> None:
 
 def _listening(bus: InlineEventBus) -> Check:
     limiter = TokenBucketAdapter(
-        storage=MemoryStorage(), rules={peers.ENDPOINT: peers.rule(_MILLION, _MILLION)}, event_bus=bus
+        storage=MemoryStorage(), rules={peers.ENDPOINT: peers.rule(_MILLION, 1)}, event_bus=bus
     )
     return lambda client: limiter.is_allowed(endpoint=peers.ENDPOINT, identifier=client)
 
 
 def _with_cost() -> Check:
-    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={peers.ENDPOINT: peers.rule(_MILLION, _MILLION)})
+    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={peers.ENDPOINT: peers.rule(_MILLION, 1)})
     return lambda client: limiter.is_allowed(endpoint=peers.ENDPOINT, identifier=client, cost=2)
 
 

@@ -26,7 +26,7 @@ def rule(burst: int, per_hour: int) -> RateLimitRule:
 
 def ours(burst: int, per_hour: int, *, rules: int = 1) -> Check:
     """Return a check of ours."""
-    several = tuple(RateLimitRule.per_hour(per_hour + n, burst=burst) for n in range(rules))
+    several = tuple(RateLimitRule.per_hour(per_hour, burst=burst * (n + 1)) for n in range(rules))
     is_allowed = TokenBucketAdapter(storage=MemoryStorage(), rules={ENDPOINT: several}).is_allowed
     return lambda client: is_allowed(endpoint=ENDPOINT, identifier=client)
 

@@ -70,7 +70,7 @@ Connect = Callable[[str, int, int], Awaitable[Connected]]
 async def ours(url: str, burst: int, per_hour: int, *, rules: int = 1) -> Connected:
     """Connect our limiter. Its deadline is long: a benchmark wants answers from Redis, not from the failure policy."""
     storage = RedisStorage.from_url(url, deadline_ms=5_000)
-    several = tuple(RateLimitRule.per_hour(per_hour + n, burst=burst) for n in range(rules))
+    several = tuple(RateLimitRule.per_hour(per_hour, burst=burst * (n + 1)) for n in range(rules))
     limiter = TokenBucketAdapter(storage=storage, rules={ENDPOINT: several})
     is_allowed = limiter.is_allowed
     return Connected(lambda client: is_allowed(endpoint=ENDPOINT, identifier=client), limiter.aclose)
