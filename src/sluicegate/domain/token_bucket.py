@@ -193,6 +193,18 @@ def to_result(demand: Demand, reading: Reading, *, allowed: bool) -> RateLimitRe
     return result_at(demand.shape, demand.cost_units, reading.level, reading.lead_us, allowed)
 
 
+def wait_us(shape: BucketShape, cost_units: int, level: int, lead_us: int) -> int:
+    """Return the microseconds until a bucket that is short of `cost_units` has them, if nobody else asks.
+
+    Args:
+        shape: The bucket's arithmetic.
+        cost_units: What was asked for; more than `level`.
+        level: What is there.
+        lead_us: Microseconds until the level holds; see `Reading`.
+    """
+    return lead_us - (level - cost_units) // shape.units_per_tick * shape.tick_us
+
+
 def result_at(shape: BucketShape, cost_units: int, level: int, lead_us: int, allowed: bool) -> RateLimitResult:
     """Derive a client's answer from a bucket's level: the one place where units become tokens and seconds.
 
@@ -214,7 +226,7 @@ def result_at(shape: BucketShape, cost_units: int, level: int, lead_us: int, all
         reset_seconds = -(-reset_us // _SECOND_US) if reset_us > 0 else 0
     retry_after = 0.0
     if not allowed and level < cost_units:
-        retry_after = (lead_us - (level - cost_units) // shape.units_per_tick * shape.tick_us) / _SECOND_US
+        retry_after = wait_us(shape, cost_units, level, lead_us) / _SECOND_US
     return RateLimitResult(allowed, retry_after, level // shape.units_per_token, shape.max_tokens, reset_seconds)
 
 
