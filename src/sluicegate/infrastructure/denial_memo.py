@@ -122,7 +122,7 @@ class DenialMemo:
                 self._of_several[_keys(demands)] = denial
 
     def forget(self, demands: Sequence[Demand]) -> None:
-        """Forget all denials that one of these buckets has a part in: its level has changed, or is about to."""
+        """Forget all denials that one of these buckets has a part in: its level has been raised."""
         with self._lock:
             self._forgotten += 1
             keys = {demand.key for demand in demands}

@@ -120,9 +120,7 @@ class RedisStorage:
 
     @contextmanager
     def forgetting(self, demands: Sequence[Demand]) -> Generator[None]:
-        """Forget what was denied of some buckets while their levels are being raised, whatever comes of it."""
-        if self.denials is not None:
-            self.denials.forget(demands)
+        """Forget what was denied of some buckets once their levels may have been raised, whatever came of it."""
         try:
             yield
         finally:
