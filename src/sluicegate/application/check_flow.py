@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from sluicegate.application.administration import Administration
 from sluicegate.application.announcer import Announcer
@@ -11,14 +10,7 @@ from sluicegate.application.checked import Checked, decided
 from sluicegate.application.checking import NO_RULE, Check, ShadowedCheck, conclude, prepare
 from sluicegate.application.exemptions import ListAnswer, identifier_for
 from sluicegate.application.failure_policy import Answer, FailurePolicy, describe, reason_of
-from sluicegate.application.quick_check import (
-    PlainDemands,
-    QuickCheck,
-    QuickStorage,
-    Recall,
-    build_quick_check,
-    build_recall_check,
-)
+from sluicegate.application.quick_check import QuickCheck, short_way_to
 from sluicegate.application.rules_in_force import InForce, RulesInForce
 from sluicegate.application.shadow_watch import ShadowWatch
 from sluicegate.domain.bucket_key import KeyFormat
@@ -125,15 +117,9 @@ class CheckFlow:
 
     def quicken(self, storage: object) -> None:
         """Offer the short way of a check, if the storage has one."""
-        recall: Recall | None = getattr(storage, "recall", None)
-        build: Callable[[PlainDemands], QuickCheck]
-        if getattr(storage, "immediate", False) and hasattr(storage, "take_one_now"):
-            build = partial(build_quick_check, storage=cast("QuickStorage", storage))
-        elif recall is not None:
-            build = partial(build_recall_check, recall=recall)
-        else:
-            return
-        self.in_force.quicken((lambda plain: self._listened_to(build(plain))) if self._observed else build)
+        build = short_way_to(storage)
+        if build is not None:
+            self.in_force.quicken((lambda plain: self._listened_to(build(plain))) if self._observed else build)
 
     def _listened_to(self, quick_check: QuickCheck) -> QuickCheck:
         """Return the short way where there is a bus: whoever wants more than the denials needs the long one."""

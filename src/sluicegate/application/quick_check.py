@@ -5,7 +5,8 @@ and a failure included, is left to the long way.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from functools import partial
+from typing import Protocol, TypeAlias, cast
 
 from sluicegate.application.exemptions import listed_scopes
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat
@@ -92,6 +93,14 @@ class PlainDemands:
 
 def no_quick_check(_endpoint: str, _identifier: Identifier, _cost: int) -> None:
     """Leave every check to the long way."""
+
+
+def short_way_to(storage: object) -> Callable[[PlainDemands], QuickCheck] | None:
+    """Return what builds the short way to a storage; None if it has none."""
+    if getattr(storage, "immediate", False) and hasattr(storage, "take_one_now"):
+        return partial(build_quick_check, storage=cast("QuickStorage", storage))
+    recall: Recall | None = getattr(storage, "recall", None)
+    return None if recall is None else partial(build_recall_check, recall=recall)
 
 
 def build_quick_check(plain: PlainDemands, storage: QuickStorage) -> QuickCheck:

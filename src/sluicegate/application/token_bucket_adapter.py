@@ -154,14 +154,12 @@ class TokenBucketAdapter:
             InvalidInputError: If an argument is wrong; nothing has changed then.
         """
         flow = self._flow
+        quick_check, only_rules = self.rules.short_way
         try:
-            quick_check, only_rules = self.rules.short_way
-            rule = only_rules.get(endpoint)
-            answer = None if rule is None else quick_check(endpoint, identifier, cost)
-        except Exception:  # noqa: BLE001 - as in `is_allowed`
-            rule = answer = None
-        if rule is not None and answer is not None:
-            return Checked(answer.value, (rule,), rule)
+            if (rule := only_rules.get(endpoint)) and (answer := quick_check(endpoint, identifier, cost)):
+                return Checked(answer.value, (rule,), rule)
+        except Exception:  # noqa: BLE001, S110 - as in `is_allowed`
+            pass
         check = flow.begin(endpoint, identifier, cost)
         if isinstance(check, ShadowedCheck):
             return await self._with_shadows(check, identifier)
