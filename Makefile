@@ -31,8 +31,13 @@ format: .venv/ready ## Lay out the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/ready ## Time a check
-	$(BIN)/python benchmarks/memory_check.py
+benchmarks/.venv/ready: pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/pip install --quiet --disable-pip-version-check -e ".[redis,service]" -r benchmarks/requirements.txt
+	@touch $@
+
+bench: benchmarks/.venv/ready ## Measure beside the peers (ARGS=--quick for a first look, ARGS=--scale for all)
+	benchmarks/.venv/bin/python benchmarks/bench.py $(ARGS)
 
 soak: .venv/ready ## Run the long tests and the floods
 	$(BIN)/python benchmarks/memory_flood.py
@@ -45,4 +50,4 @@ docs: .venv/ready ## Build the pages into site/
 	$(BIN)/mkdocs build --quiet --strict
 
 clean: ## Remove what the other targets made
-	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv benchmarks/.venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

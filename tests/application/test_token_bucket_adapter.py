@@ -1,6 +1,7 @@
 """The limiter's contract on the embedded storage."""
 
 import asyncio
+import inspect
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from sluicegate import (
     Failure,
+    InlineEventBus,
     InvalidInputError,
     MemoryStorage,
     RateLimitCheckAllowed,
@@ -23,6 +25,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
+from sluicegate.application.quick_check import MAX_REMEMBERED, no_quick_check
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
 
 LOGIN = "POST /api/v1/sessions"
@@ -287,13 +290,63 @@ def test_the_short_way_and_the_long_way_are_one(steps: list[tuple[str, str, int]
     long = SyncTokenBucketAdapter(
         storage=MemoryStorage(clock=clocks[1]), rules=rules, event_bus=RecordingEventBus(), logger=RecordingLogger()
     )
-    assert short.rules.quick_check is not None
-    assert long.rules.quick_check is None
+    assert short.rules.quick_check is not no_quick_check
+    long.rules.quick_check = no_quick_check
     for endpoint, identifier, cost in steps:
         answers = [face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in (short, long)]
         assert answers[0] == answers[1]
         for clock in clocks:
             clock.advance(3.7)
+
+
+def test_who_listens_to_denials_only_hears_of_each() -> None:
+    """The short way serves such a listener too, and tells it the same as the long way."""
+    heard: list[list[tuple[object, ...]]] = []
+    for quick in (True, False):
+        clock, bus, told = FakeClock(), InlineEventBus(), []
+        bus.subscribe(
+            RateLimitCheckDenied, lambda e, told=told: told.append((e.endpoint, e.identifier, e.cost, e.retry_after))
+        )
+        limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clock), rules={LOGIN: RULE}, event_bus=bus)
+        if not quick:
+            limiter.rules.quick_check = no_quick_check
+        for _ in range(8):
+            limiter.is_allowed(endpoint=LOGIN, identifier=IP)
+            clock.advance(1)
+        bus.subscribe(RateLimitCheckAttempted, lambda e, told=told: told.append((type(e).__name__, e.identifier)))
+        limiter.is_allowed(endpoint=LOGIN, identifier=IP)
+        heard.append(told)
+    assert heard[0] == heard[1]
+    assert heard[0][:3] == [(LOGIN, IP, 1, 7.0), (LOGIN, IP, 1, 6.0), (LOGIN, IP, 1, 5.0)]
+    assert heard[0][3] == ("RateLimitCheckAttempted", IP)
+
+
+def test_a_clock_that_fails_does_not_reach_the_caller() -> None:
+    """What the short way raises is answered by the failure policy, like everything else."""
+
+    class Broken(FakeClock):
+        def now_us(self) -> int:
+            raise OSError("no clock")
+
+    limiter = SyncTokenBucketAdapter(
+        storage=MemoryStorage(clock=Broken()), rules={LOGIN: RULE}, logger=RecordingLogger()
+    )
+    assert limiter.is_allowed(endpoint=LOGIN, identifier=IP).value.allowed
+
+
+@pytest.mark.parametrize("rules", [1, 3])
+def test_the_short_way_remembers_only_so_many_clients(rules: int) -> None:
+    """Names that are remembered are bounded in number, and forgetting them changes no answer."""
+    rule = tuple(RateLimitRule.per_day(1, burst=2 + n) for n in range(rules))
+    storage = MemoryStorage()
+    limiter = SyncTokenBucketAdapter(storage=storage, rules={LOGIN: rule, "GET /": rule})
+    clients = MAX_REMEMBERED // rules // 2 + 10
+    for nth in range(3):
+        for n in range(clients):
+            for endpoint in (LOGIN, "GET /"):
+                assert limiter.is_allowed(endpoint=endpoint, identifier=str(n)).value.remaining == max(0, 1 - nth)
+    plain = inspect.getclosurevars(limiter.rules.quick_check).nonlocals["demands_of"].__self__
+    assert 0 < len(plain) <= MAX_REMEMBERED
 
 
 def test_the_sync_face_gives_the_same_answers() -> None:

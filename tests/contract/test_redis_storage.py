@@ -3,6 +3,7 @@
 import pytest
 
 from sluicegate import RedisStorage, StorageProtocol
+from sluicegate.infrastructure.denial_memo import DenialMemo
 from sluicegate.testing import FakeClock, StorageContract
 from support.clocked_script import ClockedScript
 from support.redis_servers import ClusterSet, RedisServer, SentinelSet
@@ -33,6 +34,7 @@ class TestRedis7OnAFakeClock(TestRedis7):
         """Return a storage whose script goes by a clock of ours."""
         self._clock = FakeClock()
         storage = RedisStorage.from_url(self._url, deadline_ms=PATIENT_MS)
+        storage.denials = DenialMemo(clock=self._clock)
         storage._script = ClockedScript(self._clock)
         return storage
 

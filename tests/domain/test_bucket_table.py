@@ -1,6 +1,7 @@
 """The bounded table of buckets: what leaves, and when."""
 
 import random
+from threading import Lock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.fullness_calendar import FullnessCalendar
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import Demand, full_at_us
+from sluicegate.domain.token_bucket import BucketShape, Demand, full_at_us
 
 S = 1_000_000
 START_US = 1_000 * S
@@ -121,3 +122,37 @@ def test_full_at_is_the_instant_of_fullness() -> None:
     full_us = full_at_us(shape, shape.capacity - shape.units_per_token, START_US)
     assert table.peek([asked], full_us - 1)[0].level < shape.capacity
     assert table.peek([asked], full_us)[0].level == shape.capacity
+
+
+WELDED = [
+    RateLimitRule(5, 5, "ip").shape,
+    RateLimitRule(7, 11, "ip").shape,
+    RateLimitRule(10**9, 999_983 / 1440, "ip").shape,  # a tick of more than a microsecond
+]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(WELDED),
+            st.sampled_from(["a", "b"]),
+            st.integers(1, 5),
+            st.one_of(st.integers(-3 * S, 30 * S), st.integers(-3, 3), st.just(-200 * S)),
+        ),
+        max_size=30,
+    )
+)
+def test_the_call_for_one_bucket_and_the_call_for_many_are_one(steps: list[tuple[BucketShape, str, int, int]]) -> None:
+    """Whatever the clock does and whichever rule asks, both give the same answer and leave the same state."""
+    assert WELDED[2].tick_us > 1
+    now_us = 10 * START_US
+    one, many, lock = BucketTable(10), BucketTable(10), Lock()
+    take_one = one.build_take_one(lock, lambda: now_us)
+    for shape, key, tokens, passed_us in steps:
+        now_us += passed_us
+        cost_units = tokens * shape.units_per_token
+        verdict = many.take([Demand(key, shape, cost_units)], now_us)
+        reading = verdict.readings[0]
+        assert take_one(key, shape, cost_units) == (verdict.allowed, reading.level, reading.lead_us)
+        assert one._states == many._states
+        assert not lock.locked()

@@ -12,6 +12,8 @@ from sluicegate.domain.token_bucket import (
     MAX_UNITS,
     BucketShape,
     Demand,
+    Reading,
+    Verdict,
     accrue,
     full_at_us,
     impossible,
@@ -98,10 +100,20 @@ def test_a_full_bucket_counts_from_the_next_tick() -> None:
 
 def test_the_result_that_binds() -> None:
     """The longest wait of a denial wins; without one, the fewest tokens left."""
-    denied, longer = RateLimitResult(False, 1.0, 0, 5, 9), RateLimitResult(False, 2.0, 3, 5, 1)
-    roomy, tight = RateLimitResult(True, 0.0, 4, 5, 9), RateLimitResult(True, 0.0, 1, 50, 1)
-    assert tightest([denied, longer]) == longer
-    assert tightest([roomy, tight]) == tight
+    fast, slow = RateLimitRule.per_second(1, burst=5).shape, RateLimitRule.per_minute(1, burst=50).shape
+    demands = [Demand("fast", fast, 5 * fast.units_per_token), Demand("slow", slow, 5 * slow.units_per_token)]
+
+    def answer(allowed: bool, *tokens: int) -> RateLimitResult:
+        readings = [Reading(n * d.shape.units_per_token, 0) for n, d in zip(tokens, demands, strict=True)]
+        return tightest(demands, Verdict(allowed, tuple(readings)))
+
+    assert answer(False, 4, 50) == RateLimitResult(False, 1.0, 4, 5, 1)
+    assert answer(False, 0, 4) == RateLimitResult(False, 60.0, 4, 50, 46 * 60)
+    assert answer(True, 4, 3) == RateLimitResult(True, 0.0, 3, 50, 47 * 60)
+    assert answer(True, 3, 4) == RateLimitResult(True, 0.0, 3, 5, 2)
+    assert answer(True, 3, 3) == RateLimitResult(
+        True, 0.0, 3, 50, 47 * 60
+    )  # of equals, the one that takes longer to fill
     assert impossible(5) == RateLimitResult(False, math.inf, 0, 5, 0)
 
 

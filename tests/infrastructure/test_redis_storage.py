@@ -127,7 +127,7 @@ async def test_a_script_that_the_server_has_forgotten_is_sent_along(binary: Any)
     """SCRIPT FLUSH and FLUSHALL lose no check; the limit starts anew where its state is gone."""
     with RedisServer(binary=binary()) as server:
         client: Any = server.client()
-        async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
+        async with RedisStorage.from_url(server.url, deadline_ms=10_000, remember_denials=False) as storage:
             one = demand(DAILY)
             allowed = 0
             for _ in range(10):
@@ -497,7 +497,7 @@ async def test_connections_are_few_whatever_the_concurrency(redis_server: RedisS
 async def test_the_limiter_fails_open_in_time_and_says_so() -> None:
     """The shipped parts together: denial while the server lives, the policy's answer while it hangs, denial again."""
     with RedisServer() as server:
-        storage = RedisStorage.from_url(server.url, deadline_ms=DEADLINE_MS)
+        storage = RedisStorage.from_url(server.url, deadline_ms=DEADLINE_MS, remember_denials=False)
         logger = RecordingLogger()
         rules = {"POST /login": DAILY, "GET /": RateLimitRule(5, 5, "ip", on_storage_error="local")}
         limiter = TokenBucketAdapter(storage=storage, rules=rules, logger=logger)

@@ -59,7 +59,10 @@ def test_a_plain_client_will_do(redis_server: RedisServer) -> None:
 
 def test_a_server_that_hangs_costs_a_deadline_and_then_nothing() -> None:
     """Stopped: an answer in time; once the breaker is open at once; afterwards the limit holds again."""
-    with RedisServer() as server, SyncRedisStorage.from_url(server.url, deadline_ms=100) as storage:
+    with (
+        RedisServer() as server,
+        SyncRedisStorage.from_url(server.url, deadline_ms=100, remember_denials=False) as storage,
+    ):
         limiter = SyncTokenBucketAdapter(storage=storage, rules={"GET /": DAILY})
 
         def allowed() -> bool:

@@ -10,7 +10,7 @@ from sluicegate.application.checked import Checked, decided
 from sluicegate.application.checking import NO_RULE, Check, ShadowedCheck, conclude, prepare
 from sluicegate.application.exemptions import ListAnswer, identifier_for
 from sluicegate.application.failure_policy import Answer, FailurePolicy, describe, reason_of
-from sluicegate.application.quick_check import TakeOne
+from sluicegate.application.quick_check import QuickCheck, short_way_to
 from sluicegate.application.rules_in_force import InForce, RulesInForce
 from sluicegate.application.shadow_watch import ShadowWatch
 from sluicegate.domain.bucket_key import KeyFormat
@@ -116,10 +116,27 @@ class CheckFlow:
         return self._impossible(check, identifier, cost)
 
     def quicken(self, storage: object) -> None:
-        """Offer the short way of a check, unless the storage may wait or somebody may listen."""
-        take_one: TakeOne | None = getattr(storage, "take_one_now", None)
-        if take_one is not None and getattr(storage, "immediate", False) and not self._observed:
-            self.in_force.quicken(take_one)
+        """Offer the short way of a check, if the storage has one."""
+        build = short_way_to(storage)
+        if build is not None:
+            self.in_force.quicken((lambda plain: self._listened_to(build(plain))) if self._observed else build)
+
+    def _listened_to(self, quick_check: QuickCheck) -> QuickCheck:
+        """Return the short way where there is a bus: whoever wants more than the denials needs the long one."""
+        wants, now_us = self._announcer.wants, self._clock.now_us
+
+        def check_for_listeners(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
+            if wants(RateLimitCheckAllowed) or wants(RateLimitCheckAttempted):
+                return None
+            started_us = now_us()
+            answer = quick_check(endpoint, identifier, cost)
+            if answer is not None and not answer.value.allowed:
+                check = prepare(self.rules, self._key_format, endpoint, identifier, cost, now=self._utc_now)
+                if isinstance(check, Check):
+                    self._announce(check, identifier, answer.value, started_us)
+            return answer
+
+        return check_for_listeners
 
     def look(self, endpoint: str, identifier: Identifier, cost: int) -> Check | Success[RateLimitResult]:
         """Return what to peek at, or the answer if there is nothing to look at; tell nobody.

@@ -106,12 +106,7 @@ def conclude(check: Check, verdict: Verdict) -> RateLimitResult:
     demands = check.demands
     if len(demands) == 1:
         return to_result(demands[0], verdict.readings[0], allowed=verdict.allowed)
-    return tightest(
-        [
-            to_result(demand, reading, allowed=verdict.allowed)
-            for demand, reading in zip(demands, verdict.readings, strict=True)
-        ]
-    )
+    return tightest(demands, verdict)
 
 
 def demand_for(key_format: KeyFormat, meter: Meter, identifier: Identifier, cost: int) -> Demand:

@@ -19,7 +19,7 @@ from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, StorageError
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.rule import ON_STORAGE_ERROR, OnStorageError
-from sluicegate.domain.token_bucket import tightest, to_result
+from sluicegate.domain.token_bucket import tightest
 
 LOCAL_MAX_KEYS = 100_000
 """How many clients the local buckets of an outage tell apart; about 20 MB."""
@@ -73,8 +73,7 @@ class FailurePolicy:
         if demands:
             with self._lock:
                 verdict = self._buckets.take(demands, self._clock.now_us())
-            pairs = zip(demands, verdict.readings, strict=True)
-            return Answer(tightest([to_result(d, r, allowed=verdict.allowed) for d, r in pairs]), "local")
+            return Answer(tightest(demands, verdict), "local")
         full = min(limits)
         return Answer(RateLimitResult(True, 0.0, full, full, 0), "allow")  # noqa: FBT003
 

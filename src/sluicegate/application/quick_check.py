@@ -1,67 +1,166 @@
-"""The short way of a check: one rule, a storage that answers at once, and nobody who listens.
+"""The short ways of a check: plain arguments, and a storage that answers at once, always or while it knows of a denial.
 
-It asks the same functions as the long way (`CheckFlow`), with no objects in between. Whatever is not plain, a
-wrong argument and a failure included, it leaves to the long way.
+They ask the same functions as the long way (`CheckFlow`), with no objects in between. Whatever is not plain, a wrong argument
+and a failure included, is left to the long way.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, TypeAlias, cast
 
 from sluicegate.application.exemptions import listed_scopes
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat
+from sluicegate.domain.bucket_table import TakeOne
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.protocols import Identifier
+from sluicegate.domain.protocols import Identifier, SyncStorageProtocol
 from sluicegate.domain.result import Success
 from sluicegate.domain.rule_set import Plan, RuleSet
-from sluicegate.domain.token_bucket import BucketShape, result_at
-
-TakeOne: TypeAlias = Callable[[str, BucketShape, int], tuple[bool, int, int]]
-"""A storage's `take_one_now`: key, shape, cost in units; verdict, level in units, lead in microseconds."""
+from sluicegate.domain.token_bucket import Demand, Verdict, result_at, tightest
 
 QuickCheck: TypeAlias = Callable[[str, Identifier, int], Success[RateLimitResult] | None]
 """Endpoint, identifier and cost in; the answer, or None where the long way must be gone."""
 
+Recall: TypeAlias = Callable[[Sequence[Demand]], Verdict | None]
+"""A storage's `recall`."""
 
-def build_quick_check(rules: RuleSet, key_format: KeyFormat, take_one: TakeOne) -> QuickCheck:
-    """Build the short way for the endpoints that have one rule, not in shadow mode.
+MAX_REMEMBERED = 16_384
+"""Most demands that are remembered, of all endpoints together: some five megabytes."""
 
-    Where there are lists or overrides, it is for identifiers that the long way found to be in none of them.
+
+class QuickStorage(SyncStorageProtocol, Protocol):
+    """A storage that answers at once.
+
+    Args:
+        take_one_now: Does what `take_now` does for one bucket, with no objects in between.
+    """
+
+    take_one_now: TakeOne
+
+
+class PlainDemands:
+    """What plain checks ask for: always the same for a client, and naming its buckets takes longer than paying.
+
+    Endpoints with rules in shadow mode are left out. Where there are lists or overrides, only identifiers that the long way
+    found to be in none of them are plain.
 
     Args:
         rules: The rules in force.
         key_format: How buckets are named.
-        take_one: Pays for one bucket at once.
+    """
+
+    def __init__(self, rules: RuleSet, key_format: KeyFormat) -> None:
+        self._plans = {plan.endpoint: plan for plan in rules.plans if plan.meters and not plan.shadows}
+        self._unknown = {endpoint: _unknown(rules, plan) for endpoint, plan in self._plans.items()}
+        self._encode = key_format.encode
+        self._remembered: dict[str, dict[str, tuple[Demand, ...]]] = {endpoint: {} for endpoint in self._plans}
+        self._room = MAX_REMEMBERED
+        self.finders = {endpoint: known.get for endpoint, known in self._remembered.items()}
+        """By the endpoint: returns an identifier's demands, if they are remembered."""
+        self.only_rules = {
+            endpoint: plan.meters[0].rule for endpoint, plan in self._plans.items() if len(plan.meters) == 1
+        }
+        """By the endpoint: the rule of a plain check that asks only one."""
+
+    def of(self, endpoint: str, identifier: str) -> tuple[Demand, ...] | None:
+        """Work out what is asked for, and remember it; None if the identifier is not plain."""
+        if not 0 < len(identifier) <= CERTAINLY_SHORT:
+            return None
+        for unknown in self._unknown[endpoint]:
+            if identifier not in unknown:
+                return None
+        name = self._encode(identifier)
+        demands = tuple(
+            [
+                Demand(
+                    meter.before if meter.after is None else meter.before + name + meter.after,
+                    meter.shape,
+                    meter.cost_units,
+                )
+                for meter in self._plans[endpoint].meters
+            ]
+        )
+        self._room -= len(demands)
+        if self._room < 0:
+            self._room = MAX_REMEMBERED - len(demands)
+            for known in self._remembered.values():
+                known.clear()
+        self._remembered[endpoint][identifier] = demands
+        return demands
+
+    def __len__(self) -> int:
+        return sum(len(known) * len(self._plans[endpoint].meters) for endpoint, known in self._remembered.items())
+
+
+def no_quick_check(_endpoint: str, _identifier: Identifier, _cost: int) -> None:
+    """Leave every check to the long way."""
+
+
+def short_way_to(storage: object) -> Callable[[PlainDemands], QuickCheck] | None:
+    """Return what builds the short way to a storage; None if it has none."""
+    if getattr(storage, "immediate", False) and hasattr(storage, "take_one_now"):
+        return partial(build_quick_check, storage=cast("QuickStorage", storage))
+    recall: Recall | None = getattr(storage, "recall", None)
+    return None if recall is None else partial(build_recall_check, recall=recall)
+
+
+def build_quick_check(plain: PlainDemands, storage: QuickStorage) -> QuickCheck:
+    """Build the short way to a storage that answers at once.
+
+    Args:
+        plain: What is asked for.
+        storage: Where the buckets are.
     """
     # A closure: its variables are found faster than a method's attributes, and this is run for every check.
-    single = [plan for plan in rules.plans if len(plan.meters) == 1 and not plan.shadows]
-    guards = {plan.endpoint: (plan.meters[0], _unknown(rules, plan)) for plan in single}
-    find = {endpoint: meter for endpoint, (meter, unknown) in guards.items() if not unknown}.get
-    find_guarded = guards.get
-    encode = key_format.encode
+    finder_of, demands_of = plain.finders.get, plain.of
+    take_one, take_all = storage.take_one_now, storage.take_now
     no_cost = 0
 
     def quick_check(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
         # By identity: 0 is one object, and False and 0.0 are others, which the long way refuses.
-        if cost is not no_cost or type(identifier) is not str or not 0 < len(identifier) <= CERTAINLY_SHORT:
+        if cost is not no_cost or type(identifier) is not str:
             return None
-        try:
-            meter = find(endpoint)
-        except TypeError:  # not hashable, and so no text
+        find = finder_of(endpoint)
+        if find is None:
             return None
-        if meter is None:
-            watched = find_guarded(endpoint)
-            if watched is None:
-                return None
-            meter, unknown = watched
-            if not all([identifier in known for known in unknown]):  # noqa: C419 - a generator costs more than the lookups
-                return None
-        after = meter.after
-        key = meter.before if after is None else meter.before + encode(identifier) + after
-        shape, cost_units = meter.shape, meter.cost_units
-        allowed, level, lead_us = take_one(key, shape, cost_units)
-        return Success(result_at(shape, cost_units, level, lead_us, allowed))
+        demands = find(identifier) or demands_of(endpoint, identifier)
+        if demands is None:
+            return None
+        if len(demands) == 1:
+            demand = demands[0]
+            shape, cost_units = demand.shape, demand.cost_units
+            allowed, level, lead_us = take_one(demand.key, shape, cost_units)
+            return Success(result_at(shape, cost_units, level, lead_us, allowed))
+        return Success(tightest(demands, take_all(demands)))
 
     return quick_check
+
+
+def build_recall_check(plain: PlainDemands, recall: Recall) -> QuickCheck:
+    """Build the short way to a denial that a storage knows to be still true.
+
+    Args:
+        plain: What is asked for.
+        recall: The storage's call.
+    """
+    finder_of, demands_of = plain.finders.get, plain.of
+    no_cost = 0
+
+    def recall_check(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
+        if cost is not no_cost or type(identifier) is not str:
+            return None
+        find = finder_of(endpoint)
+        if find is None:
+            return None
+        demands = find(identifier) or demands_of(endpoint, identifier)
+        denial = None if demands is None else recall(demands)
+        if demands is None or denial is None:
+            return None
+        if len(demands) == 1:
+            demand, reading = demands[0], denial.readings[0]
+            return Success(result_at(demand.shape, demand.cost_units, reading.level, reading.lead_us, allowed=False))
+        return Success(tightest(demands, denial))
+
+    return recall_check
 
 
 def _unknown(rules: RuleSet, plan: Plan) -> tuple[set[str], ...]:

@@ -1,16 +1,17 @@
 """Which rules hold now, how they are swapped, and the kill switches. Nothing here needs the storage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from threading import Lock
 
 import msgspec
 
 from sluicegate.application.announcer import Announcer
-from sluicegate.application.quick_check import QuickCheck, TakeOne, build_quick_check
+from sluicegate.application.quick_check import PlainDemands, QuickCheck, no_quick_check
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
+from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import KillSwitch, RuleBook, Rules
 from sluicegate.domain.rule_set import RuleSet
 
@@ -58,21 +59,23 @@ class RulesInForce:
         """How often rules were refused."""
         self.last_error = ""
         """Why rules were refused the last time; empty once others came into force."""
-        self._take_one: TakeOne | None = None
-        self.quick_check: QuickCheck | None = None
-        """The short way of a check with the rules in force; None where there is none."""
+        self._build: Callable[[PlainDemands], QuickCheck] | None = None
+        self.quick_check: QuickCheck = no_quick_check
+        """The short way of a check with the rules in force; one that leads nowhere where there is none."""
+        self.short_way: tuple[QuickCheck, Mapping[str, RateLimitRule]] = (no_quick_check, {})
+        """The same, and the rules of the endpoints whose checks go that way and ask only one rule."""
         self.now = self._compile(_book(rules))
         """The state that checks read, once each."""
         self._announce_switches((), self.now.switches)
 
-    def quicken(self, take_one: TakeOne) -> None:
+    def quicken(self, build: Callable[[PlainDemands], QuickCheck]) -> None:
         """Offer the short way of a check from now on.
 
         Args:
-            take_one: What pays for one bucket at once.
+            build: Builds it for the rules in force, now and whenever they change.
         """
         with self._lock:
-            self._take_one = take_one
+            self._build = build
             self._install(self.now)
 
     @property
@@ -198,11 +201,13 @@ class RulesInForce:
 
     def _install(self, state: InForce) -> InForce:
         """Put a state into force. A check goes the short way with the one or the long way with the other, never both."""
-        quick_check = None
-        if self._take_one is not None and state.until is None:
-            quick_check = build_quick_check(state.rules, self._key_format, self._take_one)
+        plain = PlainDemands(state.rules, self._key_format)
+        quick_check: QuickCheck = no_quick_check
+        if self._build is not None and state.until is None:
+            quick_check = self._build(plain)
         self.now = state
         self.quick_check = quick_check
+        self.short_way = quick_check, plain.only_rules
         return state
 
     def _compile(self, book: RuleBook) -> InForce:

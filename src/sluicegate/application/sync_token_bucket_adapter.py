@@ -88,11 +88,12 @@ class SyncTokenBucketAdapter:
         self, *, endpoint: str, identifier: Identifier, cost: int = 0
     ) -> Result[RateLimitResult, RateLimitError]:
         """Take tokens if all of the endpoint's rules have them; see `TokenBucketAdapter.is_allowed`."""
-        quick_check = self.rules.quick_check
-        if quick_check is not None:
-            answer = quick_check(endpoint, identifier, cost)
-            if answer is not None:
-                return answer
+        try:
+            answer = self.rules.quick_check(endpoint, identifier, cost)
+        except Exception:  # noqa: BLE001 - the long way meets the same failure, and answers it
+            answer = None
+        if answer is not None:
+            return answer
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
         if type(check) is not Check:
@@ -107,6 +108,12 @@ class SyncTokenBucketAdapter:
 
     def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Checked:
         """Do what `is_allowed` does, and tell more of it; see `TokenBucketAdapter.check`."""
+        quick_check, only_rules = self.rules.short_way
+        try:
+            if (rule := only_rules.get(endpoint)) and (answer := quick_check(endpoint, identifier, cost)):
+                return Checked(answer.value, (rule,), rule)
+        except Exception:  # noqa: BLE001, S110 - as in `is_allowed`
+            pass
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
         if isinstance(check, ShadowedCheck):

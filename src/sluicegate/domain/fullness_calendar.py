@@ -42,6 +42,12 @@ class FullnessCalendar:
 
     def pop_full(self, now_us: int) -> str | None:
         """Remove and return a key whose bucket is full at `now_us`; None if there is none."""
+        # What is filed is a lower bound, and the pages are later than what is open: most calls need not look further.
+        if self._open:
+            if self._open[0][0] > now_us:
+                return None
+        elif not self._slots or self._slots[0] > now_us // _SLOT_US:
+            return None
         first_us = self._settle(now_us // _SLOT_US)
         if first_us is None or first_us > now_us:
             return None

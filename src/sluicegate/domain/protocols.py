@@ -62,6 +62,8 @@ class StorageProtocol(Protocol):
     - `immediate = True`: the storage also has the plain calls of `SyncStorageProtocol`, and they never wait for anything.
     - `bounded_wait = True`: `take` and `peek` keep no caller longer than a deadline of the storage's own, which is
       `deadline_s` seconds. Without it, or if the limiter's deadline is shorter, the limiter puts a timer round each call.
+    - `recall(demands)`: a plain call that returns the denial of these demands where it is known to be still true, else
+      None; it changes nothing and never waits.
     - `hash_tags = True`: keys should carry the identifier in braces, for Redis Cluster.
     """
 

@@ -7,7 +7,7 @@ doubles, which is why `MAX_UNITS` leaves every sum below 2**53.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 from math import inf
@@ -40,6 +40,7 @@ class BucketShape(msgspec.Struct, frozen=True, gc=False):
         full_ticks: Ticks from empty to full, rounded up.
         max_tokens: The capacity in tokens.
         number: A small number that no other shape of this process has: storages tell shapes apart by it.
+        units_per_second: Units that flow in per second if the tick is a microsecond; else 0.
     """
 
     capacity: int
@@ -49,6 +50,7 @@ class BucketShape(msgspec.Struct, frozen=True, gc=False):
     full_ticks: int
     max_tokens: int
     number: int
+    units_per_second: int = 0
 
 
 class Demand(msgspec.Struct, frozen=True, gc=False):
@@ -113,7 +115,14 @@ def shape_of(max_tokens: int, tokens_per_minute: Fraction) -> BucketShape:
             if full_ticks * tick_us > MAX_FULL_US:
                 break
             return BucketShape(
-                capacity, rate.denominator, rate.numerator, tick_us, full_ticks, max_tokens, next(_numbers)
+                capacity,
+                rate.denominator,
+                rate.numerator,
+                tick_us,
+                full_ticks,
+                max_tokens,
+                next(_numbers),
+                rate.numerator * _SECOND_US if tick_us == 1 else 0,
             )
     raise InvalidInputError(
         f"refill_rate={float(tokens_per_minute)!r} with max_tokens={max_tokens}: this bucket cannot be counted exactly;"
@@ -136,15 +145,16 @@ def accrue(shape: BucketShape, level: int, last: int, now_us: int) -> tuple[int,
         now_us: The storage's clock.
     """
     tick_us = shape.tick_us
-    elapsed = now_us // tick_us - last
-    if elapsed <= 0:
-        if -elapsed <= shape.full_ticks:
-            return level, last
-        return level, -(-now_us // tick_us)
-    level += elapsed * shape.units_per_tick
-    if level >= shape.capacity:
-        return shape.capacity, -(-now_us // tick_us)
-    return level, last + elapsed
+    tick = now_us if tick_us == 1 else now_us // tick_us
+    elapsed = tick - last
+    if elapsed > 0:
+        level += elapsed * shape.units_per_tick
+        if level < shape.capacity:
+            return level, tick
+        return shape.capacity, tick if tick_us == 1 else -(-now_us // tick_us)
+    if -elapsed <= shape.full_ticks:
+        return level, last
+    return level, -(-now_us // tick_us)
 
 
 def carry_over(old: BucketShape, new: BucketShape, level: int, last: int, now_us: int) -> tuple[int, int]:
@@ -183,6 +193,18 @@ def to_result(demand: Demand, reading: Reading, *, allowed: bool) -> RateLimitRe
     return result_at(demand.shape, demand.cost_units, reading.level, reading.lead_us, allowed)
 
 
+def wait_us(shape: BucketShape, cost_units: int, level: int, lead_us: int) -> int:
+    """Return the microseconds until a bucket that is short of `cost_units` has them, if nobody else asks.
+
+    Args:
+        shape: The bucket's arithmetic.
+        cost_units: What was asked for; more than `level`.
+        level: What is there.
+        lead_us: Microseconds until the level holds; see `Reading`.
+    """
+    return lead_us - (level - cost_units) // shape.units_per_tick * shape.tick_us
+
+
 def result_at(shape: BucketShape, cost_units: int, level: int, lead_us: int, allowed: bool) -> RateLimitResult:
     """Derive a client's answer from a bucket's level: the one place where units become tokens and seconds.
 
@@ -195,26 +217,43 @@ def result_at(shape: BucketShape, cost_units: int, level: int, lead_us: int, all
     """
     # What is missing is negative, so that // rounds the wait up.
     missing = level - shape.capacity
-    reset_us = lead_us - missing // shape.units_per_tick * shape.tick_us if missing else 0
+    units_per_second = shape.units_per_second
+    if units_per_second and not lead_us:
+        # Rounding up to microseconds and then to seconds is rounding up to seconds.
+        reset_seconds = -(missing // units_per_second)
+    else:
+        reset_us = lead_us - missing // shape.units_per_tick * shape.tick_us if missing else 0
+        reset_seconds = -(-reset_us // _SECOND_US) if reset_us > 0 else 0
     retry_after = 0.0
     if not allowed and level < cost_units:
-        retry_after = (lead_us - (level - cost_units) // shape.units_per_tick * shape.tick_us) / _SECOND_US
-    return RateLimitResult(
-        allowed,
-        retry_after,
-        level // shape.units_per_token,
-        shape.max_tokens,
-        -(-reset_us // _SECOND_US) if reset_us > 0 else 0,
-    )
+        retry_after = wait_us(shape, cost_units, level, lead_us) / _SECOND_US
+    return RateLimitResult(allowed, retry_after, level // shape.units_per_token, shape.max_tokens, reset_seconds)
 
 
-def tightest(results: Iterable[RateLimitResult]) -> RateLimitResult:
-    """Choose the result that binds: the longest wait of a denial, else the fewest tokens left.
+def tightest(demands: Sequence[Demand], verdict: Verdict) -> RateLimitResult:
+    """Derive the answer of the bucket that binds: the longest wait of a denial, else the fewest tokens left.
 
     Args:
-        results: The buckets' results, at least one.
+        demands: What was asked, at least one.
+        verdict: What the storage told.
     """
-    return max(results, key=lambda result: (result.retry_after, -result.remaining, result.reset_seconds))
+    readings = verdict.readings
+    if verdict.allowed:  # most buckets are out of the question before their answers are worked out
+        binding, least, tied = 0, inf, False
+        for at, demand in enumerate(demands):
+            remaining = readings[at].level // demand.shape.units_per_token
+            if remaining < least:
+                binding, least, tied = at, remaining, False
+            elif remaining == least:
+                tied = True
+        if not tied:
+            return to_result(demands[binding], readings[binding], allowed=True)
+    results = [to_result(demand, readings[at], allowed=verdict.allowed) for at, demand in enumerate(demands)]
+    return min(results, key=_slack)
+
+
+def _slack(result: RateLimitResult) -> tuple[float, int, int]:
+    return -result.retry_after, result.remaining, -result.reset_seconds
 
 
 def impossible(limit: int) -> RateLimitResult:

@@ -1,12 +1,12 @@
 """The embedded storage: buckets in this process, for one process, with no server at all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
 
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock
-from sluicegate.domain.token_bucket import BucketShape, Demand, Reading, Verdict
+from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.runtime.system_clock import SystemClock
 
 DEFAULT_MAX_KEYS = 1_000_000
@@ -34,12 +34,16 @@ class MemoryStorage:
         self._table = BucketTable(max_keys)
         self._max_keys = max_keys
         self._lock = Lock()
-        self.take_one_now = _build_take_one(self._table, self._lock, self._now_us)
+        self.take_one_now = self._table.build_take_one(self._lock, self._now_us)
         """Does what `take_now` does for a single bucket, with no objects in between: key, shape and cost in units go in,
         verdict, level in units and lead in microseconds come out."""
 
     def take_now(self, demands: Sequence[Demand], /) -> Verdict:
         """Pay all demands or none."""
+        if len(demands) == 1:
+            demand = demands[0]
+            allowed, level, lead_us = self.take_one_now(demand.key, demand.shape, demand.cost_units)
+            return Verdict(allowed, (Reading(level, lead_us),))
         with self._lock:
             return self._table.take(demands, self._now_us())
 
@@ -87,19 +91,3 @@ class MemoryStorage:
 
     def __repr__(self) -> str:
         return f"MemoryStorage(keys={len(self._table)}, max_keys={self._max_keys})"
-
-
-def _build_take_one(
-    table: BucketTable, lock: Lock, now_us: Callable[[], int]
-) -> Callable[[str, BucketShape, int], tuple[bool, int, int]]:
-    """Bind the hottest call of the library: a closure finds its variables faster than a method its attributes."""
-    take_one, acquire, release = table.take_one, lock.acquire, lock.release
-
-    def take_one_now(key: str, shape: BucketShape, cost_units: int) -> tuple[bool, int, int]:
-        acquire()  # `with` would cost twice as much as these two calls
-        try:
-            return take_one(key, shape, cost_units, now_us())
-        finally:
-            release()
-
-    return take_one_now

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, Self, cast
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
 from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
+from sluicegate.infrastructure.denial_memo import DenialMemo
 from sluicegate.infrastructure.redis_cluster import ClusterRouter
 from sluicegate.infrastructure.redis_target import RedisTarget, target_of_client, target_of_url
 from sluicegate.infrastructure.script_exchange import ScriptExchange
@@ -40,6 +42,8 @@ class RedisStorage:
         redis_client: A client of redis-py (`Redis`, also one that Sentinel gave, or `RedisCluster`; async or not). Its address,
             login and TLS settings are used; its pool, its timeouts and retries are not, and it is not closed.
         deadline_ms: The longest that a call may take, 1 to 60,000.
+        remember_denials: Whether a check that was denied is denied here, without asking the server, until it could pass: for
+            one second at most, after which a reset or refund by another process shows. See `DenialMemo`.
 
     Raises:
         InvalidInputError: If the deadline is wrong.
@@ -48,7 +52,9 @@ class RedisStorage:
 
     bounded_wait = True
 
-    def __init__(self, *, redis_client: object, deadline_ms: int = DEFAULT_DEADLINE_MS) -> None:
+    def __init__(
+        self, *, redis_client: object, deadline_ms: int = DEFAULT_DEADLINE_MS, remember_denials: bool = True
+    ) -> None:
         if type(deadline_ms) is not int:
             raise InvalidTypeError(f"deadline_ms={deadline_ms!r}: expected whole milliseconds")
         if not 1 <= deadline_ms <= 60_000:  # noqa: PLR2004 - the bound is stated in the message
@@ -57,6 +63,8 @@ class RedisStorage:
         self._target = target
         self.deadline_s = deadline_ms / 1000
         """The longest that a call may take, in seconds."""
+        self.denials = DenialMemo() if remember_denials else None
+        """What was denied lately; None: nothing is remembered."""
         self._script = TokenBucketScript()
         self._routers: dict[asyncio.AbstractEventLoop, Router] = {}
         self._pid = os.getpid()
@@ -65,22 +73,36 @@ class RedisStorage:
         """Whether keys should carry the identifier in braces, so that its rules share a slot."""
 
     @classmethod
-    def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS) -> Self:
+    def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS, remember_denials: bool = True) -> Self:
         """Build a storage from a URL.
 
         Args:
             url: `redis://user:password@host:port/db`, `rediss://…` (TLS), `unix://…`,
                 `redis+sentinel://host:port,host:port/service`, `redis+cluster://host:port,host:port`; or with `valkey`.
             deadline_ms: The longest that a call may take, 1 to 60,000.
+            remember_denials: See the class.
 
         Raises:
             InvalidInputError: If the URL or the deadline is wrong. No message shows a password.
         """
-        return cls(redis_client=target_of_url(url), deadline_ms=deadline_ms)
+        return cls(redis_client=target_of_url(url), deadline_ms=deadline_ms, remember_denials=remember_denials)
 
     async def take(self, demands: Sequence[Demand], /) -> Verdict:
         """Pay all demands or none."""
-        return cast("Verdict", await self._ask(TAKE, demands))
+        denials = self.denials
+        if denials is None:
+            return cast("Verdict", await self._ask(TAKE, demands))
+        denial = denials.recall(demands)
+        if denial is not None:
+            return denial
+        asked = denials.asked()
+        verdict = cast("Verdict", await self._ask(TAKE, demands))
+        denials.learn(demands, verdict, asked)
+        return verdict
+
+    def recall(self, demands: Sequence[Demand], /) -> Verdict | None:
+        """Return a denial that is still true without asking the server; None if there is none."""
+        return self.denials.recall(demands) if self.denials is not None else None
 
     async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
         """Return the buckets' levels. Writes nothing."""
@@ -88,11 +110,22 @@ class RedisStorage:
 
     async def refund(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        return cast("tuple[Reading, ...]", await self._ask(REFUND, demands))
+        with self.forgetting(demands):
+            return cast("tuple[Reading, ...]", await self._ask(REFUND, demands))
 
     async def reset(self, demands: Sequence[Demand], /) -> None:
         """Make each bucket full."""
-        await self._ask(RESET, demands)
+        with self.forgetting(demands):
+            await self._ask(RESET, demands)
+
+    @contextmanager
+    def forgetting(self, demands: Sequence[Demand]) -> Generator[None]:
+        """Forget what was denied of some buckets once their levels may have been raised, whatever came of it."""
+        try:
+            yield
+        finally:
+            if self.denials is not None:
+                self.denials.forget(demands)
 
     async def aclose(self) -> None:
         """Close the connections of all event loops; those of other loops in the background."""

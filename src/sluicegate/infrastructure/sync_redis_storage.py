@@ -27,14 +27,19 @@ class SyncRedisStorage:
     Args:
         redis_client: See `RedisStorage`.
         deadline_ms: The longest that a call may take, 1 to 60,000.
+        remember_denials: See `RedisStorage`.
 
     Raises:
         InvalidInputError: If the deadline is wrong.
         InvalidTypeError: If the client is none.
     """
 
-    def __init__(self, *, redis_client: object, deadline_ms: int = DEFAULT_DEADLINE_MS) -> None:
-        self._storage = RedisStorage(redis_client=redis_client, deadline_ms=deadline_ms)
+    def __init__(
+        self, *, redis_client: object, deadline_ms: int = DEFAULT_DEADLINE_MS, remember_denials: bool = True
+    ) -> None:
+        self._storage = RedisStorage(
+            redis_client=redis_client, deadline_ms=deadline_ms, remember_denials=remember_denials
+        )
         self.hash_tags = self._storage.hash_tags
         """Whether keys should carry the identifier in braces, so that its rules share a slot."""
         self._lock = Lock()
@@ -44,17 +49,30 @@ class SyncRedisStorage:
         self._closed = False
 
     @classmethod
-    def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS) -> Self:
+    def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS, remember_denials: bool = True) -> Self:
         """Build a storage from a URL; see `RedisStorage.from_url`.
 
         Raises:
             InvalidInputError: If the URL or the deadline is wrong. No message shows a password.
         """
-        return cls(redis_client=target_of_url(url), deadline_ms=deadline_ms)
+        return cls(redis_client=target_of_url(url), deadline_ms=deadline_ms, remember_denials=remember_denials)
 
     def take_now(self, demands: Sequence[Demand], /) -> Verdict:
         """Pay all demands or none."""
-        return cast("Verdict", self._ask(TAKE, demands))
+        denials = self._storage.denials
+        if denials is None:
+            return cast("Verdict", self._ask(TAKE, demands))
+        denial = denials.recall(demands)
+        if denial is not None:
+            return denial
+        asked = denials.asked()
+        verdict = cast("Verdict", self._ask(TAKE, demands))
+        denials.learn(demands, verdict, asked)
+        return verdict
+
+    def recall(self, demands: Sequence[Demand], /) -> Verdict | None:
+        """Return a denial that is still true without asking the server; None if there is none."""
+        return self._storage.recall(demands)
 
     def peek_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
         """Return the buckets' levels. Writes nothing."""
@@ -62,11 +80,13 @@ class SyncRedisStorage:
 
     def refund_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        return cast("tuple[Reading, ...]", self._ask(REFUND, demands))
+        with self._storage.forgetting(demands):
+            return cast("tuple[Reading, ...]", self._ask(REFUND, demands))
 
     def reset_now(self, demands: Sequence[Demand], /) -> None:
         """Make each bucket full."""
-        self._ask(RESET, demands)
+        with self._storage.forgetting(demands):
+            self._ask(RESET, demands)
 
     def close(self) -> None:
         """Close the connections and end the thread. Calling it twice is harmless."""
