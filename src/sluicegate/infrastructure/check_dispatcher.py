@@ -12,7 +12,7 @@ from random import random
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.deadline_watch import DeadlineWatch
-from sluicegate.infrastructure.redis_connection import Connector, RedisConnection
+from sluicegate.infrastructure.redis_connection import Connector, RedisConnection, hang_up
 from sluicegate.infrastructure.redis_errors import Fault, fault_of
 from sluicegate.infrastructure.script_exchange import ScriptExchange, fail
 from sluicegate.infrastructure.token_bucket_script import Call
@@ -288,7 +288,7 @@ class CheckDispatcher:
         self._waiting.clear()
 
     def _dispose(self, lane: _Lane) -> None:
-        self._keep(self._loop.create_task(lane.connection.disconnect(nowait=True)))
+        self._keep(self._loop.create_task(hang_up(lane.connection, wait=self._closed)))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._closing.add(task)

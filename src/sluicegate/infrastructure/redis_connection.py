@@ -5,6 +5,7 @@ everything, a pool that has run out must not be a way past the limit, and what m
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -55,6 +56,16 @@ class Connector(Protocol):
 def pack(*arguments: str | int) -> bytes:
     """Return a command as it goes over the wire."""
     return cast("bytes", pack_command(cast("Any", arguments)))
+
+
+async def hang_up(connection: RedisConnection, *, wait: bool) -> None:
+    """Close a connection.
+
+    Who closes the storage waits, for at most the time that connecting may take: TLS takes leave of the server first, and the
+    event loop may end meanwhile.
+    """
+    with contextlib.suppress(Exception):  # it is being given up; how it ends changes nothing
+        await connection.disconnect(nowait=not wait)
 
 
 class DirectConnector:
