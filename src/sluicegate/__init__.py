@@ -68,6 +68,9 @@ _LAZY = {
     "watch_rules": "sluicegate.container",
 }
 
+_EXTRAS = {"fastapi": "fastapi", "flask": "flask", "httpx": "httpx", "redis": "redis", "starlette": "fastapi"}
+"""Which extra brings a library that a lazy name needs."""
+
 __all__ = [
     "BufferedEventBus",
     "Clock",
@@ -131,6 +134,14 @@ def __getattr__(name: str) -> object:
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(module), name)
+    try:
+        value: object = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        raise ModuleNotFoundError(
+            f"sluicegate.{name} needs {error.name}: pip install 'sluicegate[{extra}]'", name=error.name
+        ) from error
     globals()[name] = value
     return value

@@ -75,3 +75,11 @@ def test_importing_it_imports_no_extra() -> None:
 def test_the_package_is_typed() -> None:
     """The marker file of PEP 561 is there."""
     assert (SOURCE / "py.typed").exists()
+
+
+def test_a_missing_extra_is_named() -> None:
+    """Who asks for a name whose library is not installed is told what to install."""
+    code = "import sys; sys.modules['flask'] = None; from sluicegate import FlaskRateLimit"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "sluicegate.FlaskRateLimit needs flask: pip install 'sluicegate[flask]'" in run.stderr
