@@ -17,6 +17,7 @@ _BUILD: tuple[tuple[str, Callable[[str], FastAPI]], ...] = (
     ("sluicegate, middleware", peers.ours),
     ("slowapi, ASGI middleware, quota headers", peers.slowapi),
     ("slowapi, ASGI middleware, no headers", peers.slowapi_without_headers),
+    ("slowapi, decorator, no headers", peers.slowapi_decorator),
     ("fastapi-limiter, dependency, no headers", peers.fastapi_limiter),
     ("throttled-py, decorator", peers.throttled_py),
 )

@@ -65,6 +65,20 @@ def slowapi_without_headers(url: str = "") -> FastAPI:
     return app
 
 
+def slowapi_decorator(url: str = "") -> FastAPI:
+    """Return it with slowapi's decorator on the endpoint, as its quick start has it."""
+    limiter = SlowLimiter(key_func=get_remote_address, storage_uri=url or None)
+    app = FastAPI()
+    app.state.limiter = limiter
+
+    @app.get(_PATH)
+    @limiter.limit(f"{_MILLION}/hour")
+    async def item(request: Request, item_id: int) -> dict[str, int]:  # noqa: ARG001 - the decorator looks for it
+        return {"item": item_id}
+
+    return app
+
+
 def fastapi_limiter(url: str = "") -> FastAPI:
     """Return it with fastapi-limiter's dependency on pyrate-limiter's token bucket: one bucket, and no headers."""
     rates = [Rate(_MILLION, _HOUR_MS, burst=_MILLION)]
