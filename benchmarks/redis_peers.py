@@ -71,7 +71,7 @@ async def ours(url: str, burst: int, per_hour: int, *, rules: int = 1) -> Connec
     """Connect our limiter. Its deadline is long: a benchmark wants answers from Redis, not from the failure policy."""
     storage = RedisStorage.from_url(url, deadline_ms=5_000)
     several = tuple(RateLimitRule.per_hour(per_hour, burst=burst * (n + 1)) for n in range(rules))
-    limiter = TokenBucketAdapter(storage=storage, rules={ENDPOINT: several})
+    limiter = TokenBucketAdapter(storage=storage, rules={ENDPOINT: several}, deadline_ms=5_000)
     is_allowed = limiter.is_allowed
     return Connected(lambda client: is_allowed(endpoint=ENDPOINT, identifier=client), limiter.aclose)
 

@@ -345,7 +345,7 @@ def test_the_short_way_remembers_only_so_many_clients(rules: int) -> None:
         for n in range(clients):
             for endpoint in (LOGIN, "GET /"):
                 assert limiter.is_allowed(endpoint=endpoint, identifier=str(n)).value.remaining == max(0, 1 - nth)
-    plain = inspect.getclosurevars(limiter.rules.quick_check).nonlocals["demands_of"].__self__
+    plain = inspect.getclosurevars(limiter.rules.quick_check).nonlocals["check_of"].__self__
     assert 0 < len(plain) <= MAX_REMEMBERED
 
 

@@ -10,7 +10,7 @@ from sluicegate.application.checked import Checked, decided
 from sluicegate.application.checking import NO_RULE, Check, ShadowedCheck, conclude, prepare
 from sluicegate.application.exemptions import ListAnswer, identifier_for
 from sluicegate.application.failure_policy import Answer, FailurePolicy, describe, reason_of
-from sluicegate.application.quick_check import QuickCheck, short_way_to
+from sluicegate.application.quick_check import listened_to, short_way_to
 from sluicegate.application.rules_in_force import InForce, RulesInForce
 from sluicegate.application.shadow_watch import ShadowWatch
 from sluicegate.domain.bucket_key import KeyFormat
@@ -84,11 +84,14 @@ class CheckFlow:
         Raises:
             InvalidInputError: If an argument is wrong.
         """
+        plain = self.in_force.plain(endpoint, identifier, cost)
+        if plain is not None:
+            self._attempt(plain, identifier)
+            return plain
         state = self.in_force.refreshed()
         check = prepare(state.rules, self._key_format, endpoint, identifier, cost, now=self._utc_now)
         if type(check) is Check:
-            if self._observed and self._announcer.wants(RateLimitCheckAttempted):
-                self._announcer.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
+            self._attempt(check, identifier)
             return check
         return self._begun_otherwise(state, check, endpoint, identifier, cost)
 
@@ -102,8 +105,8 @@ class CheckFlow:
     ) -> Prepared | Checked:
         if isinstance(check, Check | ShadowedCheck):
             real = check.check if isinstance(check, ShadowedCheck) else check
-            if real is not None and self._observed and self._announcer.wants(RateLimitCheckAttempted):
-                self._announcer.publish(RateLimitCheckAttempted(**self._facts(real, identifier)))  # type: ignore[arg-type]
+            if real is not None:
+                self._attempt(real, identifier)
             return check
         if check is None:
             self._announcer.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
@@ -115,28 +118,26 @@ class CheckFlow:
             return Checked(check.disabled)
         return self._impossible(check, identifier, cost)
 
+    def _attempt(self, check: Check, identifier: Identifier) -> None:
+        if self._observed and self._announcer.wants(RateLimitCheckAttempted):
+            self._announcer.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
+
     def quicken(self, storage: object) -> None:
         """Offer the short way of a check, if the storage has one."""
         build = short_way_to(storage)
-        if build is not None:
-            self.in_force.quicken((lambda plain: self._listened_to(build(plain))) if self._observed else build)
+        if build is not None and self._observed:
+            self.in_force.quicken(
+                lambda plain: listened_to(build(plain), self._announcer.wants, self._clock.now_us, self._quickly_denied)
+            )
+        elif build is not None:
+            self.in_force.quicken(build)
 
-    def _listened_to(self, quick_check: QuickCheck) -> QuickCheck:
-        """Return the short way where there is a bus: whoever wants more than the denials needs the long one."""
-        wants, now_us = self._announcer.wants, self._clock.now_us
-
-        def check_for_listeners(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
-            if wants(RateLimitCheckAllowed) or wants(RateLimitCheckAttempted):
-                return None
-            started_us = now_us()
-            answer = quick_check(endpoint, identifier, cost)
-            if answer is not None and not answer.value.allowed:
-                check = prepare(self.rules, self._key_format, endpoint, identifier, cost, now=self._utc_now)
-                if isinstance(check, Check):
-                    self._announce(check, identifier, answer.value, started_us)
-            return answer
-
-        return check_for_listeners
+    def _quickly_denied(self, endpoint: str, identifier: Identifier, result: RateLimitResult, started_us: int) -> None:
+        check = self.in_force.plain(endpoint, identifier, 0) or prepare(
+            self.rules, self._key_format, endpoint, identifier, 0, now=self._utc_now
+        )
+        if isinstance(check, Check):
+            self._announce(check, identifier, result, started_us)
 
     def look(self, endpoint: str, identifier: Identifier, cost: int) -> Check | Success[RateLimitResult]:
         """Return what to peek at, or the answer if there is nothing to look at; tell nobody.

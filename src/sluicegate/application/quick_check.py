@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeAlias, cast
 
+from sluicegate.application.checking import Check
 from sluicegate.application.exemptions import listed_scopes
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat
 from sluicegate.domain.bucket_table import TakeOne
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.events import RateLimitCheckAllowed, RateLimitCheckAttempted, RateLimitEvent
 from sluicegate.domain.protocols import Identifier, SyncStorageProtocol
 from sluicegate.domain.result import Success
 from sluicegate.domain.rule_set import Plan, RuleSet
@@ -37,7 +39,7 @@ class QuickStorage(SyncStorageProtocol, Protocol):
     take_one_now: TakeOne
 
 
-class PlainDemands:
+class PlainChecks:
     """What plain checks ask for: always the same for a client, and naming its buckets takes longer than paying.
 
     Endpoints with rules in shadow mode are left out. Where there are lists or overrides, only identifiers that the long way
@@ -52,16 +54,16 @@ class PlainDemands:
         self._plans = {plan.endpoint: plan for plan in rules.plans if plan.meters and not plan.shadows}
         self._unknown = {endpoint: _unknown(rules, plan) for endpoint, plan in self._plans.items()}
         self._encode = key_format.encode
-        self._remembered: dict[str, dict[str, tuple[Demand, ...]]] = {endpoint: {} for endpoint in self._plans}
+        self._remembered: dict[str, dict[str, Check]] = {endpoint: {} for endpoint in self._plans}
         self._room = MAX_REMEMBERED
         self.finders = {endpoint: known.get for endpoint, known in self._remembered.items()}
-        """By the endpoint: returns an identifier's demands, if they are remembered."""
+        """By the endpoint: returns the check of an identifier, if it is remembered."""
         self.only_rules = {
             endpoint: plan.meters[0].rule for endpoint, plan in self._plans.items() if len(plan.meters) == 1
         }
         """By the endpoint: the rule of a plain check that asks only one."""
 
-    def of(self, endpoint: str, identifier: str) -> tuple[Demand, ...] | None:
+    def of(self, endpoint: str, identifier: str) -> Check | None:
         """Work out what is asked for, and remember it; None if the identifier is not plain."""
         if not 0 < len(identifier) <= CERTAINLY_SHORT:
             return None
@@ -69,6 +71,7 @@ class PlainDemands:
             if identifier not in unknown:
                 return None
         name = self._encode(identifier)
+        plan = self._plans[endpoint]
         demands = tuple(
             [
                 Demand(
@@ -76,7 +79,7 @@ class PlainDemands:
                     meter.shape,
                     meter.cost_units,
                 )
-                for meter in self._plans[endpoint].meters
+                for meter in plan.meters
             ]
         )
         self._room -= len(demands)
@@ -84,18 +87,23 @@ class PlainDemands:
             self._room = MAX_REMEMBERED - len(demands)
             for known in self._remembered.values():
                 known.clear()
-        self._remembered[endpoint][identifier] = demands
-        return demands
+        check = Check(plan, demands, 0)
+        self._remembered[endpoint][identifier] = check
+        return check
 
     def __len__(self) -> int:
         return sum(len(known) * len(self._plans[endpoint].meters) for endpoint, known in self._remembered.items())
+
+
+def nothing_plain(_endpoint: str) -> None:
+    """Know of no check."""
 
 
 def no_quick_check(_endpoint: str, _identifier: Identifier, _cost: int) -> None:
     """Leave every check to the long way."""
 
 
-def short_way_to(storage: object) -> Callable[[PlainDemands], QuickCheck] | None:
+def short_way_to(storage: object) -> Callable[[PlainChecks], QuickCheck] | None:
     """Return what builds the short way to a storage; None if it has none."""
     if getattr(storage, "immediate", False) and hasattr(storage, "take_one_now"):
         return partial(build_quick_check, storage=cast("QuickStorage", storage))
@@ -103,7 +111,7 @@ def short_way_to(storage: object) -> Callable[[PlainDemands], QuickCheck] | None
     return None if recall is None else partial(build_recall_check, recall=recall)
 
 
-def build_quick_check(plain: PlainDemands, storage: QuickStorage) -> QuickCheck:
+def build_quick_check(plain: PlainChecks, storage: QuickStorage) -> QuickCheck:
     """Build the short way to a storage that answers at once.
 
     Args:
@@ -111,7 +119,7 @@ def build_quick_check(plain: PlainDemands, storage: QuickStorage) -> QuickCheck:
         storage: Where the buckets are.
     """
     # A closure: its variables are found faster than a method's attributes, and this is run for every check.
-    finder_of, demands_of = plain.finders.get, plain.of
+    finder_of, check_of = plain.finders.get, plain.of
     take_one, take_all = storage.take_one_now, storage.take_now
     no_cost = 0
 
@@ -122,9 +130,10 @@ def build_quick_check(plain: PlainDemands, storage: QuickStorage) -> QuickCheck:
         find = finder_of(endpoint)
         if find is None:
             return None
-        demands = find(identifier) or demands_of(endpoint, identifier)
-        if demands is None:
+        check = find(identifier) or check_of(endpoint, identifier)
+        if check is None:
             return None
+        demands = check.demands
         if len(demands) == 1:
             demand = demands[0]
             shape, cost_units = demand.shape, demand.cost_units
@@ -135,14 +144,14 @@ def build_quick_check(plain: PlainDemands, storage: QuickStorage) -> QuickCheck:
     return quick_check
 
 
-def build_recall_check(plain: PlainDemands, recall: Recall) -> QuickCheck:
+def build_recall_check(plain: PlainChecks, recall: Recall) -> QuickCheck:
     """Build the short way to a denial that a storage knows to be still true.
 
     Args:
         plain: What is asked for.
         recall: The storage's call.
     """
-    finder_of, demands_of = plain.finders.get, plain.of
+    finder_of, check_of = plain.finders.get, plain.of
     no_cost = 0
 
     def recall_check(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
@@ -151,16 +160,44 @@ def build_recall_check(plain: PlainDemands, recall: Recall) -> QuickCheck:
         find = finder_of(endpoint)
         if find is None:
             return None
-        demands = find(identifier) or demands_of(endpoint, identifier)
-        denial = None if demands is None else recall(demands)
-        if demands is None or denial is None:
+        check = find(identifier) or check_of(endpoint, identifier)
+        denial = None if check is None else recall(check.demands)
+        if check is None or denial is None:
             return None
+        demands = check.demands
         if len(demands) == 1:
             demand, reading = demands[0], denial.readings[0]
             return Success(result_at(demand.shape, demand.cost_units, reading.level, reading.lead_us, allowed=False))
         return Success(tightest(demands, denial))
 
     return recall_check
+
+
+def listened_to(
+    quick_check: QuickCheck,
+    wants: Callable[[type[RateLimitEvent]], bool],
+    now_us: Callable[[], int],
+    denied: Callable[[str, Identifier, RateLimitResult, int], None],
+) -> QuickCheck:
+    """Return the short way where there is a bus: whoever wants more than the denials needs the long one.
+
+    Args:
+        quick_check: The short way without a bus.
+        wants: Whether anybody listens to a type of event.
+        now_us: What measures execution times.
+        denied: Tells of a denial: endpoint, identifier, result, and when the check began.
+    """
+
+    def check_for_listeners(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
+        if wants(RateLimitCheckAllowed) or wants(RateLimitCheckAttempted):
+            return None
+        started_us = now_us()
+        answer = quick_check(endpoint, identifier, cost)
+        if answer is not None and not answer.value.allowed:
+            denied(endpoint, identifier, answer.value, started_us)
+        return answer
+
+    return check_for_listeners
 
 
 def _unknown(rules: RuleSet, plan: Plan) -> tuple[set[str], ...]:

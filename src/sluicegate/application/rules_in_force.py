@@ -7,10 +7,12 @@ from threading import Lock
 import msgspec
 
 from sluicegate.application.announcer import Announcer
-from sluicegate.application.quick_check import PlainDemands, QuickCheck, no_quick_check
+from sluicegate.application.checking import Check
+from sluicegate.application.quick_check import PlainChecks, QuickCheck, no_quick_check, nothing_plain
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
+from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import KillSwitch, RuleBook, Rules
 from sluicegate.domain.rule_set import RuleSet
@@ -59,7 +61,8 @@ class RulesInForce:
         """How often rules were refused."""
         self.last_error = ""
         """Why rules were refused the last time; empty once others came into force."""
-        self._build: Callable[[PlainDemands], QuickCheck] | None = None
+        self._build: Callable[[PlainChecks], QuickCheck] | None = None
+        self._find_plain: Callable[[str], Callable[[str], Check | None] | None] = nothing_plain
         self.quick_check: QuickCheck = no_quick_check
         """The short way of a check with the rules in force; one that leads nowhere where there is none."""
         self.short_way: tuple[QuickCheck, Mapping[str, RateLimitRule]] = (no_quick_check, {})
@@ -68,7 +71,7 @@ class RulesInForce:
         """The state that checks read, once each."""
         self._announce_switches((), self.now.switches)
 
-    def quicken(self, build: Callable[[PlainDemands], QuickCheck]) -> None:
+    def quicken(self, build: Callable[[PlainChecks], QuickCheck]) -> None:
         """Offer the short way of a check from now on.
 
         Args:
@@ -184,6 +187,13 @@ class RulesInForce:
         self._announce_switches(before.switches, state.switches)
         return state
 
+    def plain(self, endpoint: str, identifier: Identifier, cost: int) -> Check | None:
+        """Return what a check asks for, if it is remembered from the last one that was the same; see `PlainChecks`."""
+        if type(cost) is int and cost == 0 and type(identifier) is str and type(endpoint) is str:
+            find = self._find_plain(endpoint)
+            return None if find is None else find(identifier)
+        return None
+
     def warn_if_everything_is_off(self, state: InForce) -> None:
         """Say now and then that nothing is limited: a kill switch that was forgotten must not stay unnoticed."""
         if any(not switch.policies for switch in state.switches):
@@ -201,11 +211,12 @@ class RulesInForce:
 
     def _install(self, state: InForce) -> InForce:
         """Put a state into force. A check goes the short way with the one or the long way with the other, never both."""
-        plain = PlainDemands(state.rules, self._key_format)
+        plain = PlainChecks(state.rules, self._key_format)
         quick_check: QuickCheck = no_quick_check
         if self._build is not None and state.until is None:
             quick_check = self._build(plain)
         self.now = state
+        self._find_plain = plain.finders.get if state.until is None else nothing_plain
         self.quick_check = quick_check
         self.short_way = quick_check, plain.only_rules
         return state

@@ -164,13 +164,14 @@ class CheckDispatcher:
         """Send what waits, batch after batch, until nothing waits."""
         try:
             while calls := self._fetch():
+                lane.sent_s = self._loop.time()
+                lane.calls = calls  # from here on, whatever is raised is the answer to them
                 if await lane.connection.can_read():
                     # Closed by the other side since its last use, or out of step. Nothing was sent: nothing is lost.
+                    lane.calls = ()
                     self._waiting.extendleft(reversed(calls))
                     self._lose(lane, _STALE)
                     return
-                lane.calls = calls
-                lane.sent_s = self._loop.time()
                 await self._exchange.run(lane.connection, calls)
                 lane.calls = ()
                 lane.proven = True

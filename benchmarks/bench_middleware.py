@@ -1,0 +1,61 @@
+"""What limiting adds to a request through FastAPI."""
+
+import statistics
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI
+
+import web_peers as peers
+from bench_memory import clients
+from bench_redis import binary
+from report import Section, at_most, compare
+from rounds import Contestant, alternate, together
+from sizes import Size
+from support.redis_servers import RedisServer
+
+_BUILD: tuple[tuple[str, Callable[[str], FastAPI]], ...] = (
+    ("sluicegate, middleware", peers.ours),
+    ("slowapi, ASGI middleware, quota headers", peers.slowapi),
+    ("slowapi, ASGI middleware, no headers", peers.slowapi_without_headers),
+    ("slowapi, decorator, no headers", peers.slowapi_decorator),
+    ("fastapi-limiter, dependency, no headers", peers.fastapi_limiter),
+    ("throttled-py, decorator", peers.throttled_py),
+)
+
+
+async def run(size: Size) -> Section:
+    """Measure."""
+    section = Section("Through a web framework")
+    with RedisServer(binary=binary()) as server:
+        await _compare("in memory", "", 1, size, section)
+        await _compare("on Redis", server.url, 1, size, section)
+        await _compare("on Redis", server.url, 50, size, section)
+    return section
+
+
+async def _compare(where: str, url: str, callers: int, size: Size, section: Section) -> None:
+    names = clients(100)
+
+    def work(app: FastAPI) -> Callable[[int], Awaitable[float]]:
+        return together(peers.request_to(app), names, callers, [])
+
+    limited = [Contestant(name, work(build(url))) for name, build in _BUILD]
+    bare = Contestant("the application alone", work(peers.alone()), peer=False)
+    limited[0].ours = True
+    await alternate([*limited, bare], rounds=size.rounds, checks=size.requests)
+    how = "one request after the other" if callers == 1 else f"{callers} requests at a time"
+    conditions = (
+        f"FastAPI in one process, one endpoint with a path parameter, {how}, {size.rounds} rounds of {size.requests:,}; `added`"
+        " is what the limiter adds to the application alone, the median of the rounds' differences."
+    )
+    extra = (("added us", lambda one: f"{_added(one, bare):.1f}"),)
+    section.tables.append(compare(f"a request, {where}, {how}", conditions, [*limited, bare], extra))
+    if callers == 1 and url:
+        return  # both wait for the network, which no limiter makes faster
+    for slow, what in ((limited[1], "with quota headers, as ours"), (limited[2], "without quota headers")):
+        ratio = _added(limited[0], bare) / _added(slow, bare)
+        section.goals.append(at_most(f"middleware, {where}, {how}", 0.1, ratio, unit=f"of what slowapi adds {what}"))
+
+
+def _added(one: Contestant, bare: Contestant) -> float:
+    return statistics.median(mine - theirs for mine, theirs in zip(one.figures, bare.figures, strict=True))
