@@ -1,9 +1,10 @@
 """The composition root: the only place that knows which concrete parts make a limiter."""
 
 import weakref
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sluicegate.application.failure_policy import describe
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from sluicegate.infrastructure.file_watch import FileWatch
     from sluicegate.infrastructure.rule_file import RuleFile
 
+S = TypeVar("S")
+
 
 def build_storage(settings: Settings) -> StorageProtocol:
     """Build the storage that `SLUICEGATE_STORAGE_URL` names.
@@ -38,10 +41,7 @@ def build_storage(settings: Settings) -> StorageProtocol:
         from sluicegate.infrastructure.redis_storage import RedisStorage  # noqa: PLC0415 - it needs an extra
     except ModuleNotFoundError as error:
         raise _extra_is_missing(settings, error) from None
-    try:
-        return RedisStorage.from_url(settings.storage_url, deadline_ms=settings.deadline_ms)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"SLUICEGATE_STORAGE_URL: {error}") from None
+    return _from_url(settings, RedisStorage.from_url)
 
 
 def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
@@ -56,10 +56,7 @@ def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
         from sluicegate.infrastructure.sync_redis_storage import SyncRedisStorage  # noqa: PLC0415 - it needs an extra
     except ModuleNotFoundError as error:
         raise _extra_is_missing(settings, error) from None
-    try:
-        return SyncRedisStorage.from_url(settings.storage_url, deadline_ms=settings.deadline_ms)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"SLUICEGATE_STORAGE_URL: {error}") from None
+    return _from_url(settings, SyncRedisStorage.from_url)
 
 
 def build_rate_limit(
@@ -196,6 +193,13 @@ def get_rate_limit() -> RateLimitProtocol:
         InvalidInputError: If a setting or the rules file is wrong.
     """
     return build_rate_limit(read_settings())
+
+
+def _from_url(settings: Settings, from_url: Callable[..., S]) -> S:
+    try:
+        return from_url(settings.storage_url, deadline_ms=settings.deadline_ms)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"SLUICEGATE_STORAGE_URL: {error}") from None
 
 
 def _is_memory(settings: Settings) -> bool:
