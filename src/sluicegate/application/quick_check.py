@@ -16,7 +16,7 @@ from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.events import RateLimitCheckAllowed, RateLimitCheckAttempted, RateLimitEvent
 from sluicegate.domain.protocols import Identifier, SyncStorageProtocol
 from sluicegate.domain.result import Success
-from sluicegate.domain.rule_set import Plan, RuleSet
+from sluicegate.domain.rule_set import Meter, Plan, RuleSet
 from sluicegate.domain.token_bucket import Demand, Verdict, result_at, tightest
 
 QuickCheck: TypeAlias = Callable[[str, Identifier, int], Success[RateLimitResult] | None]
@@ -25,8 +25,11 @@ QuickCheck: TypeAlias = Callable[[str, Identifier, int], Success[RateLimitResult
 Recall: TypeAlias = Callable[[Sequence[Demand]], Verdict | None]
 """A storage's `recall`."""
 
-MAX_REMEMBERED = 16_384
-"""Most demands that are remembered, of all endpoints together: some five megabytes."""
+MAX_REMEMBERED = 32_768
+"""Most demands that are remembered, of all endpoints together: some eight megabytes."""
+
+_ONE_IN = 8
+"""Of so many checks that are not remembered one will be: who asks often is soon, and a crowd that asks once costs little."""
 
 
 class QuickStorage(SyncStorageProtocol, Protocol):
@@ -56,6 +59,7 @@ class PlainChecks:
         self._encode = key_format.encode
         self._remembered: dict[str, dict[str, Check]] = {endpoint: {} for endpoint in self._plans}
         self._room = MAX_REMEMBERED
+        self._unremembered = 0
         self.finders = {endpoint: known.get for endpoint, known in self._remembered.items()}
         """By the endpoint: returns the check of an identifier, if it is remembered."""
         self.only_rules = {
@@ -64,31 +68,28 @@ class PlainChecks:
         """By the endpoint: the rule of a plain check that asks only one."""
 
     def of(self, endpoint: str, identifier: str) -> Check | None:
-        """Work out what is asked for, and remember it; None if the identifier is not plain."""
+        """Work out what is asked for, and remember it now and then; None if the identifier is not plain."""
         if not 0 < len(identifier) <= CERTAINLY_SHORT:
             return None
+        plan = self._plans[endpoint]
         for unknown in self._unknown[endpoint]:
             if identifier not in unknown:
                 return None
         name = self._encode(identifier)
-        plan = self._plans[endpoint]
-        demands = tuple(
-            [
-                Demand(
-                    meter.before if meter.after is None else meter.before + name + meter.after,
-                    meter.shape,
-                    meter.cost_units,
-                )
-                for meter in plan.meters
-            ]
-        )
-        self._room -= len(demands)
-        if self._room < 0:
-            self._room = MAX_REMEMBERED - len(demands)
-            for known in self._remembered.values():
-                known.clear()
+        demands: tuple[Demand, ...]
+        if len(plan.meters) == 1:
+            demands = (_demand(plan.meters[0], name),)
+        else:
+            demands = tuple([_demand(meter, name) for meter in plan.meters])
         check = Check(plan, demands, 0)
-        self._remembered[endpoint][identifier] = check
+        self._unremembered = self._unremembered + 1 & _ONE_IN - 1
+        if not self._unremembered:
+            self._room -= len(demands)
+            if self._room < 0:
+                self._room = MAX_REMEMBERED - len(demands)
+                for known in self._remembered.values():
+                    known.clear()
+            self._remembered[endpoint][identifier] = check
         return check
 
     def __len__(self) -> int:
@@ -198,6 +199,11 @@ def listened_to(
         return answer
 
     return check_for_listeners
+
+
+def _demand(meter: Meter, name: str) -> Demand:
+    after = meter.after
+    return Demand(meter.before if after is None else meter.before + name + after, meter.shape, meter.cost_units)
 
 
 def _unknown(rules: RuleSet, plan: Plan) -> tuple[set[str], ...]:

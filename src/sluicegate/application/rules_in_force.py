@@ -216,7 +216,7 @@ class RulesInForce:
         if self._build is not None and state.until is None:
             quick_check = self._build(plain)
         self.now = state
-        self._find_plain = plain.finders.get if state.until is None else nothing_plain
+        self._find_plain = plain.finders.get  # it finds nothing unless the short way has remembered it
         self.quick_check = quick_check
         self.short_way = quick_check, plain.only_rules
         return state
