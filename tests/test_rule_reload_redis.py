@@ -52,7 +52,9 @@ async def test_tokens_survive_a_change_on_redis(
     storage: RedisStorage, old: str, new: str, spent: int, left: int
 ) -> None:
     """Higher and lower capacity and rate: the table of the memory storage's test."""
-    limiter = TokenBucketAdapter(storage=storage, rules=parse_rules(one_rule(old)), logger=RecordingLogger())
+    limiter = TokenBucketAdapter(
+        storage=storage, rules=parse_rules(one_rule(old)), logger=RecordingLogger(), deadline_ms=PATIENT_MS
+    )
     assert [(await check(limiter)).allowed for _ in range(spent)] == [True] * spent
     limiter.rules.replace(parse_rules(one_rule(new)))
     assert sum([(await check(limiter)).allowed for _ in range(30)]) == left
@@ -78,7 +80,7 @@ async def test_memory_and_redis_agree_through_changes(
     redis._script = ClockedScript(clock)
     try:
         faces = [
-            TokenBucketAdapter(storage=one, rules={}, logger=RecordingLogger())
+            TokenBucketAdapter(storage=one, rules={}, logger=RecordingLogger(), deadline_ms=PATIENT_MS)
             for one in (MemoryStorage(clock=clock), redis)
         ]
         for rate, steps in story:
@@ -99,7 +101,9 @@ async def test_a_shadow_goes_in_the_same_round_trip(storage: RedisStorage, redis
         RateLimitRule(1, 1 / 1440, "ip", name="tight", shadow=True),
         RateLimitRule(2, 2 / 1440, "ip", name="wide", shadow=True),
     )
-    limiter = TokenBucketAdapter(storage=storage, rules={"GET /a": rules}, logger=RecordingLogger())
+    limiter = TokenBucketAdapter(
+        storage=storage, rules={"GET /a": rules}, logger=RecordingLogger(), deadline_ms=PATIENT_MS
+    )
     await check(limiter)  # loads the script and opens the connection
 
     def script_calls() -> int:
