@@ -58,28 +58,29 @@ class BucketTable:
         """Pay all demands at `now_us`, or none."""
         states = self._states
         allowed = True
-        found: list[tuple[int, int, int]] = []
+        found: list[tuple[int, int, int, bool]] = []
         for demand in demands:
             shape = demand.shape
             state = states.get(demand.key, _FULL)
             if state >> _SHAPE_SHIFT == shape.number:  # as in _level, without the call
                 last = state >> _LEVEL_BITS & _LAST_MASK
                 level, anchor = accrue(shape, state & _LEVEL_MASK, last, now_us)
+                moved = anchor < last
             else:
-                level, anchor, _ = self._level(demand.key, shape, now_us)
+                level, anchor, moved = self._level(demand.key, shape, now_us)
                 last = -1
             if level < demand.cost_units:
                 allowed = False
-            found.append((level, anchor, last))
+            found.append((level, anchor, last, moved))
         readings: list[Reading] = []
-        for at, (level, anchor, last) in enumerate(found):
+        for at, (level, anchor, last, moved) in enumerate(found):
             demand = demands[at]
             shape = demand.shape
             left = level - demand.cost_units if allowed else level
             if last < 0:
-                if allowed:
+                if allowed or moved:
                     self._write(demand.key, shape, left, anchor, now_us)
-            elif allowed or anchor < last:
+            elif allowed or moved:
                 states[demand.key] = (shape.number << _LAST_BITS | anchor) << _LEVEL_BITS | left
             readings.append(Reading(left, anchor * shape.tick_us - now_us))
         return Verdict(allowed, tuple(readings))
@@ -151,7 +152,11 @@ class BucketTable:
                 self._states[demand.key] = _FULL
 
     def _level(self, key: str, shape: BucketShape, now_us: int) -> tuple[int, int, bool]:
-        """Return a bucket's level, the tick it counts on from, and whether a stepped-back clock moved that tick back."""
+        """Return a bucket's level, the tick it counts on from, and whether even a denial must write them.
+
+        It must where a clock that stepped back, or a changed rule, made the bucket begin anew: what a client was told to
+        wait counts from there.
+        """
         state = self._states.get(key, _FULL)
         number = state >> _SHAPE_SHIFT
         last = state >> _LEVEL_BITS & _LAST_MASK
@@ -161,14 +166,15 @@ class BucketTable:
         if state == _FULL:
             return shape.capacity, -(-now_us // shape.tick_us), False
         level, anchor = carry_over(self._shapes[number], shape, state & _LEVEL_MASK, last, now_us)
-        return level, anchor, False
+        return level, anchor, True
 
     def _take_new(self, key: str, shape: BucketShape, cost_units: int, now_us: int) -> tuple[bool, int, int]:
         """Take from a bucket that is absent, or was written under another shape."""
-        level, anchor, _ = self._level(key, shape, now_us)
+        level, anchor, moved = self._level(key, shape, now_us)
         allowed = level >= cost_units
         if allowed:
             level -= cost_units
+        if allowed or moved:
             self._write(key, shape, level, anchor, now_us)
         return allowed, level, anchor * shape.tick_us - now_us
 

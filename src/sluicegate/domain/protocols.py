@@ -70,6 +70,9 @@ class StorageProtocol(Protocol):
     async def take(self, demands: Sequence[Demand], /) -> Verdict:
         """Pay all demands or none; a denial changes nothing and prolongs nothing.
 
+        But for one write: a bucket that begins anew, because the clock stepped back by more than its time to full or because
+        its rule changed, is written as it was carried over, also by a denial.
+
         Args:
             demands: One for each bucket, with different keys; `cost_units` of 1 to the capacity.
         """

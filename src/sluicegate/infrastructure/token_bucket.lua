@@ -77,7 +77,8 @@ local function carry_over(old, new, level, last)
   return min(new.capacity, tokens * new.per_token + part_units), ceil(anchor / new.tick)
 end
 
--- Returns the level now, the tick from which it counts on, and whether a clock that stepped back moved that tick back.
+-- Returns the level now, the tick from which it counts on, and whether even a denial must write them: where a clock that
+-- stepped back, or a changed rule, made the bucket begin anew.
 local function look(bucket, shape)
   if bucket.text == shape.text then
     local level, anchor = accrue(shape, bucket.level, bucket.last)
@@ -86,7 +87,7 @@ local function look(bucket, shape)
   local old = bucket.text and shape_of(bucket.text)
   if old then
     local level, anchor = carry_over(old, shape, bucket.level, bucket.last)
-    return level, anchor, false
+    return level, anchor, true
   end
   bucket.text = nil
   return shape.capacity, ceil(now / shape.tick), false

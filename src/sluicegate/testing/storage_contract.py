@@ -200,6 +200,27 @@ class StorageContract:
 
         self._run(scenario)
 
+    def test_the_wait_that_is_told_after_a_rule_change_is_right(self) -> None:
+        """From the first denial on the new rate counts: the wait passes, whether the old rate was lower or higher."""
+
+        async def scenario(storage: StorageProtocol) -> None:
+            hourly = RateLimitRule.per_hour(36_000, burst=5)  # ten a second, of another capacity
+            for old, new in ((_DAILY, hourly), (_PER_SECOND, hourly)):
+                key = _key()
+                await storage.take([_demand(old, key, cost=old.max_tokens)])
+                demand = _demand(new, key, cost=5)
+                denied = await storage.take([demand])
+                assert not denied.allowed
+                retry_after = _retry_after(demand, denied.readings[0])
+                if self.exact_clock:
+                    await self.advance(retry_after - 0.000_001)
+                    assert not (await storage.take([demand])).allowed
+                    retry_after = 0.000_001
+                await self.advance(retry_after)
+                assert (await storage.take([demand])).allowed
+
+        self._run(scenario)
+
     def test_the_largest_bucket_is_counted_to_the_token(self) -> None:
         """Nothing is lost to floating point at the bound of the arithmetic."""
 
