@@ -17,9 +17,8 @@ from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import MAX_FULL_US, MAX_UNITS, BucketShape, Demand, full_at_us, shape_of
 from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
-from sluicegate.testing import FakeClock
-from support.clocked_script import ClockedScript
 from support.redis_servers import RedisServer
+from support.scripted_buckets import ScriptedBuckets
 
 START_US = 1_795_000_000_123_456
 
@@ -34,24 +33,6 @@ class Keeping(BucketTable):
         pass
 
 
-class Lua:
-    """Buckets in Redis, on a clock that the test sets."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.client: redis.Redis = server.client()
-        self._clock = FakeClock()
-        self._script = ClockedScript(self._clock)
-        self.client.script_load(self._script.text)
-
-    def call(self, steps: Sequence[tuple[int, Sequence[Demand]]], now_us: int) -> list[Any]:
-        """Carry several steps out in one script call."""
-        self._clock._now_us = now_us
-        calls = [Call(verb, demands, Future(), 0.0) for verb, demands in steps]
-        count, *rest = self._script.arguments(calls, 1)
-        self._script.settle(calls, 1, self.client.evalsha(self._script.digest, int(count), *rest))
-        return [call.future.result() for call in calls]
-
-
 def in_memory(table: BucketTable, verb: int, demands: Sequence[Demand], now_us: int) -> Any:
     """Carry a step out in memory."""
     if verb == TAKE:
@@ -64,9 +45,9 @@ def in_memory(table: BucketTable, verb: int, demands: Sequence[Demand], now_us: 
 
 
 @pytest.fixture(scope="module", params=["redis_7_server", "redis_6_server"])
-def lua(request: pytest.FixtureRequest) -> Lua:
+def lua(request: pytest.FixtureRequest) -> ScriptedBuckets:
     """Return the script on each version of Redis."""
-    return Lua(request.getfixturevalue(request.param))
+    return ScriptedBuckets(request.getfixturevalue(request.param))
 
 
 rates = st.one_of(
@@ -122,7 +103,7 @@ steps = st.tuples(
 
 @given(st.lists(shapes, min_size=3, max_size=3), st.lists(steps, min_size=1, max_size=25), st.booleans())
 def test_memory_and_lua_agree_to_the_bit(
-    lua: Lua, given_shapes: list[BucketShape], sequence: list[Step], one: bool
+    lua: ScriptedBuckets, given_shapes: list[BucketShape], sequence: list[Step], one: bool
 ) -> None:
     """Levels, leads and verdicts are the same through refills, denials, rule changes and clocks that step back."""
     lua.client.flushall()
@@ -149,7 +130,7 @@ def _demand(given_shapes: list[BucketShape], key: int, shape_number: int, cost: 
 
 
 @given(shapes, st.integers(0, 100), st.integers(-100, 10**12))
-def test_what_is_stored_is_what_memory_holds(lua: Lua, shape: BucketShape, cost: int, later_us: int) -> None:
+def test_what_is_stored_is_what_memory_holds(lua: ScriptedBuckets, shape: BucketShape, cost: int, later_us: int) -> None:
     """The value reads `level last shape`, with every digit."""
     lua.client.flushall()
     units = min(shape.capacity, max(1, cost) * shape.units_per_token)
@@ -180,7 +161,7 @@ def test_what_is_stored_is_what_memory_holds(lua: Lua, shape: BucketShape, cost:
         "\x00" * 40,
     ],
 )
-def test_a_value_that_is_no_bucket_is_a_full_bucket_and_is_replaced(lua: Lua, value: str) -> None:
+def test_a_value_that_is_no_bucket_is_a_full_bucket_and_is_replaced(lua: ScriptedBuckets, value: str) -> None:
     """Whatever lies at a bucket's key, the limit holds from the first check on."""
     lua.client.flushall()
     lua.client.set("k", value)
@@ -190,7 +171,7 @@ def test_a_value_that_is_no_bucket_is_a_full_bucket_and_is_replaced(lua: Lua, va
     assert allowed == [True] * 5 + [False] * 4
 
 
-def test_a_key_of_another_type_is_a_full_bucket_and_is_replaced(lua: Lua) -> None:
+def test_a_key_of_another_type_is_a_full_bucket_and_is_replaced(lua: ScriptedBuckets) -> None:
     """A hash at a bucket's key neither admits for ever nor fails the checks that travel with it."""
     lua.client.flushall()
     lua.client.hset("k", "tokens", "1")
@@ -202,7 +183,7 @@ def test_a_key_of_another_type_is_a_full_bucket_and_is_replaced(lua: Lua) -> Non
     assert [answer.allowed for answer in answers[1::2]] == [True] * 5 + [False]
 
 
-def test_a_level_or_an_instant_that_cannot_be_is_bounded(lua: Lua) -> None:
+def test_a_level_or_an_instant_that_cannot_be_is_bounded(lua: ScriptedBuckets) -> None:
     """A value with more units than the bucket holds, or from far in the future, neither admits nor denies for long."""
     rule = RateLimitRule.per_minute(5)
     shape = rule.shape

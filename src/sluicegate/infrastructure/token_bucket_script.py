@@ -5,16 +5,48 @@ import concurrent.futures
 from collections.abc import Sequence
 from hashlib import sha1
 from importlib import resources
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.token_bucket import BucketShape, Demand, Reading, Verdict
 
-TAKE, PEEK, REFUND, RESET = range(4)
+TAKE, PEEK, REFUND, RESET, LEND = range(5)
 """The verbs, as the script numbers them."""
 
-Answer: TypeAlias = Verdict | tuple[Reading, ...] | None
-"""What a verb returns: `take` a verdict, `peek` and `refund` readings, `reset` nothing."""
+LENT_US = 2_500_000
+"""How long the script counts a loan as lent, in microseconds, as it says itself."""
+
+
+class Terms(NamedTuple):
+    """What a process has of a bucket's units, and would like to have, when it asks for a loan.
+
+    Args:
+        holder: Under what number the loan is kept, 1 to 2**53; each loan that may be lost on the way needs one of its own.
+        returned: Units that it gives back; it must not have them any more.
+        kept: Units that it goes on spending; it may have fewer by the time the script runs, never more.
+        wanted: Units to lend, besides paying the cost; fewer or none are lent if there are not enough.
+    """
+
+    holder: int
+    returned: int
+    kept: int
+    wanted: int
+
+
+class Loan(NamedTuple):
+    """What `LEND` returns.
+
+    Args:
+        verdict: Whether the cost was paid, and the level of what is left in the bucket.
+        units: What was lent anew. With what was kept it may be spent for `LENT_US`, less a margin, from when the call was sent.
+    """
+
+    verdict: Verdict
+    units: int
+
+
+Answer: TypeAlias = Verdict | tuple[Reading, ...] | Loan | None
+"""What a verb returns: `take` a verdict, `peek` and `refund` readings, `reset` nothing, `lend` a loan."""
 
 
 Waiter: TypeAlias = "asyncio.Future[Any] | concurrent.futures.Future[Any]"
@@ -25,19 +57,23 @@ class Call:
     """One verb on some buckets, and the future that somebody awaits.
 
     Args:
-        verb: `TAKE`, `PEEK`, `REFUND` or `RESET`.
-        demands: The buckets, at least one.
+        verb: `TAKE`, `PEEK`, `REFUND`, `RESET` or `LEND`.
+        demands: The buckets, at least one; for `LEND` one, whose cost may be 0.
         future: Gets the answer or a `StorageError`. May be cancelled at any time; the answer is discarded then.
         due_s: The event loop's time by which it is answered.
+        terms: For `LEND` alone.
     """
 
-    __slots__ = ("alone", "asking", "demands", "due_s", "future", "hops", "slot", "verb")
+    __slots__ = ("alone", "asking", "demands", "due_s", "future", "hops", "slot", "terms", "verb")
 
-    def __init__(self, verb: int, demands: Sequence[Demand], future: Waiter, due_s: float) -> None:
+    def __init__(
+        self, verb: int, demands: Sequence[Demand], future: Waiter, due_s: float, terms: Terms | None = None
+    ) -> None:
         self.verb = verb
         self.demands = demands
         self.future = future
         self.due_s = due_s
+        self.terms = terms
         self.slot = -1
         """The Cluster slot of its keys; -1 where there is no Cluster."""
         self.hops = 0
@@ -89,6 +125,8 @@ class TokenBucketScript:
                 body.append(key_number)
                 body.append(shape_number)
                 body.append(demand.cost_units)
+            if call.terms is not None:
+                body.extend(call.terms)
         return (len(keys), *keys, echo, len(shapes), *shapes, *body)
 
     def settle(self, calls: Sequence[Call], echo: int, reply: object) -> None:
@@ -104,7 +142,7 @@ class TokenBucketScript:
         """
         expected = 1
         for call in calls:
-            expected += 1 + 2 * len(call.demands)
+            expected += 1 + 2 * len(call.demands) + (call.verb == LEND)
         if type(reply) is not list:
             raise StorageError("wrong_reply", "The server's reply is not a list.")
         numbers = cast("list[int]", reply)
@@ -122,9 +160,11 @@ class TokenBucketScript:
                     readings = tuple([Reading(numbers[i], numbers[i + 1]) for i in pairs])
                 if call.verb == TAKE:
                     future.set_result(Verdict(numbers[at] == 1, readings))
+                elif call.verb == LEND:
+                    future.set_result(Loan(Verdict(numbers[at] == 1, readings), numbers[at + 3]))
                 else:
                     future.set_result(readings if call.verb != RESET else None)
-            at += 1 + 2 * count
+            at += 1 + 2 * count + (call.verb == LEND)
 
     def _shape_text(self, shape: BucketShape) -> str:
         text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"

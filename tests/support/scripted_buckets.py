@@ -1,0 +1,43 @@
+"""Buckets in a real Redis, on a clock that the test sets."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import redis
+from sluicegate.domain.token_bucket import Demand
+from sluicegate.infrastructure.token_bucket_script import LEND, Call, Loan, Terms
+from sluicegate.testing import FakeClock
+from support.clocked_script import ClockedScript
+from support.redis_servers import RedisServer
+
+
+class ScriptedBuckets:
+    """Call the script at instants that the test names.
+
+    Args:
+        server: Where the script runs.
+    """
+
+    def __init__(self, server: RedisServer) -> None:
+        self.client: redis.Redis = server.client()
+        self._clock = FakeClock()
+        self._script = ClockedScript(self._clock)
+        self.client.script_load(self._script.text)
+
+    def call(self, steps: Sequence[tuple[int, Sequence[Demand]]], now_us: int) -> list[Any]:
+        """Carry several steps out in one script call."""
+        return self.send([Call(verb, demands, Future(), 0.0) for verb, demands in steps], now_us)
+
+    def lend(self, demand: Demand, now_us: int, holder: int, returned: int = 0, kept: int = 0, wanted: int = 0) -> Loan:
+        """Pay for a demand and borrow, by one holder, whose number is counted from one."""
+        terms = Terms(holder + 1, returned, kept, wanted)
+        loan: Loan = self.send([Call(LEND, [demand], Future(), 0.0, terms)], now_us)[0]
+        return loan
+
+    def send(self, calls: Sequence[Call], now_us: int) -> list[Any]:
+        """Carry calls out in one script call."""
+        self._clock._now_us = now_us
+        count, *rest = self._script.arguments(calls, 1)
+        self._script.settle(calls, 1, self.client.evalsha(self._script.digest, int(count), *rest))
+        return [call.future.result() for call in calls]
