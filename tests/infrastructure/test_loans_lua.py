@@ -1,5 +1,7 @@
 """Loans in the script: what is lent counts against the capacity, so that nothing is admitted that the rule does not allow."""
 
+import itertools
+import random
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -11,7 +13,17 @@ from hypothesis import strategies as st
 
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import BucketShape, Demand, Verdict, shape_of, wait_us
-from sluicegate.infrastructure.token_bucket_script import LEND, LENT_US, PEEK, REFUND, RESET, TAKE, Call, Terms, TokenBucketScript
+from sluicegate.infrastructure.token_bucket_script import (
+    LEND,
+    LENT_US,
+    PEEK,
+    REFUND,
+    RESET,
+    TAKE,
+    Call,
+    Terms,
+    TokenBucketScript,
+)
 from support.redis_servers import RedisServer
 from support.scripted_buckets import ScriptedBuckets
 
@@ -87,9 +99,15 @@ def test_nothing_comes_back_twice_nor_after_the_end(lua: ScriptedBuckets) -> Non
     lua.call([(TAKE, [demand(100)])], START_US)
     lua.lend(demand(0), START_US + 2_000_000, holder=0, wanted=tokens(10))
     assert level(lua, START_US + 2_000_000) == 10
-    assert lua.lend(demand(0), START_US + 2_000_000, holder=1, returned=tokens(10)).verdict.readings[0].level == tokens(10)
-    assert lua.lend(demand(0), START_US + 2_000_000, holder=0, returned=tokens(30)).verdict.readings[0].level == tokens(20)
-    assert lua.lend(demand(0), START_US + 2_000_000, holder=0, returned=tokens(10)).verdict.readings[0].level == tokens(20)
+    assert lua.lend(demand(0), START_US + 2_000_000, holder=1, returned=tokens(10)).verdict.readings[0].level == tokens(
+        10
+    )
+    assert lua.lend(demand(0), START_US + 2_000_000, holder=0, returned=tokens(30)).verdict.readings[0].level == tokens(
+        20
+    )
+    assert lua.lend(demand(0), START_US + 2_000_000, holder=0, returned=tokens(10)).verdict.readings[0].level == tokens(
+        20
+    )
     lua.lend(demand(0), START_US + 2_000_000, holder=0, wanted=tokens(10))
     late = lua.lend(demand(0), START_US + 2_000_000 + LENT_US, holder=0, returned=tokens(10))
     assert late.verdict.readings[0].level == tokens(35)
@@ -168,11 +186,16 @@ def test_checks_of_one_call_see_each_others_loans(lua: ScriptedBuckets) -> None:
         if verb == "take":
             answers.append(lua.call([(TAKE, [asked])], START_US)[0].readings[0].level)
         else:
-            loan = lua.lend(asked, START_US, holder, tokens(returned), tokens(kept), tokens(wanted))
+            loan = lua.lend(
+                asked, START_US, holder=holder, returned=tokens(returned), kept=tokens(kept), wanted=tokens(wanted)
+            )
             answers.append(loan.verdict.readings[0].level)
     assert answers == [tokens(79), tokens(70), tokens(60), tokens(75), tokens(5)]
     lua.client.flushall()
-    terms = [Terms(holder + 1, tokens(returned), tokens(kept), tokens(wanted)) for _, _, holder, returned, kept, wanted in calls]
+    terms = [
+        Terms(holder + 1, tokens(returned), tokens(kept), tokens(wanted))
+        for _, _, holder, returned, kept, wanted in calls
+    ]
     together = lua.send(
         [
             Call(LEND, [asked], Future(), 0.0, terms[at]) if verb == "lend" else Call(TAKE, [asked], Future(), 0.0)
@@ -197,12 +220,6 @@ def test_after_the_clock_stepped_back_a_loan_ends_no_later_than_a_new_one(lua: S
     assert level(lua, earlier + LENT_US + 1_000_000) == 90
 
 
-rules = st.builds(
-    shape_of,
-    st.integers(2, 60),
-    st.one_of(st.integers(1, 12_000).map(Fraction), st.sampled_from([Fraction(7), Fraction(1, 3), Fraction(60_000_000)])),
-) | st.builds(lambda n, tick: _coarse(n, tick), st.integers(2, 40), st.sampled_from([3, 1000, 60_000]))
-
 _coarse_shapes: dict[tuple[int, int], BucketShape] = {}
 
 
@@ -214,6 +231,22 @@ def _coarse(max_tokens: int, tick_us: int) -> BucketShape:
     )
 
 
+rules = st.builds(
+    shape_of,
+    st.integers(2, 60),
+    st.one_of(
+        st.integers(1, 12_000).map(Fraction), st.sampled_from([Fraction(7), Fraction(1, 3), Fraction(60_000_000)])
+    ),
+) | st.builds(_coarse, st.integers(2, 40), st.sampled_from([3, 1000, 60_000]))
+
+
+ACTIONS = ("take", "drain", "spend", "spend", "spend_all", "borrow", "borrow", "borrow_late", "give_back", "lose")
+PAUSES_US = (0, 0, 0, 700, 50_000, 300_000, 1_300_000, 1_990_000, 2_490_000, 2_600_000)
+lending_rules = st.builds(
+    shape_of, st.integers(2, 30), st.sampled_from([Fraction(7), Fraction(90), Fraction(600)])
+) | st.builds(_coarse, st.integers(2, 20), st.sampled_from([3, 60_000]))
+
+
 @dataclass(slots=True)
 class Holder:
     """A process that borrows: what it may spend, until when, and under which number."""
@@ -223,59 +256,104 @@ class Holder:
     until_us: int = 0
 
 
-actions = st.tuples(
-    st.sampled_from(["take", "lend", "lend", "lend", "spend", "spend", "spend", "return", "lose", "late"]),
-    st.one_of(st.just(0), st.integers(0, 3000), st.integers(0, 400_000), st.integers(0, 4_000_000)),
-    st.integers(0, 2),
-    st.integers(1, 12),
-    st.integers(0, 30),
-)
+class Borrowers:
+    """Some processes that borrow of one bucket, and do with it what processes do.
+
+    Args:
+        lua: The bucket's server.
+        shape: Its arithmetic.
+    """
+
+    def __init__(self, lua: ScriptedBuckets, shape: BucketShape) -> None:
+        self.lua, self.shape = lua, shape
+        self.now_us = START_US
+        self.holders = [Holder(0), Holder(1)]
+        self.numbers = itertools.count(2)
+        self.admitted: list[tuple[int, int]] = []
+
+    def asked(self, units: int) -> Demand:
+        """Ask the bucket for units."""
+        return Demand(KEY, self.shape, units)
+
+    @property
+    def level(self) -> int:
+        """What is in the bucket."""
+        level: int = self.lua.call([(PEEK, [self.asked(0)])], self.now_us)[0][0].level
+        return level
+
+    @property
+    def held(self) -> int:
+        """What the processes could spend."""
+        return sum(one.units for one in self.holders if self.now_us < one.until_us)
+
+    def take(self, _: Holder, units: int, __: int = 0) -> None:
+        """Pay at the server."""
+        if units and self.lua.call([(TAKE, [self.asked(units)])], self.now_us)[0].allowed:
+            self.admitted.append((self.now_us, units))
+
+    def drain(self, holder: Holder, *_: int) -> None:
+        """Pay all there is at the server."""
+        self.take(holder, self.level)
+
+    def spend_all(self, holder: Holder, *_: int) -> None:
+        """Pay all of a loan."""
+        if self.now_us < holder.until_us:
+            self.spend(holder, holder.units)
+
+    def spend(self, holder: Holder, units: int, _: int = 0) -> None:
+        """Pay from a loan."""
+        if holder.units >= units:
+            holder.units -= units
+            self.admitted.append((self.now_us, units))
+
+    def give_back(self, holder: Holder, *_: int) -> None:
+        """Return all."""
+        returned, holder.units = holder.units, 0
+        self.lua.lend(self.asked(0), self.now_us, holder=holder.number, returned=returned)
+
+    def lose(self, holder: Holder, units: int, wanted: int) -> None:
+        """Die, or lose the reply, which is the same: it asks under another number from then on."""
+        self.lua.lend(self.asked(units), self.now_us, holder=holder.number, kept=holder.units, wanted=wanted)
+        holder.number, holder.units = next(self.numbers), 0
+
+    def borrow(self, holder: Holder, units: int, wanted: int) -> None:
+        """Pay at the server, and borrow."""
+        loan = self.lua.lend(self.asked(units), self.now_us, holder=holder.number, kept=holder.units, wanted=wanted)
+        if loan.verdict.allowed and units:
+            self.admitted.append((self.now_us, units))
+        holder.units += loan.units
+        holder.until_us = self.now_us + USED_US
+
+    def borrow_late(self, holder: Holder, units: int, wanted: int) -> None:
+        """Borrow, and go on spending while the call is on its way."""
+        sent_us, kept = self.now_us, holder.units
+        self.now_us += 1000
+        self.spend(holder, units)
+        loan = self.lua.lend(self.asked(0), self.now_us, holder=holder.number, kept=kept, wanted=wanted)
+        holder.units += loan.units
+        holder.until_us = sent_us + USED_US
 
 
-@given(rules, st.lists(actions, min_size=1, max_size=40))
+@given(lending_rules, st.integers(0, 2**32))
 def test_whatever_holders_do_no_window_admits_more_than_the_rule(
-    lua: ScriptedBuckets, shape: BucketShape, sequence: Sequence[tuple[str, int, int, int, int]]
+    lua: ScriptedBuckets, shape: BucketShape, seed: int
 ) -> None:
     """Payments and what is spent of loans stay within capacity plus refill, through crashes, late reports and lost replies."""
     lua.client.flushall()
-    now_us = START_US
-    holders = [Holder(number) for number in range(3)]
-    numbers = iter(range(3, 1000))
-    admitted: list[tuple[int, int]] = []
-    for action, later_us, which, cost, wanted in sequence:
-        now_us += later_us
-        holder = holders[which]
-        if now_us >= holder.until_us:
+    rng = random.Random(seed)
+    world = Borrowers(lua, shape)
+    for _ in range(60):
+        world.now_us += rng.choice(PAUSES_US)
+        holder = rng.choice(world.holders)
+        if world.now_us >= holder.until_us:
             holder.units = 0
-        units = min(tokens(cost, shape), shape.capacity)
-        asked = Demand(KEY, shape, units)
-        if action == "take" and lua.call([(TAKE, [asked])], now_us)[0].allowed:
-            admitted.append((now_us, units))
-        elif action == "spend" and holder.units >= units:
-            holder.units -= units
-            admitted.append((now_us, units))
-        elif action == "return":
-            lua.lend(Demand(KEY, shape, 0), now_us, holder.number, returned=holder.units)
-            holder.units = 0
-        elif action == "lose":  # the process dies, or the reply is lost: it asks under another number from then on
-            lua.lend(asked, now_us, holder.number, kept=holder.units, wanted=tokens(wanted, shape))
-            holder.number, holder.units = next(numbers), 0
-        elif action in {"lend", "late"}:
-            sent_us = now_us
-            kept = holder.units
-            if action == "late":  # it spends on while the call is on its way
-                now_us += 1000
-                if holder.units >= units:
-                    holder.units -= units
-                    admitted.append((now_us, units))
-                asked = Demand(KEY, shape, 0)
-            loan = lua.lend(asked, now_us, holder.number, kept=kept, wanted=tokens(wanted, shape))
-            if loan.verdict.allowed and asked.cost_units:
-                admitted.append((now_us, units))
-            holder.units += loan.units
-            holder.until_us = sent_us + USED_US
-        most = _most_above_refill(admitted, shape)
+        units, wanted = tokens(rng.choice((1, 1, 2, 5)), shape), tokens(rng.choice((0, 3, 30)), shape)
+        units = min(units, shape.capacity)
+        action = rng.choice(ACTIONS)
+        getattr(world, action)(holder, units, wanted)
+        most = _most_above_refill(world.admitted, shape)
         assert most <= shape.capacity, f"{most} of {shape.capacity} units after {action}"
+        assert world.level + world.held <= shape.capacity, f"after {action}"
 
 
 def _most_above_refill(admitted: Sequence[tuple[int, int]], shape: BucketShape) -> Fraction:
@@ -352,7 +430,9 @@ def test_a_changed_rule_mints_nothing(
     assert after + held <= max(new.max_tokens, held)
     lua.call([(TAKE, [demand(1, new)])], now_us)
     for later_us in (0, 1000, LENT_US // 2, LENT_US - 2_000_000 * len(loans)):
-        level_then = Fraction(lua.call([(PEEK, [demand(0, new)])], now_us + max(0, later_us))[0][0].level, new.units_per_token)
+        level_then = Fraction(
+            lua.call([(PEEK, [demand(0, new)])], now_us + max(0, later_us))[0][0].level, new.units_per_token
+        )
         in_force = held if later_us <= 0 else 0
         assert level_then + in_force <= max(new.max_tokens, held)
 
@@ -368,6 +448,6 @@ def test_a_key_with_loans_outlives_its_refill(redis_7_server: RedisServer, cost:
     count, *rest = script.arguments(calls, 7)
     script.settle(calls, 7, client.eval(script.text, int(count), *rest))
     lent = calls[0].future.result().units // rule.shape.units_per_token
-    refill_ms = max(cost * 10, LENT_US // 1000 + lent * 10)
+    refill_ms = max(cost * 10, LENT_US // 1000 + lent * 10) if lent else cost * 10
     ttl_ms = int(client.pttl(KEY))  # type: ignore[arg-type]
     assert refill_ms < ttl_ms <= refill_ms + 1_100 + 10

@@ -17,6 +17,7 @@ import redis
 from sluicegate import RateLimitRule, RedisStorage, StorageError, Success, TokenBucketAdapter
 from sluicegate.domain.token_bucket import Verdict
 from sluicegate.infrastructure.check_dispatcher import MAX_WAITING, CheckDispatcher
+from sluicegate.infrastructure.lender import Lender
 from sluicegate.testing import RecordingLogger
 from support.demands import demand
 from support.fault_proxy import FaultProxy
@@ -531,6 +532,8 @@ async def test_nothing_of_redis_is_kept_between_checks(storage: RedisStorage) ->
     """Idle means idle: no task and no timer but the watch for a deadline."""
     await storage.take([demand(ROOMY)])
     await asyncio.sleep(0)
-    router = storage._routers[asyncio.get_running_loop()]
-    assert isinstance(router, CheckDispatcher)
+    lender = storage._routers[asyncio.get_running_loop()]
+    assert isinstance(lender, Lender)
+    assert lender._timer is None
+    assert isinstance(lender._router, CheckDispatcher)
     assert len(asyncio.all_tasks()) == 1

@@ -130,7 +130,9 @@ def _demand(given_shapes: list[BucketShape], key: int, shape_number: int, cost: 
 
 
 @given(shapes, st.integers(0, 100), st.integers(-100, 10**12))
-def test_what_is_stored_is_what_memory_holds(lua: ScriptedBuckets, shape: BucketShape, cost: int, later_us: int) -> None:
+def test_what_is_stored_is_what_memory_holds(
+    lua: ScriptedBuckets, shape: BucketShape, cost: int, later_us: int
+) -> None:
     """The value reads `level last shape`, with every digit."""
     lua.client.flushall()
     units = min(shape.capacity, max(1, cost) * shape.units_per_token)

@@ -158,4 +158,4 @@ async def test_the_middleware_does_what_was_explained() -> None:
 
 def test_demands_are_comparable() -> None:
     """The storage's record is made of what a demand says."""
-    assert {"key", "shape", "cost_units"} == set(Demand.__struct_fields__)
+    assert {"key", "shape", "cost_units", "lease_units"} == set(Demand.__struct_fields__)

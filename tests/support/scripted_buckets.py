@@ -29,7 +29,9 @@ class ScriptedBuckets:
         """Carry several steps out in one script call."""
         return self.send([Call(verb, demands, Future(), 0.0) for verb, demands in steps], now_us)
 
-    def lend(self, demand: Demand, now_us: int, holder: int, returned: int = 0, kept: int = 0, wanted: int = 0) -> Loan:
+    def lend(  # noqa: PLR0913 - a loan's terms
+        self, demand: Demand, now_us: int, *, holder: int, returned: int = 0, kept: int = 0, wanted: int = 0
+    ) -> Loan:
         """Pay for a demand and borrow, by one holder, whose number is counted from one."""
         terms = Terms(holder + 1, returned, kept, wanted)
         loan: Loan = self.send([Call(LEND, [demand], Future(), 0.0, terms)], now_us)[0]

@@ -117,7 +117,8 @@ def demand_for(key_format: KeyFormat, meter: Meter, identifier: Identifier, cost
     """
     name = identifier_for(meter, identifier)
     key = meter.before if meter.after is None else meter.before + key_format.encode(name) + meter.after
-    return Demand(key, meter.shape, cost * meter.shape.units_per_token if cost else meter.cost_units)
+    cost_units = cost * meter.shape.units_per_token if cost else meter.cost_units
+    return Demand(key, meter.shape, cost_units, meter.lease_units)
 
 
 def _ask(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -> Check | Plan:
@@ -134,6 +135,7 @@ def _ask(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -
                     meter.before if after is None else meter.before + key_format.encode(identifier) + after,
                     meter.shape,
                     cost * meter.shape.units_per_token if cost else meter.cost_units,
+                    meter.lease_units,
                 ),
             ),
             cost,

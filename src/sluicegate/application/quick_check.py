@@ -6,7 +6,7 @@ and a failure included, is left to the long way.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from sluicegate.application.checking import Check
 from sluicegate.application.exemptions import listed_scopes
@@ -22,8 +22,11 @@ from sluicegate.domain.token_bucket import Demand, Verdict, result_at, tightest
 QuickCheck: TypeAlias = Callable[[str, Identifier, int], Success[RateLimitResult] | None]
 """Endpoint, identifier and cost in; the answer, or None where the long way must be gone."""
 
-Recall: TypeAlias = Callable[[Sequence[Demand]], Verdict | None]
-"""A storage's `recall`."""
+DecideOne: TypeAlias = Callable[[Demand], tuple[bool, int, int] | None]
+"""A storage's `decide_one_here`."""
+
+DecideAll: TypeAlias = Callable[[Sequence[Demand]], Verdict | None]
+"""A storage's `decide_here`."""
 
 MAX_REMEMBERED = 32_768
 """Most demands that are remembered, of all endpoints together: some eight megabytes."""
@@ -108,8 +111,10 @@ def short_way_to(storage: object) -> Callable[[PlainChecks], QuickCheck] | None:
     """Return what builds the short way to a storage; None if it has none."""
     if getattr(storage, "immediate", False) and hasattr(storage, "take_one_now"):
         return partial(build_quick_check, storage=cast("QuickStorage", storage))
-    recall: Recall | None = getattr(storage, "recall", None)
-    return None if recall is None else partial(build_recall_check, recall=recall)
+    if hasattr(storage, "decide_one_here"):
+        remote = cast("Any", storage)
+        return partial(build_here_check, decide_one=remote.decide_one_here, decide_all=remote.decide_here)
+    return None
 
 
 def build_quick_check(plain: PlainChecks, storage: QuickStorage) -> QuickCheck:
@@ -145,33 +150,38 @@ def build_quick_check(plain: PlainChecks, storage: QuickStorage) -> QuickCheck:
     return quick_check
 
 
-def build_recall_check(plain: PlainChecks, recall: Recall) -> QuickCheck:
-    """Build the short way to a denial that a storage knows to be still true.
+def build_here_check(plain: PlainChecks, decide_one: DecideOne, decide_all: DecideAll) -> QuickCheck:
+    """Build the short way to what a storage can decide without waiting: from a loan, or by a denial that it knows of.
 
     Args:
         plain: What is asked for.
-        recall: The storage's call.
+        decide_one: The storage's call for a check of one bucket.
+        decide_all: Its call for a check of several.
     """
     finder_of, check_of = plain.finders.get, plain.of
     no_cost = 0
 
-    def recall_check(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
+    def here_check(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
         if cost is not no_cost or type(identifier) is not str:
             return None
         find = finder_of(endpoint)
         if find is None:
             return None
         check = find(identifier) or check_of(endpoint, identifier)
-        denial = None if check is None else recall(check.demands)
-        if check is None or denial is None:
+        if check is None:
             return None
         demands = check.demands
         if len(demands) == 1:
-            demand, reading = demands[0], denial.readings[0]
-            return Success(result_at(demand.shape, demand.cost_units, reading.level, reading.lead_us, allowed=False))
-        return Success(tightest(demands, denial))
+            demand = demands[0]
+            decided = decide_one(demand)
+            if decided is None:
+                return None
+            allowed, level, lead_us = decided
+            return Success(result_at(demand.shape, demand.cost_units, level, lead_us, allowed))
+        verdict = decide_all(demands)
+        return None if verdict is None else Success(tightest(demands, verdict))
 
-    return recall_check
+    return here_check
 
 
 def listened_to(
@@ -203,7 +213,9 @@ def listened_to(
 
 def _demand(meter: Meter, name: str) -> Demand:
     after = meter.after
-    return Demand(meter.before if after is None else meter.before + name + after, meter.shape, meter.cost_units)
+    return Demand(
+        meter.before if after is None else meter.before + name + after, meter.shape, meter.cost_units, meter.lease_units
+    )
 
 
 def _unknown(rules: RuleSet, plan: Plan) -> tuple[set[str], ...]:

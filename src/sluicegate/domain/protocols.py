@@ -62,8 +62,9 @@ class StorageProtocol(Protocol):
     - `immediate = True`: the storage also has the plain calls of `SyncStorageProtocol`, and they never wait for anything.
     - `bounded_wait = True`: `take` and `peek` keep no caller longer than a deadline of the storage's own, which is
       `deadline_s` seconds. Without it, or if the limiter's deadline is shorter, the limiter puts a timer round each call.
-    - `recall(demands)`: a plain call that returns the denial of these demands where it is known to be still true, else
-      None; it changes nothing and never waits.
+    - `decide_here(demands)`: a plain call that decides these demands without asking or waiting, where the storage can: it
+      pays from what this process has borrowed, or returns a denial that is known to be still true. Else None.
+    - `decide_one_here(demand)`: the same for one demand, and no more objects than verdict, level and lead.
     - `hash_tags = True`: keys should carry the identifier in braces, for Redis Cluster.
     """
 

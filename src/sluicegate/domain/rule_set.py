@@ -30,6 +30,7 @@ class Meter(msgspec.Struct, frozen=True, gc=False):
         after: What stands after it; None if the key has no identifier and `before` is all of it.
         bucket: What the key names in the endpoint's place: the endpoint, a group, or `*`.
         overrides: Whom another limit holds for; None: for nobody.
+        lease_units: The most that a process may borrow at a time; 0: nothing.
     """
 
     rule: RateLimitRule
@@ -40,6 +41,7 @@ class Meter(msgspec.Struct, frozen=True, gc=False):
     after: str | None
     bucket: str
     overrides: "IdentifierIndex[Substitute] | None" = None
+    lease_units: int = 0
 
 
 class Substitute(msgspec.Struct, frozen=True, gc=False):
@@ -206,8 +208,7 @@ class _Compiler:
         if overrides:
             substitutes = [self._substitute(rule, override, bucket, frame) for override in overrides]
             index = IdentifierIndex(rule.scope, substitutes)
-        shape = rule.shape
-        return Meter(rule, str(rule.scope), shape, rule.cost * shape.units_per_token, *frame, bucket, index)
+        return _meter(rule, bucket, frame, index)
 
     def _substitute(
         self, rule: RateLimitRule, override: Override, bucket: str, frame: tuple[str, str | None]
@@ -216,10 +217,24 @@ class _Compiler:
         meter = None
         if instead.enabled:
             # Only the limit is another; whom it counts, at what cost and to what effect stays the rule's own.
-            instead = replace(rule, max_tokens=instead.max_tokens, refill_rate=instead.refill_rate)
-            shape = instead.shape
-            meter = Meter(instead, str(rule.scope), shape, instead.cost * shape.units_per_token, *frame, bucket)
+            capacity = instead.max_tokens
+            lease = rule.lease if isinstance(rule.lease, bool) else min(rule.lease, capacity)
+            instead = replace(rule, max_tokens=capacity, refill_rate=instead.refill_rate, lease=lease)
+            meter = _meter(instead, bucket, frame)
         return Substitute(override.identifier, override.until, meter, override)
+
+
+def _meter(
+    rule: RateLimitRule,
+    bucket: str,
+    frame: tuple[str, str | None],
+    overrides: "IdentifierIndex[Substitute] | None" = None,
+) -> Meter:
+    shape = rule.shape
+    # Without a size it is a quarter of the capacity: a few processes find something, and storages lend less as a rule.
+    lease = max(1, rule.max_tokens // 4) if rule.lease is True else int(rule.lease)
+    token = shape.units_per_token
+    return Meter(rule, str(rule.scope), shape, rule.cost * token, *frame, bucket, overrides, lease * token)
 
 
 def max_cost_of(meters: Sequence[Meter]) -> int:

@@ -60,11 +60,13 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
         key: The bucket's name in the storage.
         shape: Its arithmetic.
         cost_units: What is asked for, 0 to `shape.capacity`; 0 in a peek.
+        lease_units: The most that a process may borrow at a time, where a storage lends; 0: nothing.
     """
 
     key: str
     shape: BucketShape
     cost_units: int
+    lease_units: int = 0
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):

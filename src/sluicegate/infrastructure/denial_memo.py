@@ -3,14 +3,14 @@
 Until then the answer is known without asking the server, whose part in a flood is one check a second for each client.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, TypeAlias
 
 import msgspec
 
 from sluicegate.domain.protocols import Clock
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict, accrue, wait_us
+from sluicegate.domain.token_bucket import BucketShape, Demand, Reading, Verdict, accrue, wait_us
 from sluicegate.runtime.system_clock import SystemClock
 
 MAX_DENIALS = 10_000
@@ -23,10 +23,25 @@ Asked: TypeAlias = tuple[int, int]
 """When the server was asked, and how much had been forgotten by then; see `DenialMemo.asked`."""
 
 
+RecallOne: TypeAlias = Callable[[Demand], tuple[bool, int, int] | None]
+"""Return whether one demand is denied still: False, level in units, lead in microseconds; None if the server must be asked."""
+
+
 class _Denial(msgspec.Struct, frozen=True, gc=False):
-    demands: tuple[Demand, ...]
-    readings: tuple[Reading, ...]
-    read_us: int  # the reply's instant, from which the client was told to wait
+    """A bucket's part in a denial.
+
+    Args:
+        shape: Its arithmetic.
+        cost_units: What was asked for.
+        level: What was there.
+        held_us: When: the reply's instant, from which the client was told to wait, and the reading's lead.
+        until_us: Until when the check is known to be denied.
+    """
+
+    shape: BucketShape
+    cost_units: int
+    level: int
+    held_us: int
     until_us: int
 
 
@@ -44,15 +59,17 @@ class DenialMemo:
         max_denials: Most denials that are remembered, at least 1.
     """
 
-    __slots__ = ("_forgotten", "_lock", "_max_denials", "_now_us", "_of_one", "_of_several")
+    __slots__ = ("_forgotten", "_lock", "_max_denials", "_now_us", "_of_one", "_of_several", "recall_one")
 
     def __init__(self, *, clock: Clock | None = None, max_denials: int = MAX_DENIALS) -> None:
         self._now_us = (clock or SystemClock()).now_us
         self._max_denials = max_denials
         self._of_one: dict[str, _Denial] = {}
-        self._of_several: dict[tuple[str, ...], _Denial] = {}
+        self._of_several: dict[tuple[str, ...], tuple[_Denial, ...]] = {}
         self._forgotten = 0
         self._lock = Lock()
+        self.recall_one = _recaller(self._of_one.get, self._now_us)
+        """Does what `recall` does for a single demand, with no objects in between."""
 
     def recall(self, demands: Sequence[Demand]) -> Verdict | None:
         """Return the denial of these demands as it is now; None if the server must be asked.
@@ -61,26 +78,19 @@ class DenialMemo:
             demands: What would be asked. Costs above those that were denied are denied as well, lower ones are not known of.
         """
         if len(demands) == 1:
-            denial = self._of_one.get(demands[0].key) if self._of_one else None
-        else:
-            denial = self._of_several.get(_keys(demands)) if self._of_several else None
-        if denial is None:
+            denied = self.recall_one(demands[0])
+            return None if denied is None else Verdict(allowed=False, readings=(Reading(denied[1], denied[2]),))
+        denials = self._of_several.get(_keys(demands)) if self._of_several else None
+        if denials is None:
             return None
         now_us = self._now_us()
-        if now_us >= denial.until_us:
+        if now_us >= denials[0].until_us:
             return None
-        elapsed_us = now_us - denial.read_us
         readings: list[Reading] = []
-        for at, before in enumerate(denial.demands):
-            demand = demands[at]
-            shape = demand.shape
-            if demand.cost_units < before.cost_units or shape is not before.shape:
+        for at, denial in enumerate(denials):
+            if demands[at].cost_units < denial.cost_units or demands[at].shape is not denial.shape:
                 return None
-            reading = denial.readings[at]
-            # In ticks since the instant at which the reading held.
-            since_us = elapsed_us - reading.lead_us
-            level, tick = accrue(shape, reading.level, 0, since_us)
-            readings.append(Reading(level, tick * shape.tick_us - since_us))
+            readings.append(Reading(*_level_since(denial, now_us)))
         return Verdict(allowed=False, readings=tuple(readings))
 
     def asked(self) -> Asked:
@@ -108,18 +118,24 @@ class DenialMemo:
             if reading.level < demand.cost_units
         ]
         until_us = asked_us + min(MAX_AGE_US, max(waits_us))
-        denial = _Denial(tuple(demands), verdict.readings, self._now_us(), until_us)
+        now_us = self._now_us()
+        denials = tuple(
+            [
+                _Denial(demand.shape, demand.cost_units, reading.level, now_us + reading.lead_us, until_us)
+                for demand, reading in zip(demands, verdict.readings, strict=True)
+            ]
+        )
         with self._lock:
             if forgotten != self._forgotten:
                 return
             self._drop(demands)  # so that the order is that of age
             if len(self) >= self._max_denials:
-                oldest: dict[Any, _Denial] = self._of_one or self._of_several
+                oldest: dict[Any, Any] = self._of_one or self._of_several
                 del oldest[next(iter(oldest))]
             if len(demands) == 1:
-                self._of_one[demands[0].key] = denial
+                self._of_one[demands[0].key] = denials[0]
             else:
-                self._of_several[_keys(demands)] = denial
+                self._of_several[_keys(demands)] = denials
 
     def forget(self, demands: Sequence[Demand]) -> None:
         """Forget all denials that one of these buckets has a part in: its level has been raised."""
@@ -142,6 +158,28 @@ class DenialMemo:
 
     def __repr__(self) -> str:
         return f"DenialMemo(denials={len(self)})"
+
+
+def _recaller(find: Callable[[str], _Denial | None], now_us: Callable[[], int]) -> RecallOne:
+    # A closure, as in `BucketTable.build_take_one`: in a flood nearly every check ends here.
+    def recall_one(demand: Demand) -> tuple[bool, int, int] | None:
+        denial = find(demand.key)
+        if denial is None:
+            return None
+        instant_us = now_us()
+        if instant_us >= denial.until_us or demand.cost_units < denial.cost_units or demand.shape is not denial.shape:
+            return None
+        level, lead_us = _level_since(denial, instant_us)
+        return False, level, lead_us
+
+    return recall_one
+
+
+def _level_since(denial: _Denial, now_us: int) -> tuple[int, int]:
+    """Return the level now, and its lead: counted in ticks since the instant at which it held."""
+    since_us = now_us - denial.held_us
+    level, tick = accrue(denial.shape, denial.level, 0, since_us)
+    return level, tick * denial.shape.tick_us - since_us
 
 
 def _keys(demands: Sequence[Demand]) -> tuple[str, ...]:

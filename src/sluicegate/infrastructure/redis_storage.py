@@ -4,12 +4,14 @@ import asyncio
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
 from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
-from sluicegate.infrastructure.denial_memo import DenialMemo
+from sluicegate.infrastructure.denial_memo import DenialMemo, RecallOne
+from sluicegate.infrastructure.lease_book import LeaseBook, SpendOne
+from sluicegate.infrastructure.lender import Lender, Router
 from sluicegate.infrastructure.redis_cluster import ClusterRouter
 from sluicegate.infrastructure.redis_target import RedisTarget, target_of_client, target_of_url
 from sluicegate.infrastructure.script_exchange import ScriptExchange
@@ -17,18 +19,6 @@ from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, T
 
 DEFAULT_DEADLINE_MS = 50
 _MIN_CONNECT_TIMEOUT_S = 1.0  # connecting happens in the background; callers keep their deadline all the same
-
-
-class Router(Protocol):
-    """Take calls on one event loop."""
-
-    def submit(self, call: Call) -> None:
-        """Take a call over; its future gets the answer, in time."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        ...
 
 
 class RedisStorage:
@@ -65,6 +55,12 @@ class RedisStorage:
         """The longest that a call may take, in seconds."""
         self.denials = DenialMemo() if remember_denials else None
         """What was denied lately; None: nothing is remembered."""
+        self.leases = LeaseBook()
+        """What this process has borrowed of buckets whose rules have `lease`."""
+        self.decide_one_here = _decider(
+            self.leases.spend_one, None if self.denials is None else self.denials.recall_one
+        )
+        """Does what `decide_here` does for a single demand, with no objects in between: verdict, level, lead."""
         self._script = TokenBucketScript()
         self._routers: dict[asyncio.AbstractEventLoop, Router] = {}
         self._pid = os.getpid()
@@ -89,24 +85,39 @@ class RedisStorage:
 
     async def take(self, demands: Sequence[Demand], /) -> Verdict:
         """Pay all demands or none."""
+        here = self.decide_here(demands)
+        if here is not None:
+            return here
         denials = self.denials
         if denials is None:
-            return cast("Verdict", await self._ask(TAKE, demands))
-        denial = denials.recall(demands)
-        if denial is not None:
-            return denial
-        asked = denials.asked()
-        verdict = cast("Verdict", await self._ask(TAKE, demands))
-        denials.learn(demands, verdict, asked)
-        return verdict
+            verdict = cast("Verdict", await self._ask(TAKE, demands))
+        else:
+            asked = denials.asked()
+            verdict = cast("Verdict", await self._ask(TAKE, demands))
+            denials.learn(demands, verdict, asked)
+        return verdict if verdict.allowed else self.decide_here(demands) or verdict
 
-    def recall(self, demands: Sequence[Demand], /) -> Verdict | None:
-        """Return a denial that is still true without asking the server; None if there is none."""
-        return self.denials.recall(demands) if self.denials is not None else None
+    def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
+        """Pay from what this process has borrowed, or return a denial that is still true; None if the server must be asked."""
+        if len(demands) > 1:
+            return self.denials.recall(demands) if self.denials is not None else None
+        decided = self.decide_one_here(demands[0])
+        return None if decided is None else Verdict(decided[0], (Reading(decided[1], decided[2]),))
 
     async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
-        """Return the buckets' levels. Writes nothing."""
-        return cast("tuple[Reading, ...]", await self._ask(PEEK, demands))
+        """Return the buckets' levels, with what this process has borrowed of them. Writes nothing."""
+        return self.with_borrowed(demands, cast("tuple[Reading, ...]", await self._ask(PEEK, demands)))
+
+    def with_borrowed(self, demands: Sequence[Demand], readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+        """Return readings of the server with what this process has borrowed added: a check here could be paid from either."""
+        if not any(demand.lease_units for demand in demands):
+            return readings
+        return tuple(
+            [
+                Reading(min(demand.shape.capacity, reading.level + self.leases.held_of(demand.key)), reading.lead_us)
+                for demand, reading in zip(demands, readings, strict=True)
+            ]
+        )
 
     async def refund(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
         """Put tokens back, never above a bucket's capacity."""
@@ -179,8 +190,21 @@ class RedisStorage:
                     deadline_s=self.deadline_s,
                     connect_timeout_s=connect_timeout_s,
                 )
-            self._routers[loop] = router
+            self._routers[loop] = router = Lender(router, self.leases, self.deadline_s)
         return router
 
     def __repr__(self) -> str:
         return f"RedisStorage({self._target!r}, deadline_ms={self.deadline_s * 1000:.0f})"
+
+
+def _decider(spend_one: SpendOne, recall_one: RecallOne | None) -> RecallOne:
+    """Return what decides one demand without the server, if it can."""
+
+    def decide_one_here(demand: Demand) -> tuple[bool, int, int] | None:
+        if demand.lease_units:
+            spent = spend_one(demand.key, demand.shape, demand.cost_units)
+            if spent is not None:
+                return spent
+        return None if recall_one is None else recall_one(demand)
+
+    return decide_one_here

@@ -42,6 +42,10 @@ class SyncRedisStorage:
         )
         self.hash_tags = self._storage.hash_tags
         """Whether keys should carry the identifier in braces, so that its rules share a slot."""
+        self.leases = self._storage.leases
+        """What this process has borrowed of buckets whose rules have `lease`."""
+        self.decide_one_here = self._storage.decide_one_here
+        """Does what `decide_here` does for a single demand."""
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
@@ -59,24 +63,26 @@ class SyncRedisStorage:
 
     def take_now(self, demands: Sequence[Demand], /) -> Verdict:
         """Pay all demands or none."""
-        denials = self._storage.denials
+        storage = self._storage
+        here = storage.decide_here(demands)
+        if here is not None:
+            return here
+        denials = storage.denials
         if denials is None:
-            return cast("Verdict", self._ask(TAKE, demands))
-        denial = denials.recall(demands)
-        if denial is not None:
-            return denial
-        asked = denials.asked()
-        verdict = cast("Verdict", self._ask(TAKE, demands))
-        denials.learn(demands, verdict, asked)
-        return verdict
+            verdict = cast("Verdict", self._ask(TAKE, demands))
+        else:
+            asked = denials.asked()
+            verdict = cast("Verdict", self._ask(TAKE, demands))
+            denials.learn(demands, verdict, asked)
+        return verdict if verdict.allowed else storage.decide_here(demands) or verdict
 
-    def recall(self, demands: Sequence[Demand], /) -> Verdict | None:
-        """Return a denial that is still true without asking the server; None if there is none."""
-        return self._storage.recall(demands)
+    def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
+        """Do what `RedisStorage.decide_here` does."""
+        return self._storage.decide_here(demands)
 
     def peek_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
-        """Return the buckets' levels. Writes nothing."""
-        return cast("tuple[Reading, ...]", self._ask(PEEK, demands))
+        """Return the buckets' levels, with what this process has borrowed of them. Writes nothing."""
+        return self._storage.with_borrowed(demands, cast("tuple[Reading, ...]", self._ask(PEEK, demands)))
 
     def refund_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
         """Put tokens back, never above a bucket's capacity."""

@@ -49,7 +49,7 @@ Answer: TypeAlias = Verdict | tuple[Reading, ...] | Loan | None
 """What a verb returns: `take` a verdict, `peek` and `refund` readings, `reset` nothing, `lend` a loan."""
 
 
-Waiter: TypeAlias = "asyncio.Future[Any] | concurrent.futures.Future[Any]"
+Waiter: TypeAlias = asyncio.Future[Any] | concurrent.futures.Future[Any]
 """What somebody waits for, on an event loop or in a thread."""
 
 

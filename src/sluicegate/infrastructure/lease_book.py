@@ -1,0 +1,284 @@
+"""What this process has borrowed of hot buckets, and spends without asking the server.
+
+The server counts all of it against the bucket's capacity until it is reported as spent, comes back, or ends: see the loans in
+`token_bucket.lua`. Whatever is in doubt is therefore left to end there and never spent or returned here: that can only deny.
+"""
+
+import os
+import weakref
+from collections.abc import Callable
+from random import SystemRandom
+from threading import Lock
+from typing import TypeAlias
+
+from sluicegate.domain.protocols import Clock
+from sluicegate.domain.token_bucket import BucketShape, Demand, Reading, accrue
+from sluicegate.infrastructure.lease import SPENT_US, Lease, Request, reading, wanted
+from sluicegate.infrastructure.token_bucket_script import Loan, Terms
+from sluicegate.runtime.system_clock import SuspendAwareClock
+
+MAX_LEASES = 10_000
+"""Most buckets that are watched. Each takes some 400 bytes."""
+
+SpendOne: TypeAlias = Callable[[str, BucketShape, int], tuple[bool, int, int] | None]
+"""Pay for one bucket from a loan: key, shape, cost in units; True, level in units, lead in microseconds; None if it cannot."""
+
+
+class LeaseBook:
+    """Spend loans, and say when to ask for them. Safe to share between threads; a child process begins with an empty one.
+
+    Args:
+        clock: This process's; it must not stand still while the machine sleeps.
+        max_leases: Most buckets that are watched, at least 1. Beyond it the one that was first is forgotten.
+    """
+
+    def __init__(self, *, clock: Clock | None = None, max_leases: int = MAX_LEASES) -> None:
+        self._now_us = (clock or SuspendAwareClock()).now_us
+        self._max_leases = max_leases
+        self._leases: dict[str, Lease] = {}
+        self._lock = Lock()
+        self._requests = 0
+        self._random = SystemRandom()  # processes that were forked must not draw the same numbers
+        self.borrowed = 0.0
+        """Tokens that were lent to this process so far."""
+        self.returned = 0.0
+        """Tokens of them that were given back."""
+        self.lost = 0.0
+        """Tokens of them that ended, or are in doubt since an answer of the server was lost. They are not spent."""
+        self.spend_one = self._build_spend_one()
+        """Pays for one bucket, if a loan that is not to be renewed yet suffices."""
+        _books.add(self)
+
+    def pay(self, demand: Demand, keeper: object) -> tuple[Reading | None, Request | None]:
+        """Pay from a loan if one suffices, and say what to ask the server for.
+
+        Args:
+            demand: What is asked for.
+            keeper: Who will ask the server.
+
+        Returns:
+            What is left, or None if it was not paid here; and what to ask for, or None. If it was not paid, the request pays
+            for it as well; without one the server is asked for the cost alone.
+        """
+        cost = demand.cost_units
+        with self._lock:
+            now_us = self._now_us()
+            lease = self._lease(demand, now_us)
+            if lease.units >= cost:
+                lease.units -= cost
+                request = None
+                if lease.units < lease.low and not lease.asking:
+                    lease.low = 0
+                    if more := wanted(lease, demand, now_us):
+                        aside = Demand(demand.key, demand.shape, 0)
+                        request = self._request(lease, aside, Terms(lease.holder, 0, lease.units, more), keeper, now_us)
+                return reading(lease, now_us), request
+            lease.used += cost
+            if lease.asking:
+                return None, None
+            if lease.orphaned:
+                self._lose(lease)
+            more = wanted(lease, demand, now_us)
+            if not more and not lease.units:
+                return None, None
+            returned, lease.units = lease.units, 0
+            return None, self._request(lease, demand, Terms(lease.holder, returned, 0, more), keeper, now_us)
+
+    def due(self, keeper: object, *, closing: bool = False) -> list[Request]:
+        """Return what the server is to be told although nobody asks for it: loans that go back, and such that go on.
+
+        Args:
+            keeper: Whose loans are meant.
+            closing: Whether all of them go back.
+        """
+        requests: list[Request] = []
+        with self._lock:
+            now_us = self._now_us()
+            for key, lease in self._leases.items():
+                if lease.keeper is not keeper or lease.asking:
+                    continue
+                if lease.units and now_us >= lease.until_us:
+                    self._lose(lease)
+                idle = lease.units == lease.at_last_look
+                lease.at_last_look = lease.units
+                if not lease.units or lease.orphaned:
+                    continue
+                if idle or closing:
+                    terms = Terms(lease.holder, lease.units, 0, 0)
+                    lease.units = 0
+                elif lease.until_us - now_us < SPENT_US // 2:
+                    terms = Terms(lease.holder, 0, lease.units, 0)
+                else:
+                    continue
+                requests.append(self._request(lease, Demand(key, lease.shape, 0), terms, keeper, now_us))
+        return requests
+
+    def keeps(self, keeper: object) -> bool:
+        """Return whether anything is lent to this keeper."""
+        with self._lock:
+            return any(lease.keeper is keeper and (lease.units or lease.asking) for lease in self._leases.values())
+
+    def settle(self, request: Request, loan: Loan) -> Reading:
+        """Take note of what the server answered. Returns what is left, of the bucket and the loan together."""
+        left = loan.verdict.readings[0]
+        with self._lock:
+            lease = self._asking(request)
+            if lease is None:
+                return left
+            lease.asking = 0
+            token = lease.shape.units_per_token
+            self.returned += request.terms.returned / token
+            self.borrowed += loan.units / token
+            lease.units += loan.units
+            lease.lent = lease.units
+            lease.low = lease.units // 2 if loan.units else 0
+            lease.until_us = request.asked_us + SPENT_US
+            lease.level, lease.read_us = left.level, self._now_us() + left.lead_us
+            lease.wanted = request.terms.wanted
+            return Reading(min(lease.shape.capacity, left.level + lease.units), left.lead_us)
+
+    def give_up(self, request: Request) -> None:
+        """Take note that the answer was lost: what was asked for may have been done, or be done yet."""
+        with self._lock:
+            lease = self._asking(request)
+            if lease is not None:
+                self._give_up(lease, request.terms.returned)
+
+    def unsent(self, request: Request) -> None:
+        """Take note that the server was not asked after all."""
+        with self._lock:
+            lease = self._asking(request)
+            if lease is not None:
+                lease.asking = 0
+                lease.units += request.terms.returned
+
+    def held_of(self, key: str) -> int:
+        """Return the units of a bucket that this process could spend now."""
+        lease = self._leases.get(key)
+        return lease.units if lease is not None and self._now_us() < lease.until_us else 0
+
+    @property
+    def held(self) -> dict[str, float]:
+        """The tokens that are lent to this process now and not yet spent, by bucket."""
+        with self._lock:
+            now_us = self._now_us()
+            return {
+                key: lease.units / lease.shape.units_per_token
+                for key, lease in self._leases.items()
+                if lease.units and now_us < lease.until_us
+            }
+
+    @property
+    def spent(self) -> float:
+        """Tokens that were lent and have been spent."""
+        return self.borrowed - self.returned - self.lost - sum(self.held.values())
+
+    def hold(self) -> None:
+        """Let nobody spend until `let_go`, while the process forks."""
+        self._lock.acquire()
+
+    def let_go(self) -> None:
+        """End what `hold` began."""
+        self._lock.release()
+
+    def forget_all(self) -> None:
+        """Begin anew, in a child process, between `hold` and `let_go`: what was lent is its parent's."""
+        self._leases.clear()
+        self.borrowed = self.returned = self.lost = 0.0
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __repr__(self) -> str:
+        return f"LeaseBook(held={sum(self.held.values()):g}, borrowed={self.borrowed:g}, returned={self.returned:g})"
+
+    def _build_spend_one(self) -> SpendOne:
+        # A closure, and two calls for the lock: as in `BucketTable.build_take_one`.
+        find, acquire, release, clock = self._leases.get, self._lock.acquire, self._lock.release, self._now_us
+
+        def spend_one(key: str, shape: BucketShape, cost_units: int) -> tuple[bool, int, int] | None:
+            lease = find(key)
+            if lease is None or lease.units - cost_units < lease.low or lease.shape is not shape:
+                return None
+            acquire()
+            try:
+                now_us = clock()
+                left = lease.units - cost_units
+                if left < lease.low or now_us >= lease.until_us:
+                    return None
+                lease.units = left
+            finally:
+                release()
+            since_us = now_us - lease.read_us
+            level, tick = accrue(shape, lease.level + left, 0, since_us)
+            return True, level, tick * shape.tick_us - since_us
+
+        return spend_one
+
+    def _lease(self, demand: Demand, now_us: int) -> Lease:
+        """Return the bucket's lease, with what has ended or belongs to another rule struck out."""
+        lease = self._leases.get(demand.key)
+        if lease is None or lease.shape is not demand.shape:
+            if lease is not None:
+                self._lose(lease)
+            elif len(self._leases) >= self._max_leases:
+                self._lose(self._leases.pop(next(iter(self._leases))))
+            lease = self._leases[demand.key] = Lease(demand.shape, self._number(), now_us)
+        if lease.asking and now_us - lease.asked_us > SPENT_US:
+            self._give_up(lease, 0)  # the event loop that asked has ended
+        if lease.units and now_us >= lease.until_us:
+            self._lose(lease)
+        return lease
+
+    def _request(self, lease: Lease, demand: Demand, terms: Terms, keeper: object, now_us: int) -> Request:
+        self._requests += 1
+        lease.asking, lease.asked_us, lease.keeper = self._requests, now_us, keeper
+        if terms.wanted:
+            lease.since_us, lease.used = now_us, 0
+        return Request(demand, terms, self._requests, now_us)
+
+    def _asking(self, request: Request) -> Lease | None:
+        lease = self._leases.get(request.demand.key)
+        return lease if lease is not None and lease.asking == request.number else None
+
+    def _give_up(self, lease: Lease, returned: int) -> None:
+        self.lost += returned / lease.shape.units_per_token
+        lease.asking = lease.low = 0
+        lease.orphaned = lease.units > 0
+        lease.holder = self._number()
+
+    def _lose(self, lease: Lease) -> None:
+        self.lost += lease.units / lease.shape.units_per_token
+        lease.units, lease.orphaned = 0, False
+        if not lease.asking:
+            lease.holder = self._number()
+
+    def _number(self) -> int:
+        return self._random.getrandbits(52) + 1
+
+
+# Both processes of a fork would spend the same loans. Locks are taken first, so that no other thread holds one in the child.
+_books: "weakref.WeakSet[LeaseBook]" = weakref.WeakSet()
+_held_through_fork: list[LeaseBook] = []
+
+
+def _before_fork() -> None:
+    _held_through_fork[:] = _books
+    for book in _held_through_fork:
+        book.hold()
+
+
+def _after_fork(*, in_child: bool) -> None:
+    for book in _held_through_fork:
+        if in_child:
+            book.forget_all()
+        book.let_go()
+    _held_through_fork.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=lambda: _after_fork(in_child=False),
+        after_in_child=lambda: _after_fork(in_child=True),
+    )

@@ -1,0 +1,131 @@
+"""Borrow of hot buckets, for one event loop: checks of rules with `lease` are paid from loans where there is one."""
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+from typing import Protocol, TypeAlias
+
+from sluicegate.domain.errors import StorageError
+from sluicegate.domain.token_bucket import Verdict
+from sluicegate.infrastructure.lease import PERIOD_US, Request
+from sluicegate.infrastructure.lease_book import LeaseBook
+from sluicegate.infrastructure.token_bucket_script import LEND, TAKE, Call, Loan, Waiter
+
+_LOOK_S = PERIOD_US / 1e6
+
+Answer: TypeAlias = asyncio.Future[Loan]
+
+
+class Router(Protocol):
+    """Take calls on one event loop."""
+
+    def submit(self, call: Call) -> None:
+        """Take a call over; its future gets the answer, in time.
+
+        Raises:
+            StorageError: At once, if the server is not asked for now.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class Lender:
+    """Take calls, pay them from loans where that may be, and send the others on.
+
+    What is asked of the server for a loan is asked for by itself: a caller who is cancelled or timed out loses nothing of it.
+
+    Args:
+        router: Where calls go on to.
+        book: What this process has borrowed.
+        deadline_s: How long the server may take to answer what no caller waits for.
+    """
+
+    def __init__(self, router: Router, book: LeaseBook, deadline_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._router = router
+        self._book = book
+        self._deadline_s = deadline_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def submit(self, call: Call) -> None:
+        """Take a call over; its future gets the answer, in time.
+
+        Raises:
+            StorageError: At once, if the server is not asked for now.
+        """
+        demands = call.demands
+        if call.verb != TAKE or len(demands) > 1 or not demands[0].lease_units or self._closed:
+            self._router.submit(call)
+            return
+        reading, request = self._book.pay(demands[0], self)
+        if reading is not None:
+            if not call.future.done():
+                call.future.set_result(Verdict(allowed=True, readings=(reading,)))
+            if request is not None:
+                self._ask_aside(request)
+        elif request is not None:
+            self._ask(request, call.due_s, call.future)
+        else:
+            self._router.submit(call)
+
+    async def aclose(self) -> None:
+        """Return what is lent, if the server takes it in time, and close the connections."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        returns = self._tell(self._book.due(self, closing=True))
+        if returns:
+            await asyncio.wait(returns, timeout=self._deadline_s)
+        await self._router.aclose()
+
+    def _ask(self, request: Request, due_s: float, waiter: Waiter | None) -> Answer:
+        """Ask the server for a loan.
+
+        Raises:
+            StorageError: If it is not asked for now.
+        """
+        answer: Answer = self._loop.create_future()
+        try:
+            self._router.submit(Call(LEND, (request.demand,), answer, due_s, request.terms))
+        except StorageError:
+            self._book.unsent(request)
+            raise
+        answer.add_done_callback(partial(self._answered, request, waiter))
+        return answer
+
+    def _ask_aside(self, request: Request) -> Answer | None:
+        try:
+            return self._ask(request, self._loop.time() + self._deadline_s, None)
+        except StorageError:
+            return None  # whoever needs the server meets the same error, and reports it
+
+    def _answered(self, request: Request, waiter: Waiter | None, answer: Answer) -> None:
+        error = None if answer.cancelled() else answer.exception()
+        if answer.cancelled() or error is not None:
+            self._book.give_up(request)
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(error or StorageError("connection", "The storage was closed."))
+            return
+        loan = answer.result()
+        reading = self._book.settle(request, loan)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(Verdict(loan.verdict.allowed, (reading,)))
+        if self._timer is None and not self._closed:
+            self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Return what nobody spends, and see that the rest does not end; again and again while there is any."""
+        self._timer = None
+        self._tell(self._book.due(self))
+        if self._book.keeps(self):
+            self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def _tell(self, due: Iterable[Request]) -> list[Answer]:
+        return [answer for answer in map(self._ask_aside, due) if answer is not None]
+
+    def __repr__(self) -> str:
+        return f"Lender({self._book!r})"
