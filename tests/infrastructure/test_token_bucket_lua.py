@@ -18,7 +18,7 @@ from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import MAX_FULL_US, MAX_UNITS, BucketShape, Demand, full_at_us, shape_of
 from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
 from support.redis_servers import RedisServer
-from support.scripted_buckets import ScriptedBuckets
+from support.scripted_buckets import ScriptedBuckets, undecoded
 
 START_US = 1_795_000_000_123_456
 
@@ -252,6 +252,78 @@ def test_every_key_expires_but_not_before_it_is_full(
     assert expires_ms <= full_ms + 1_010 + shape.tick_us / 1000 + 5_000
 
 
+SWIFT = RateLimitRule(max_tokens=1_000_000, refill_rate=1_000_000, scope="ip")
+"""A token takes 60 microseconds: takes of one bucket seldom move the second in which it will be full."""
+
+
+def test_an_expiry_that_will_do_is_kept(redis_server: RedisServer) -> None:
+    """A bucket that will be full in the same second as before keeps its expiry; in a later one it gets a new one."""
+    client = redis_server.client()
+    script = TokenBucketScript()
+    unit = SWIFT.shape.units_per_token
+    _real(client, script, [(TAKE, [Demand("k", SWIFT.shape, 500_000 * unit)])])
+    client.pexpire("k", 1_000_000)
+    _real(client, script, [(TAKE, [Demand("k", SWIFT.shape, unit)])] * 3)
+    assert int(client.pttl("k")) > 990_000  # type: ignore[arg-type]
+    _real(client, script, [(TAKE, [Demand("k", SWIFT.shape, 100_000 * unit)])])
+    assert int(client.pttl("k")) < 60_000  # type: ignore[arg-type]
+
+
+@given(shapes | st.just(SWIFT.shape), st.lists(st.integers(0, 30), min_size=1, max_size=6))
+def test_every_key_that_is_written_again_lives_until_it_is_full(
+    redis_7_server: RedisServer, shape: BucketShape, costs: list[int]
+) -> None:
+    """After each of several takes and refunds the expiry is at least the time to full."""
+    client = redis_7_server.client()
+    client.flushall()
+    script = TokenBucketScript()
+    for cost in costs:
+        verb = TAKE if cost else REFUND
+        _real(client, script, [(verb, [Demand("k", shape, min(shape.capacity, max(1, cost) * shape.units_per_token))])])
+        if client.exists("k"):
+            assert _spare_ms(client, "k", shape) >= 0
+
+
+def test_an_expiry_of_an_earlier_release_will_do_as_well(redis_7_server: RedisServer) -> None:
+    """Its keys expired a second after they were full, to the millisecond, wherever in a second that was."""
+    client = redis_7_server.client()
+    script = TokenBucketScript()
+    shape = RateLimitRule.per_minute(50).shape  # a token takes 1.2 seconds
+    text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
+    for part in range(10):
+        for cost in (1, shape.units_per_token // 2, shape.units_per_token):
+            level, last = shape.capacity // 2, (time.time_ns() // 1000 + part * 100_000) // shape.tick_us
+            client.set("k", f"{level} {last} {text}", pxat=-(-full_at_us(shape, level, last) // 1000) + 1000)
+            _real(client, script, [(TAKE, [Demand("k", shape, cost)])])
+            assert _spare_ms(client, "k", shape) >= 0
+
+
+def _spare_ms(client: redis.Redis, key: str, shape: BucketShape) -> float:
+    """Return how long a key outlives its refill."""
+    level, last, *_ = map(int, str(client.get(key)).split())
+    expires_ms = int(client.execute_command("PEXPIRETIME", key))  # type: ignore[no-untyped-call]
+    return expires_ms - full_at_us(shape, level, last) / 1000
+
+
+@given(shapes, st.integers(1, 1000))
+def test_where_a_long_is_short_the_same_is_stored(lua: ScriptedBuckets, shape: BucketShape, cost: int) -> None:
+    """A server whose C `long` has 32 bits writes the same digits by the other format."""
+    demand_ = Demand("k", shape, min(shape.capacity, cost * shape.units_per_token))
+    stored: list[object] = []
+    for digits in ("'4503599627370496'", "'0'"):
+        lua.client.flushall()
+        text, digest = lua.script.text, lua.script.digest
+        try:
+            lua.script.text = text.replace("'4503599627370496'", digits)
+            lua.script.digest = str(lua.client.script_load(lua.script.text))
+            lua.call([(TAKE, [demand_])], START_US)
+        finally:
+            lua.script.text, lua.script.digest = text, digest
+        stored.append(lua.client.get("k"))
+    assert stored[0] == stored[1]
+    assert stored[0] is not None
+
+
 def test_after_a_clock_that_stepped_back_the_key_still_outlives_its_refill(redis_server: RedisServer) -> None:
     """A bucket that counts on from an instant ahead of the server's clock expires when it is full, not earlier."""
     client = redis_server.client()
@@ -275,6 +347,5 @@ def test_the_digest_is_the_servers(redis_server: RedisServer) -> None:
 
 def _real(client: redis.Redis, script: TokenBucketScript, steps_: Sequence[tuple[int, Sequence[Demand]]]) -> list[Any]:
     calls = [Call(verb, demands, Future(), 0.0) for verb, demands in steps_]
-    count, *rest = script.arguments(calls, 7)
-    script.settle(calls, 7, client.eval(script.text, int(count), *rest))
+    script.settle(calls, 7, undecoded(client, "EVAL", script.text, *script.arguments(calls, 7)))
     return [call.future.result() for call in calls]

@@ -7,7 +7,7 @@ from sluicegate.infrastructure.token_bucket_script import Call, TokenBucketScrip
 
 # TIME tells the echo; SET leaves the expiry out, which would go by the server's own clock.
 _SHIM = """
-local real, echo = redis, tonumber(ARGV[1])
+local real, echo = redis, cmsgpack.unpack(ARGV[1])[1]
 local redis = {call = function(command, ...)
   if command == 'TIME' then return {math.floor(echo / 1000000), math.fmod(echo, 1000000)} end
   if command == 'SET' then return real.call('SET', (select(1, ...)), (select(2, ...))) end
@@ -27,7 +27,7 @@ class ClockedScript(TokenBucketScript):
         super().__init__(_SHIM + TokenBucketScript().text)
         self._clock = clock
 
-    def arguments(self, calls: Sequence[Call], echo: int) -> tuple[str | int, ...]:
+    def arguments(self, calls: Sequence[Call], echo: int) -> tuple[str | int | bytes, ...]:
         """Send the instant in place of the echo."""
         self._sent = {**getattr(self, "_sent", {}), echo: self._clock.now_us()}
         return super().arguments(calls, self._sent[echo])

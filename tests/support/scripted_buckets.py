@@ -22,8 +22,8 @@ class ScriptedBuckets:
     def __init__(self, server: RedisServer) -> None:
         self.client: redis.Redis = server.client()
         self._clock = FakeClock()
-        self._script = ClockedScript(self._clock)
-        self.client.script_load(self._script.text)
+        self.script = ClockedScript(self._clock)
+        self.client.script_load(self.script.text)
 
     def call(self, steps: Sequence[tuple[int, Sequence[Demand]]], now_us: int) -> list[Any]:
         """Carry several steps out in one script call."""
@@ -40,6 +40,11 @@ class ScriptedBuckets:
     def send(self, calls: Sequence[Call], now_us: int) -> list[Any]:
         """Carry calls out in one script call."""
         self._clock._now_us = now_us
-        count, *rest = self._script.arguments(calls, 1)
-        self._script.settle(calls, 1, self.client.evalsha(self._script.digest, int(count), *rest))
+        arguments = self.script.arguments(calls, 1)
+        self.script.settle(calls, 1, undecoded(self.client, "EVALSHA", self.script.digest, *arguments))
         return [call.future.result() for call in calls]
+
+
+def undecoded(client: redis.Redis, *command: object) -> object:
+    """Send a command whose reply is not text."""
+    return client.execute_command(*command, NEVER_DECODE=True)  # type: ignore[no-untyped-call]

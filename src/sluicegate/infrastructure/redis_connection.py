@@ -53,7 +53,7 @@ class Connector(Protocol):
         ...
 
 
-def pack(*arguments: str | int) -> bytes:
+def pack(*arguments: str | int | bytes) -> bytes:
     """Return a command as it goes over the wire."""
     return cast("bytes", pack_command(cast("Any", arguments)))
 
@@ -134,6 +134,7 @@ def _without_waiting(timeout_s: float) -> dict[str, Any]:
         "retry": Retry(NoBackoff(), 0),  # it would try ten times over
         "socket_timeout": None,  # each read would have a timer of its own
         "socket_connect_timeout": timeout_s,
+        "decode_responses": False,  # replies of the script are not text
         "protocol": 2,  # RESP3 takes one more command to log in, and brings messages that nobody asked for
         "driver_info": None,  # the least ACL does not allow a client to introduce itself
     }

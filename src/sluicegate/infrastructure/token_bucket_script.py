@@ -5,7 +5,9 @@ import concurrent.futures
 from collections.abc import Sequence
 from hashlib import sha1
 from importlib import resources
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
 
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.token_bucket import BucketShape, Demand, Reading, Verdict
@@ -53,6 +55,10 @@ Waiter: TypeAlias = asyncio.Future[Any] | concurrent.futures.Future[Any]
 """What somebody waits for, on an event loop or in a thread."""
 
 
+_pack = msgspec.msgpack.encode
+_numbers = msgspec.msgpack.Decoder(list[int])
+
+
 class Call:
     """One verb on some buckets, and the future that somebody awaits.
 
@@ -98,8 +104,8 @@ class TokenBucketScript:
         self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
         self._shape_texts: dict[int, str] = {}  # by the shape's number; each rule has one
 
-    def arguments(self, calls: Sequence[Call], echo: int) -> tuple[str | int, ...]:
-        """Return what follows the digest in an EVALSHA: the number of keys, the keys, and the script's ARGV.
+    def arguments(self, calls: Sequence[Call], echo: int) -> tuple[str | int | bytes, ...]:
+        """Return what follows the digest in an EVALSHA: the number of keys, the keys, and the script's one argument.
 
         Args:
             calls: What to do, in order; none: a probe.
@@ -107,12 +113,12 @@ class TokenBucketScript:
         """
         keys: dict[str, int] = {}
         shapes: dict[str, int] = {}
-        body: list[str | int] = []
+        body: list[int] = []
         known = self._shape_texts
         for call in calls:
-            body.append(call.verb)
-            body.append(len(call.demands))
-            for demand in call.demands:
+            demands = call.demands
+            body += call.verb, len(demands)
+            for demand in demands:
                 key = demand.key
                 key_number = keys.get(key)
                 if key_number is None:
@@ -122,12 +128,10 @@ class TokenBucketScript:
                 shape_number = shapes.get(text)
                 if shape_number is None:
                     shapes[text] = shape_number = len(shapes) + 1
-                body.append(key_number)
-                body.append(shape_number)
-                body.append(demand.cost_units)
+                body += key_number, shape_number, demand.cost_units
             if call.terms is not None:
-                body.extend(call.terms)
-        return (len(keys), *keys, echo, len(shapes), *shapes, *body)
+                body += call.terms
+        return (len(keys), *keys, _pack([echo, len(shapes), *shapes, *body]))
 
     def settle(self, calls: Sequence[Call], echo: int, reply: object) -> None:
         """Give each call its answer.
@@ -143,10 +147,11 @@ class TokenBucketScript:
         expected = 1
         for call in calls:
             expected += 1 + 2 * len(call.demands) + (call.verb == LEND)
-        if type(reply) is not list:
-            raise StorageError("wrong_reply", "The server's reply is not a list.")
-        numbers = cast("list[int]", reply)
-        if len(numbers) != expected or numbers[0] != echo or set(map(type, numbers)) != {int}:
+        try:
+            numbers = _numbers.decode(reply)  # type: ignore[arg-type]
+        except (TypeError, msgspec.MsgspecError):
+            raise StorageError("wrong_reply", "The server's reply is not a list of numbers.") from None
+        if len(numbers) != expected or numbers[0] != echo:
             raise StorageError("wrong_reply", "The server's reply does not belong to these checks.")
         at = 1
         for call in calls:
