@@ -206,6 +206,14 @@ def test_checks_of_one_call_see_each_others_loans(lua: ScriptedBuckets) -> None:
     assert [_verdict(answer).readings[0].level for answer in together] == answers
 
 
+def test_a_loan_that_has_ended_is_counted_once_in_a_call(lua: ScriptedBuckets) -> None:
+    """Who asks second in a call finds what who asks first has found."""
+    lua.client.flushall()
+    lua.lend(demand(1), START_US, holder=0, wanted=tokens(20))
+    peeks = lua.call([(PEEK, [demand(0)]), (PEEK, [demand(0)])], START_US + LENT_US + 500_000)
+    assert [readings[0].level for readings in peeks] == [tokens(85)] * 2
+
+
 def _verdict(answer: object) -> Verdict:
     return answer if isinstance(answer, Verdict) else answer.verdict  # type: ignore[attr-defined]
 

@@ -92,7 +92,7 @@ def wanted(lease: Lease, demand: Demand, now_us: int) -> int:
 
 
 def reading(lease: Lease, now_us: int) -> Reading:
-    """Return what is left as far as is known here: of the loan, and of the bucket if nobody else asked for it since."""
+    """Return what is left in the bucket as far as is known here, if nobody else has asked for it since; without the loan."""
     since_us = now_us - lease.read_us
-    level, tick = accrue(lease.shape, lease.level + lease.units, 0, since_us)
+    level, tick = accrue(lease.shape, lease.level, 0, since_us)
     return Reading(level, tick * lease.shape.tick_us - since_us)

@@ -57,8 +57,8 @@ class LeaseBook:
             keeper: Who will ask the server.
 
         Returns:
-            What is left, or None if it was not paid here; and what to ask for, or None. If it was not paid, the request pays
-            for it as well; without one the server is asked for the cost alone.
+            What is left in the bucket, or None if it was not paid here; and what to ask for, or None. If it was not paid, the
+            request pays for it as well; without one the server is asked for the cost alone.
         """
         cost = demand.cost_units
         with self._lock:
@@ -118,13 +118,19 @@ class LeaseBook:
         with self._lock:
             return any(lease.keeper is keeper and (lease.units or lease.asking) for lease in self._leases.values())
 
-    def settle(self, request: Request, loan: Loan) -> Reading:
-        """Take note of what the server answered. Returns what is left, of the bucket and the loan together."""
-        left = loan.verdict.readings[0]
+    def end(self, keeper: object) -> None:
+        """Strike out what this keeper could not return."""
+        with self._lock:
+            for lease in self._leases.values():
+                if lease.keeper is keeper:
+                    self._lose(lease)
+
+    def settle(self, request: Request, loan: Loan) -> None:
+        """Take note of what the server answered."""
         with self._lock:
             lease = self._asking(request)
             if lease is None:
-                return left
+                return
             lease.asking = 0
             token = lease.shape.units_per_token
             self.returned += request.terms.returned / token
@@ -133,9 +139,19 @@ class LeaseBook:
             lease.lent = lease.units
             lease.low = lease.units // 2 if loan.units else 0
             lease.until_us = request.asked_us + SPENT_US
-            lease.level, lease.read_us = left.level, self._now_us() + left.lead_us
             lease.wanted = request.terms.wanted
-            return Reading(min(lease.shape.capacity, left.level + lease.units), left.lead_us)
+            left = loan.verdict.readings[0]
+            lease.level, lease.read_us = left.level, self._now_us() + left.lead_us
+
+    def saw(self, demand: Demand, left: Reading) -> int:
+        """Take note of what the server said is left in a bucket, and return the units that are held of it."""
+        with self._lock:
+            now_us = self._now_us()
+            lease = self._leases.get(demand.key)
+            if lease is None or lease.shape is not demand.shape:
+                return 0
+            lease.level, lease.read_us = left.level, now_us + left.lead_us
+            return lease.units if now_us < lease.until_us else 0
 
     def give_up(self, request: Request) -> None:
         """Take note that the answer was lost: what was asked for may have been done, or be done yet."""
@@ -151,11 +167,6 @@ class LeaseBook:
             if lease is not None:
                 lease.asking = 0
                 lease.units += request.terms.returned
-
-    def held_of(self, key: str) -> int:
-        """Return the units of a bucket that this process could spend now."""
-        lease = self._leases.get(key)
-        return lease.units if lease is not None and self._now_us() < lease.until_us else 0
 
     @property
     def held(self) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Borrow of hot buckets, for one event loop: checks of rules with `lease` are paid from loans where there is one."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -49,6 +50,7 @@ class Lender:
         self._book = book
         self._deadline_s = deadline_s
         self._timer: asyncio.TimerHandle | None = None
+        self._asked: set[Answer] = set()
         self._closed = False
 
     def submit(self, call: Call) -> None:
@@ -77,12 +79,18 @@ class Lender:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        returns = self._tell(self._book.due(self, closing=True))
-        if returns:
-            await asyncio.wait(returns, timeout=self._deadline_s)
+        await self._settled()
+        self._tell(self._book.due(self, closing=True))
+        await self._settled()
+        self._book.end(self)
         await self._router.aclose()
 
-    def _ask(self, request: Request, due_s: float, waiter: Waiter | None) -> Answer:
+    async def _settled(self) -> None:
+        if self._asked:
+            await asyncio.wait(self._asked, timeout=self._deadline_s)
+            await asyncio.sleep(0)  # for those who are told of it
+
+    def _ask(self, request: Request, due_s: float, waiter: Waiter | None) -> None:
         """Ask the server for a loan.
 
         Raises:
@@ -94,16 +102,16 @@ class Lender:
         except StorageError:
             self._book.unsent(request)
             raise
+        self._asked.add(answer)
         answer.add_done_callback(partial(self._answered, request, waiter))
-        return answer
 
-    def _ask_aside(self, request: Request) -> Answer | None:
-        try:
-            return self._ask(request, self._loop.time() + self._deadline_s, None)
-        except StorageError:
-            return None  # whoever needs the server meets the same error, and reports it
+    def _ask_aside(self, request: Request) -> None:
+        # Whoever needs the server meets the same error, and reports it.
+        with contextlib.suppress(StorageError):
+            self._ask(request, self._loop.time() + self._deadline_s, None)
 
     def _answered(self, request: Request, waiter: Waiter | None, answer: Answer) -> None:
+        self._asked.discard(answer)
         error = None if answer.cancelled() else answer.exception()
         if answer.cancelled() or error is not None:
             self._book.give_up(request)
@@ -111,9 +119,9 @@ class Lender:
                 waiter.set_exception(error or StorageError("connection", "The storage was closed."))
             return
         loan = answer.result()
-        reading = self._book.settle(request, loan)
+        self._book.settle(request, loan)
         if waiter is not None and not waiter.done():
-            waiter.set_result(Verdict(loan.verdict.allowed, (reading,)))
+            waiter.set_result(loan.verdict)
         if self._timer is None and not self._closed:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
@@ -124,8 +132,9 @@ class Lender:
         if self._book.keeps(self):
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
-    def _tell(self, due: Iterable[Request]) -> list[Answer]:
-        return [answer for answer in map(self._ask_aside, due) if answer is not None]
+    def _tell(self, due: Iterable[Request]) -> None:
+        for request in due:
+            self._ask_aside(request)
 
     def __repr__(self) -> str:
         return f"Lender({self._book!r})"

@@ -95,7 +95,7 @@ class RedisStorage:
             asked = denials.asked()
             verdict = cast("Verdict", await self._ask(TAKE, demands))
             denials.learn(demands, verdict, asked)
-        return verdict if verdict.allowed else self.decide_here(demands) or verdict
+        return self.with_loans(demands, verdict)
 
     def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
         """Pay from what this process has borrowed, or return a denial that is still true; None if the server must be asked."""
@@ -108,13 +108,22 @@ class RedisStorage:
         """Return the buckets' levels, with what this process has borrowed of them. Writes nothing."""
         return self.with_borrowed(demands, cast("tuple[Reading, ...]", await self._ask(PEEK, demands)))
 
+    def with_loans(self, demands: Sequence[Demand], verdict: Verdict) -> Verdict:
+        """Return what the server's verdict means to a process that may have borrowed meanwhile: a denial need not be the end."""
+        if len(demands) > 1 or not demands[0].lease_units:
+            return verdict
+        if not verdict.allowed:
+            return self.decide_here(demands) or verdict
+        return Verdict(allowed=True, readings=self.with_borrowed(demands, verdict.readings))
+
     def with_borrowed(self, demands: Sequence[Demand], readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
         """Return readings of the server with what this process has borrowed added: a check here could be paid from either."""
         if not any(demand.lease_units for demand in demands):
             return readings
+        saw = self.leases.saw
         return tuple(
             [
-                Reading(min(demand.shape.capacity, reading.level + self.leases.held_of(demand.key)), reading.lead_us)
+                Reading(min(demand.shape.capacity, reading.level + saw(demand, reading)), reading.lead_us)
                 for demand, reading in zip(demands, readings, strict=True)
             ]
         )

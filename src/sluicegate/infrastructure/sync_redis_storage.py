@@ -74,7 +74,7 @@ class SyncRedisStorage:
             asked = denials.asked()
             verdict = cast("Verdict", self._ask(TAKE, demands))
             denials.learn(demands, verdict, asked)
-        return verdict if verdict.allowed else storage.decide_here(demands) or verdict
+        return storage.with_loans(demands, verdict)
 
     def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
         """Do what `RedisStorage.decide_here` does."""
