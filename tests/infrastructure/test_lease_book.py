@@ -151,11 +151,11 @@ def test_while_a_loan_is_renewed_the_rest_is_spent_on_the_short_way(desk: Desk) 
 
 def test_a_loan_that_is_being_renewed_is_not_renewed_again(desk: Desk) -> None:
     """Whoever asked for it first: a check, or who saw that it would end."""
-    desk.borrow(20)
+    desk.borrow(200)
     desk.clock.advance(1.1)
-    assert sum(desk.spend() for _ in range(20)) == 10
+    assert sum(desk.spend() for _ in range(200)) == 100
     (renewal,) = desk.book.due(KEEPER)
-    assert renewal.terms.kept == 10 * TOKEN
+    assert renewal.terms.kept == 100 * TOKEN
     assert [desk.book.pay(demand(), KEEPER)[1] for _ in range(10)] == [None] * 10
 
 
