@@ -62,6 +62,7 @@ async def run(size: Size) -> Section:
         by_callers = {callers: await bench.callers(callers, section) for callers in size.callers}
         _draw(by_callers, section)
         await bench.flood(section)
+        await bench.hot_key(section)
         await bench.several_rules(section)
     return section
 
@@ -115,6 +116,23 @@ class _Bench:
         section.goals.append(
             at_least(
                 "flood on denied keys", 50, ratio(peer, measured[0].contestant), than=f"the best peer ({peer.name})"
+            )
+        )
+
+    async def hot_key(self, section: Section) -> None:
+        """Compare what one bucket that everybody asks for costs, with and without a lease."""
+        checks = self._size.joint_checks
+        connect: list[tuple[str, peers.Connect]] = [
+            ("sluicegate, lease", partial(peers.ours, lease=True)),
+            ("sluicegate", peers.ours),
+            *CONNECT[1:],
+        ]
+        measured = await self._meet(connect, 50, checks, clients(1), 10**9, _MILLION)
+        self._table(section, "a hot key: 50 concurrent callers, allowed, one client", checks, measured)
+        peer = best_peer(one.contestant for one in measured)
+        section.goals.append(
+            at_least(
+                "hot key with a lease", 50, ratio(peer, measured[0].contestant), than=f"the best peer ({peer.name})"
             )
         )
 

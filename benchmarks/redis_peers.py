@@ -1,7 +1,7 @@
 """The limiters that keep their state in Redis, each as its documentation has it at its fastest, and bare redis-py."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import coredis.pool
 import limits
@@ -67,10 +67,10 @@ Connect = Callable[[str, int, int], Awaitable[Connected]]
 """URL, burst and tokens per hour in."""
 
 
-async def ours(url: str, burst: int, per_hour: int, *, rules: int = 1) -> Connected:
+async def ours(url: str, burst: int, per_hour: int, *, rules: int = 1, lease: bool = False) -> Connected:
     """Connect our limiter. Its deadline is long: a benchmark wants answers from Redis, not from the failure policy."""
     storage = RedisStorage.from_url(url, deadline_ms=5_000)
-    several = tuple(RateLimitRule.per_hour(per_hour, burst=burst * (n + 1)) for n in range(rules))
+    several = tuple(replace(RateLimitRule.per_hour(per_hour, burst=burst * (n + 1)), lease=lease) for n in range(rules))
     limiter = TokenBucketAdapter(storage=storage, rules={ENDPOINT: several}, deadline_ms=5_000)
     is_allowed = limiter.is_allowed
     return Connected(lambda client: is_allowed(endpoint=ENDPOINT, identifier=client), limiter.aclose)

@@ -6,7 +6,7 @@ and a failure included, is left to the long way.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 from sluicegate.application.checking import Check
 from sluicegate.application.exemptions import listed_scopes
@@ -17,16 +17,10 @@ from sluicegate.domain.events import RateLimitCheckAllowed, RateLimitCheckAttemp
 from sluicegate.domain.protocols import Identifier, SyncStorageProtocol
 from sluicegate.domain.result import Success
 from sluicegate.domain.rule_set import Meter, Plan, RuleSet
-from sluicegate.domain.token_bucket import Demand, Verdict, result_at, tightest
+from sluicegate.domain.token_bucket import BucketShape, Demand, Verdict, result_at, tightest
 
 QuickCheck: TypeAlias = Callable[[str, Identifier, int], Success[RateLimitResult] | None]
 """Endpoint, identifier and cost in; the answer, or None where the long way must be gone."""
-
-DecideOne: TypeAlias = Callable[[Demand], tuple[bool, int, int] | None]
-"""A storage's `decide_one_here`."""
-
-DecideAll: TypeAlias = Callable[[Sequence[Demand]], Verdict | None]
-"""A storage's `decide_here`."""
 
 MAX_REMEMBERED = 32_768
 """Most demands that are remembered, of all endpoints together: some eight megabytes."""
@@ -43,6 +37,22 @@ class QuickStorage(SyncStorageProtocol, Protocol):
     """
 
     take_one_now: TakeOne
+
+
+class HereStorage(Protocol):
+    """A storage that decides some checks without asking anybody; see `StorageProtocol`.
+
+    Args:
+        spend_one: Pays one demand from a loan: key, shape and cost in units in; verdict, level and lead out, or None.
+        recall_one: The denial of one demand, if it is known to be true still.
+    """
+
+    spend_one: Callable[[str, BucketShape, int], tuple[bool, int, int] | None]
+    recall_one: Callable[[Demand], tuple[bool, int, int] | None]
+
+    def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
+        """Do it for any demands."""
+        ...
 
 
 class PlainChecks:
@@ -111,9 +121,8 @@ def short_way_to(storage: object) -> Callable[[PlainChecks], QuickCheck] | None:
     """Return what builds the short way to a storage; None if it has none."""
     if getattr(storage, "immediate", False) and hasattr(storage, "take_one_now"):
         return partial(build_quick_check, storage=cast("QuickStorage", storage))
-    if hasattr(storage, "decide_one_here"):
-        remote = cast("Any", storage)
-        return partial(build_here_check, decide_one=remote.decide_one_here, decide_all=remote.decide_here)
+    if hasattr(storage, "decide_here"):
+        return partial(build_here_check, storage=cast("HereStorage", storage))
     return None
 
 
@@ -150,15 +159,15 @@ def build_quick_check(plain: PlainChecks, storage: QuickStorage) -> QuickCheck:
     return quick_check
 
 
-def build_here_check(plain: PlainChecks, decide_one: DecideOne, decide_all: DecideAll) -> QuickCheck:
+def build_here_check(plain: PlainChecks, storage: HereStorage) -> QuickCheck:
     """Build the short way to what a storage can decide without waiting: from a loan, or by a denial that it knows of.
 
     Args:
         plain: What is asked for.
-        decide_one: The storage's call for a check of one bucket.
-        decide_all: Its call for a check of several.
+        storage: The storage.
     """
     finder_of, check_of = plain.finders.get, plain.of
+    spend_one, recall_one, decide_all = storage.spend_one, storage.recall_one, storage.decide_here
     no_cost = 0
 
     def here_check(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
@@ -173,11 +182,14 @@ def build_here_check(plain: PlainChecks, decide_one: DecideOne, decide_all: Deci
         demands = check.demands
         if len(demands) == 1:
             demand = demands[0]
-            decided = decide_one(demand)
+            shape, cost_units = demand.shape, demand.cost_units
+            decided = spend_one(demand.key, shape, cost_units) if demand.lease_units else None
             if decided is None:
-                return None
+                decided = recall_one(demand)
+                if decided is None:
+                    return None
             allowed, level, lead_us = decided
-            return Success(result_at(demand.shape, demand.cost_units, level, lead_us, allowed))
+            return Success(result_at(shape, cost_units, level, lead_us, allowed))
         verdict = decide_all(demands)
         return None if verdict is None else Success(tightest(demands, verdict))
 

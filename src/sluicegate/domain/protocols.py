@@ -64,7 +64,8 @@ class StorageProtocol(Protocol):
       `deadline_s` seconds. Without it, or if the limiter's deadline is shorter, the limiter puts a timer round each call.
     - `decide_here(demands)`: a plain call that decides these demands without asking or waiting, where the storage can: it
       pays from what this process has borrowed, or returns a denial that is known to be still true. Else None.
-    - `decide_one_here(demand)`: the same for one demand, and no more objects than verdict, level and lead.
+    - `spend_one(key, shape, cost_units)` and `recall_one(demand)`: the two halves of it for one demand, the first for rules
+      with `lease`, with no more objects than verdict, level and lead.
     - `hash_tags = True`: keys should carry the identifier in braces, for Redis Cluster.
     """
 

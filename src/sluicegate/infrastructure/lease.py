@@ -49,6 +49,7 @@ class Lease(msgspec.Struct, gc=False):
         lent: What it was when it was given or renewed.
         low: Below it the loan is renewed, while it can still be spent.
         until_us: When it ends.
+        until_ns: The same, for a clock that is read without rounding.
         level: Units that were left in the bucket at `read_us`.
         read_us: See `level`; by this process's clock.
         wanted: How much was asked for last.
@@ -67,6 +68,7 @@ class Lease(msgspec.Struct, gc=False):
     lent: int = 0
     low: int = 0
     until_us: int = 0
+    until_ns: int = 0
     level: int = 0
     read_us: int = 0
     wanted: int = 0

@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TypeAlias
 
 from sluicegate.domain.protocols import Clock
-from sluicegate.domain.token_bucket import BucketShape, Demand, Reading, accrue
+from sluicegate.domain.token_bucket import BucketShape, Demand, Reading
 from sluicegate.infrastructure.lease import SPENT_US, Lease, Request, reading, wanted
 from sluicegate.infrastructure.token_bucket_script import Loan, Terms
 from sluicegate.runtime.system_clock import SuspendAwareClock
@@ -33,7 +33,8 @@ class LeaseBook:
     """
 
     def __init__(self, *, clock: Clock | None = None, max_leases: int = MAX_LEASES) -> None:
-        self._now_us = (clock or SuspendAwareClock()).now_us
+        clock = clock or SuspendAwareClock()
+        self._now_us = clock.now_us
         self._max_leases = max_leases
         self._leases: dict[str, Lease] = {}
         self._lock = Lock()
@@ -45,7 +46,7 @@ class LeaseBook:
         """Tokens of them that were given back."""
         self.lost = 0.0
         """Tokens of them that ended, or are in doubt since an answer of the server was lost. They are not spent."""
-        self.spend_one = self._build_spend_one()
+        self.spend_one = self._build_spend_one(getattr(clock, "now_ns", lambda: clock.now_us() * 1000))
         """Pays for one bucket, if a loan that is not to be renewed yet suffices."""
         _books.add(self)
 
@@ -139,6 +140,7 @@ class LeaseBook:
             lease.lent = lease.units
             lease.low = lease.units // 2 if loan.units else 0
             lease.until_us = request.asked_us + SPENT_US
+            lease.until_ns = lease.until_us * 1000
             lease.wanted = request.terms.wanted
             left = loan.verdict.readings[0]
             lease.level, lease.read_us = left.level, self._now_us() + left.lead_us
@@ -203,26 +205,25 @@ class LeaseBook:
     def __repr__(self) -> str:
         return f"LeaseBook(held={sum(self.held.values()):g}, borrowed={self.borrowed:g}, returned={self.returned:g})"
 
-    def _build_spend_one(self) -> SpendOne:
+    def _build_spend_one(self, now_ns: Callable[[], int]) -> SpendOne:
         # A closure, and two calls for the lock: as in `BucketTable.build_take_one`.
-        find, acquire, release, clock = self._leases.get, self._lock.acquire, self._lock.release, self._now_us
+        find, acquire, release = self._leases.get, self._lock.acquire, self._lock.release
 
         def spend_one(key: str, shape: BucketShape, cost_units: int) -> tuple[bool, int, int] | None:
             lease = find(key)
-            if lease is None or lease.units - cost_units < lease.low or lease.shape is not shape:
+            if lease is None or lease.shape is not shape:
                 return None
             acquire()
             try:
-                now_us = clock()
                 left = lease.units - cost_units
-                if left < lease.low or now_us >= lease.until_us:
+                if left < lease.low or now_ns() >= lease.until_ns:
                     return None
                 lease.units = left
             finally:
                 release()
-            since_us = now_us - lease.read_us
-            level, tick = accrue(shape, lease.level + left, 0, since_us)
-            return True, level, tick * shape.tick_us - since_us
+            # What has flowed in since the server told the level is left out: it is half a second's at most, as a rule.
+            level = lease.level + left
+            return True, min(shape.capacity, level), 0
 
         return spend_one
 

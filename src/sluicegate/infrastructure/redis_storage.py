@@ -9,8 +9,8 @@ from typing import Any, Self, cast
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
 from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
-from sluicegate.infrastructure.denial_memo import DenialMemo, RecallOne
-from sluicegate.infrastructure.lease_book import LeaseBook, SpendOne
+from sluicegate.infrastructure.denial_memo import DenialMemo
+from sluicegate.infrastructure.lease_book import LeaseBook
 from sluicegate.infrastructure.lender import Lender, Router
 from sluicegate.infrastructure.redis_cluster import ClusterRouter
 from sluicegate.infrastructure.redis_target import RedisTarget, target_of_client, target_of_url
@@ -57,10 +57,10 @@ class RedisStorage:
         """What was denied lately; None: nothing is remembered."""
         self.leases = LeaseBook()
         """What this process has borrowed of buckets whose rules have `lease`."""
-        self.decide_one_here = _decider(
-            self.leases.spend_one, None if self.denials is None else self.denials.recall_one
-        )
-        """Does what `decide_here` does for a single demand, with no objects in between: verdict, level, lead."""
+        self.spend_one = self.leases.spend_one
+        """Pays one demand from a loan, if there is one that suffices: see `LeaseBook`."""
+        self.recall_one = _nothing if self.denials is None else self.denials.recall_one
+        """Returns the denial of one demand, if it is known: see `DenialMemo`."""
         self._script = TokenBucketScript()
         self._routers: dict[asyncio.AbstractEventLoop, Router] = {}
         self._pid = os.getpid()
@@ -101,7 +101,10 @@ class RedisStorage:
         """Pay from what this process has borrowed, or return a denial that is still true; None if the server must be asked."""
         if len(demands) > 1:
             return self.denials.recall(demands) if self.denials is not None else None
-        decided = self.decide_one_here(demands[0])
+        demand = demands[0]
+        decided = self.spend_one(demand.key, demand.shape, demand.cost_units) if demand.lease_units else None
+        if decided is None:
+            decided = self.recall_one(demand)
         return None if decided is None else Verdict(decided[0], (Reading(decided[1], decided[2]),))
 
     async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
@@ -206,14 +209,5 @@ class RedisStorage:
         return f"RedisStorage({self._target!r}, deadline_ms={self.deadline_s * 1000:.0f})"
 
 
-def _decider(spend_one: SpendOne, recall_one: RecallOne | None) -> RecallOne:
-    """Return what decides one demand without the server, if it can."""
-
-    def decide_one_here(demand: Demand) -> tuple[bool, int, int] | None:
-        if demand.lease_units:
-            spent = spend_one(demand.key, demand.shape, demand.cost_units)
-            if spent is not None:
-                return spent
-        return None if recall_one is None else recall_one(demand)
-
-    return decide_one_here
+def _nothing(_: Demand) -> None:
+    """Know of no denial."""

@@ -44,8 +44,8 @@ class SyncRedisStorage:
         """Whether keys should carry the identifier in braces, so that its rules share a slot."""
         self.leases = self._storage.leases
         """What this process has borrowed of buckets whose rules have `lease`."""
-        self.decide_one_here = self._storage.decide_one_here
-        """Does what `decide_here` does for a single demand."""
+        self.spend_one, self.recall_one = self._storage.spend_one, self._storage.recall_one
+        """See `RedisStorage`."""
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None

@@ -25,13 +25,19 @@ class SuspendAwareClock:
     What others will take back at an instant must not seem younger here because this machine slept.
     """
 
-    __slots__ = ("now_us",)
+    __slots__ = ("now_ns",)
 
     def __init__(self) -> None:
-        clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if hasattr(time, "CLOCK_MONOTONIC") else None)
-        now_ns = time.monotonic_ns if clock_id is None else partial(time.clock_gettime_ns, clock_id)
-        self.now_us: Callable[[], int] = lambda: now_ns() // 1000
-        """Returns the instant in whole microseconds. Only differences between two of them mean anything."""
+        # The raw reading, with no call in between.
+        clock_id: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+        self.now_ns: Callable[[], int] = (
+            time.monotonic_ns if clock_id is None else partial(time.clock_gettime_ns, clock_id)
+        )
+        """Returns the instant in nanoseconds."""
+
+    def now_us(self) -> int:
+        """Return the instant in whole microseconds. Only differences between two of them mean anything."""
+        return self.now_ns() // 1000
 
     def __repr__(self) -> str:
         return "SuspendAwareClock()"
