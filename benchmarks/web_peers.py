@@ -16,6 +16,7 @@ from slowapi.util import get_remote_address
 from memory_peers import rule
 from rounds import Check
 from sluicegate import MemoryStorage, RateLimitMiddleware, RedisStorage, StorageProtocol, TokenBucketAdapter
+from sluicegate.presentation.rate_limit_headers import HeaderStyle
 
 _MILLION = 10**6
 _HOUR_MS = 3_600_000
@@ -36,13 +37,18 @@ def alone() -> FastAPI:
     return app
 
 
-def ours(url: str = "") -> FastAPI:
+def ours(url: str = "", headers: HeaderStyle = "draft-11") -> FastAPI:
     """Return it behind our middleware."""
     storage: StorageProtocol = RedisStorage.from_url(url, deadline_ms=5_000) if url else MemoryStorage()
     limiter = TokenBucketAdapter(storage=storage, rules={_ROUTE: rule(_MILLION, _MILLION)}, deadline_ms=5_000)
     app = alone()
-    app.add_middleware(RateLimitMiddleware, limiter=limiter)
+    app.add_middleware(RateLimitMiddleware, limiter=limiter, headers=headers)
     return app
+
+
+def ours_without_headers(url: str = "") -> FastAPI:
+    """Return the same, without the headers that tell clients of their quota."""
+    return ours(url, "none")
 
 
 def slowapi(url: str = "") -> FastAPI:
