@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi_limiter.depends import RateLimiter
 from pyrate_limiter import Limiter, Rate, RedisStateStore, SingleBucketFactory, StateBucket, TokenBucket
 from slowapi import Limiter as SlowLimiter
-from slowapi.middleware import SlowAPIASGIMiddleware
+from slowapi.middleware import SlowAPIASGIMiddleware, SlowAPIMiddleware
 from slowapi.util import get_remote_address
 
 from memory_peers import rule
@@ -51,8 +51,8 @@ def ours_without_headers(url: str = "") -> FastAPI:
     return ours(url, "none")
 
 
-def slowapi(url: str = "") -> FastAPI:
-    """Return it behind slowapi's ASGI middleware, which is the faster of its two."""
+def slowapi(url: str = "", middleware: type = SlowAPIASGIMiddleware) -> FastAPI:
+    """Return it behind slowapi's ASGI middleware, the faster of its two, which its documentation recommends for that."""
     app = alone()
     app.state.limiter = SlowLimiter(
         key_func=get_remote_address,
@@ -60,8 +60,13 @@ def slowapi(url: str = "") -> FastAPI:
         headers_enabled=True,
         storage_uri=url or None,
     )
-    app.add_middleware(SlowAPIASGIMiddleware)
+    app.add_middleware(middleware)
     return app
+
+
+def slowapi_older(url: str = "") -> FastAPI:
+    """Return it behind slowapi's other middleware, which is built on Starlette's BaseHTTPMiddleware."""
+    return slowapi(url, SlowAPIMiddleware)
 
 
 def slowapi_without_headers(url: str = "") -> FastAPI:
