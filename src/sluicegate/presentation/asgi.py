@@ -32,13 +32,19 @@ from sluicegate.presentation.asgi_messages import (
     route_path,
     with_quota,
 )
-from sluicegate.presentation.asgi_short_way import BY_ADDRESS, Asked, ShortWay, build_short_way, no_short_way
+from sluicegate.presentation.asgi_short_way import (
+    BY_ADDRESS,
+    Asked,
+    ShortWay,
+    build_short_way,
+    no_short_way,
+    passed_by,
+)
 from sluicegate.presentation.asking import Exemptions, identify, needed_names, provider_of, require_names
 from sluicegate.presentation.identity import ClientAddresses, ForwardedHeader
 from sluicegate.presentation.proxy_hint import ProxyHint
 from sluicegate.presentation.rate_limit_headers import (
     Denial,
-    Field,
     HeaderStyle,
     denial,
     quota_headers,
@@ -138,42 +144,30 @@ class RateLimitMiddleware:
         if kind == "http":
             try:
                 answer = self._short_way(scope)
+                if type(answer) is Asked:
+                    limiter = cast("TokenBucketAdapter", self._adapter)
+                    checked = await limiter.check(endpoint=answer.endpoint.name, identifier=answer.identifier)
+                    answer = passed_by(checked, answer.endpoint)
             except Exception:  # noqa: BLE001 - the long way meets the same failure, and answers it
                 answer = None
-            if type(answer) is Asked:
-                answer = await self._ask(answer)
             if type(answer) is tuple:
                 await self.app(scope, receive, with_quota(answer, send) if answer else send)
                 return
-            checked = await self._check(scope) if answer is None else cast("Checked", answer)
+            outcome = await self._check(scope) if answer is None else cast("Checked", answer)
         elif kind == "lifespan":
             await self.app(scope, receive, send)
             if self._owned is not None:
                 await self._owned.aclose()
             return
         else:
-            checked = await self._check(scope) if kind == "websocket" else None
-        if checked is None:
+            outcome = await self._check(scope) if kind == "websocket" else None
+        if outcome is None:
             await self.app(scope, receive, send)
-        elif checked.result.allowed:
-            fields = quota_headers(checked, self._style)
+        elif outcome.result.allowed:
+            fields = quota_headers(outcome, self._style)
             await self.app(scope, receive, adding(fields, send, joining=True) if fields else send)
         else:
-            await self._deny(scope, receive, send, denial(checked, self._style))
-
-    async def _ask(self, asked: Asked) -> tuple[Field, ...] | Checked | None:
-        """Return what the short way would, had it been able to wait."""
-        endpoint = asked.endpoint
-        try:
-            checked = await cast("TokenBucketAdapter", self._adapter).check(
-                endpoint=endpoint.name, identifier=asked.identifier
-            )
-        except Exception:  # noqa: BLE001 - the long way meets the same failure, and answers it
-            return None
-        result, fields = checked.result, endpoint.fields
-        if fields is not None and result.allowed and checked.tightest is endpoint.rule and checked.degraded is None:
-            return fields(result)
-        return checked
+            await self._deny(scope, receive, send, denial(outcome, self._style))
 
     async def _check(self, scope: Scope) -> Checked | None:
         """Return the limiter's answer; None if there is nothing to count."""

@@ -116,6 +116,15 @@ def build_short_way(
     return short_way
 
 
+def passed_by(checked: Checked, endpoint: Endpoint) -> tuple[Field, ...] | Checked:
+    """Return, of an answer that had to be awaited, the fields for a request that may pass as the short way has them."""
+    result, fields = checked.result, endpoint.fields
+    # The answer may be of other rules, which came into force meanwhile.
+    if fields is not None and result.allowed and checked.tightest is endpoint.rule and checked.degraded is None:
+        return fields(result)
+    return checked
+
+
 class _Endpoints(dict[str, Endpoint | None]):
     """Endpoints as they are asked for; None: its requests go the long way."""
 
