@@ -10,12 +10,13 @@ from fastapi import Depends, FastAPI, Request
 from fastapi_limiter.depends import RateLimiter
 from pyrate_limiter import Limiter, Rate, RedisStateStore, SingleBucketFactory, StateBucket, TokenBucket
 from slowapi import Limiter as SlowLimiter
-from slowapi.middleware import SlowAPIASGIMiddleware
+from slowapi.middleware import SlowAPIASGIMiddleware, SlowAPIMiddleware
 from slowapi.util import get_remote_address
 
 from memory_peers import rule
 from rounds import Check
 from sluicegate import MemoryStorage, RateLimitMiddleware, RedisStorage, StorageProtocol, TokenBucketAdapter
+from sluicegate.presentation.rate_limit_headers import HeaderStyle
 
 _MILLION = 10**6
 _HOUR_MS = 3_600_000
@@ -36,17 +37,22 @@ def alone() -> FastAPI:
     return app
 
 
-def ours(url: str = "") -> FastAPI:
+def ours(url: str = "", headers: HeaderStyle = "draft-11") -> FastAPI:
     """Return it behind our middleware."""
     storage: StorageProtocol = RedisStorage.from_url(url, deadline_ms=5_000) if url else MemoryStorage()
     limiter = TokenBucketAdapter(storage=storage, rules={_ROUTE: rule(_MILLION, _MILLION)}, deadline_ms=5_000)
     app = alone()
-    app.add_middleware(RateLimitMiddleware, limiter=limiter)
+    app.add_middleware(RateLimitMiddleware, limiter=limiter, headers=headers)
     return app
 
 
-def slowapi(url: str = "") -> FastAPI:
-    """Return it behind slowapi's ASGI middleware, which is the faster of its two."""
+def ours_without_headers(url: str = "") -> FastAPI:
+    """Return the same, without the headers that tell clients of their quota."""
+    return ours(url, "none")
+
+
+def slowapi(url: str = "", middleware: type = SlowAPIASGIMiddleware) -> FastAPI:
+    """Return it behind slowapi's ASGI middleware, the faster of its two, which its documentation recommends for that."""
     app = alone()
     app.state.limiter = SlowLimiter(
         key_func=get_remote_address,
@@ -54,8 +60,13 @@ def slowapi(url: str = "") -> FastAPI:
         headers_enabled=True,
         storage_uri=url or None,
     )
-    app.add_middleware(SlowAPIASGIMiddleware)
+    app.add_middleware(middleware)
     return app
+
+
+def slowapi_older(url: str = "") -> FastAPI:
+    """Return it behind slowapi's other middleware, which is built on Starlette's BaseHTTPMiddleware."""
+    return slowapi(url, SlowAPIMiddleware)
 
 
 def slowapi_without_headers(url: str = "") -> FastAPI:

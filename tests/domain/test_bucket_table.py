@@ -66,6 +66,20 @@ def test_memory_shrinks_after_a_flood() -> None:
     assert len(table) == 2_600
 
 
+def test_a_few_full_buckets_stay() -> None:
+    """Clients who come again are known though their buckets are full, where there is room for many; a crowd is not kept."""
+    table = BucketTable(1_000_000)
+    for hour in range(3):
+        for n in range(100):
+            table.take([demand(f"regular-{n}")], START_US + hour * 3600 * S)
+        assert len(table) == 100
+    for n in range(15_000):
+        table.take([demand(f"crowd-{n}")], START_US + 4 * 3600 * S)
+    for n in range(10_000):
+        table.take([demand(f"later-{n}")], START_US + (5 * 3600 + n * 60) * S)
+    assert len(table) == 10_000
+
+
 def test_a_reset_bucket_counts_as_full() -> None:
     """It is filed until its old time, and leaves then; it can be spent again meanwhile."""
     table = BucketTable(10)

@@ -2,14 +2,23 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, get_args
 
 import http_sf
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluicegate import InvalidInputError, RateLimitResult, RateLimitRule
 from sluicegate.application.checked import Checked
-from sluicegate.presentation.rate_limit_headers import denial, quota_headers, require_style, retry_after_seconds
+from sluicegate.presentation.rate_limit_headers import (
+    HeaderStyle,
+    build_quota_fields,
+    denial,
+    quota_headers,
+    require_style,
+    retry_after_seconds,
+)
 
 BURST = RateLimitRule(5, 30, "ip", name="burst")
 DAILY = RateLimitRule.per_day(1000, scope="user")
@@ -49,6 +58,24 @@ def test_styles() -> None:
     assert quota_headers(checked, "none") == ()
     with pytest.raises(InvalidInputError, match="headers='draft-7'"):
         require_style("draft-7")  # type: ignore[arg-type]
+
+
+@given(
+    st.sampled_from([BURST, DAILY, RateLimitRule(5, 30, "ip"), RateLimitRule(1, 1, "ip", name="a_*-b.c")]),
+    st.integers(0, 2**52),
+    st.integers(0, 2**52),
+)
+def test_written_as_bytes(rule: RateLimitRule, remaining: int, reset_seconds: int) -> None:
+    """The fields that are written for an endpoint once are the same ones, byte by byte; styles that may not are left out."""
+    result = RateLimitResult(True, 0.0, remaining, rule.max_tokens, reset_seconds)
+    for style in get_args(HeaderStyle):
+        write = build_quota_fields(rule, style)
+        told = quota_headers(Checked(result, (rule,), rule), style)
+        if style in {"draft-11", "none"}:
+            assert write is not None
+            assert write(result) == tuple((name.encode(), value.encode()) for name, value in told)
+        else:
+            assert write is None
 
 
 def test_nothing_is_told_where_nothing_is_known() -> None:

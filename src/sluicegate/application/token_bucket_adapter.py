@@ -99,9 +99,9 @@ class TokenBucketAdapter:
             clock=clock,
             wall_clock=wall_clock,
         )
-        self._take_now: Callable[[Sequence[Demand]], Verdict] | None = None
-        if getattr(storage, "immediate", False):
-            self._take_now = cast("SyncStorageProtocol", storage).take_now
+        self.immediate = bool(getattr(storage, "immediate", False))
+        """Whether the storage never waits."""
+        self._take_now = cast("SyncStorageProtocol", storage).take_now if self.immediate else None
         self._deadline_s = require_deadline(deadline_ms) / 1000
         self._observed = event_bus is not None
         self._flow.quicken(storage)

@@ -13,6 +13,7 @@ _LAST_BITS = 60
 _LEVEL_MASK = (1 << _LEVEL_BITS) - 1
 _LAST_MASK = (1 << _LAST_BITS) - 1
 _SHAPE_SHIFT = _LEVEL_BITS + _LAST_BITS
+_FEW = 10_000
 _FULL = -1  # a bucket that was reset; its key leaves when the calendar comes to it
 
 TakeOne: TypeAlias = Callable[[str, BucketShape, int], tuple[bool, int, int]]
@@ -189,8 +190,14 @@ class BucketTable:
         states[key] = (number << _LAST_BITS | last) << _LEVEL_BITS | level
 
     def _make_room(self, now_us: int) -> None:
-        """Forget up to two full buckets for each new one, so that memory shrinks after a flood; then any, at the limit."""
+        """Forget up to two full buckets for each new one, so that memory shrinks after a flood; then any, at the limit.
+
+        A few may stay where there is room for many: to forget clients who come again, and to file them anew, costs more than
+        the two megabytes that they take.
+        """
         states = self._states
+        if len(states) < _FEW < self._max_keys:
+            return
         for _ in range(2):
             full = self._calendar.pop_full(now_us)
             if full is None:

@@ -1,6 +1,6 @@
 """Which endpoint a request belongs to: the first declared template that fits, as Starlette's router has it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from sluicegate.domain.affix_index import AffixIndex
@@ -37,14 +37,11 @@ class RouteTable:
             method: The request's method in capitals, or `WEBSOCKET`. `HEAD` is answered by what answers `GET`.
             path: The path, decoded, without the query: ASGI's `path` less its `root_path`.
         """
-        table = self._by_method.get(method, self._any)
-        found, endpoint = table.first(path)
-        if path.endswith("\n"):
-            # Starlette's expressions end with `$`, which also matches before a last newline. A client may send one, as %0A.
-            earlier, other = table.first(path[:-1])
-            if earlier < found:
-                endpoint = other
-        return endpoint
+        return self.matcher(method)(path)
+
+    def matcher(self, method: str) -> Callable[[str], str | None]:
+        """Return what `match` does for a method, from the path alone."""
+        return self._by_method.get(method, self._any).match
 
 
 def _answered_by(method: str) -> tuple[str, ...]:
@@ -54,7 +51,7 @@ def _answered_by(method: str) -> tuple[str, ...]:
 class _Node:
     """A place in the tree: what may follow the segments that lead here."""
 
-    __slots__ = ("composite", "end", "first", "literals", "tails", "typed")
+    __slots__ = ("composite", "end", "first", "forks", "literals", "only", "tails", "typed")
 
     def __init__(self) -> None:
         self.first = _NEVER  # the first template below here; nothing below can precede it
@@ -63,14 +60,18 @@ class _Node:
         self.typed: dict[str, tuple[Fits, _Node]] = {}  # a segment that is one parameter, by converter
         self.composite: tuple[dict[tuple[Token, ...], _Node], AffixIndex[_Node]] | None = None
         self.tails: AffixIndex[int] | None = None  # what goes on to the end of the path, whatever its segments
+        self.only: tuple[Fits, _Node] | None = None  # the parameter of `typed`, if there is one
+        self.forks = False  # whether there is more to try than a literal and that parameter
 
     def child(self, segment: tuple[Token, ...]) -> "_Node":
         """Return the node that a segment of a template leads to."""
         if not segment or (len(segment) == 1 and isinstance(segment[0], str)):
             return self.literals.setdefault(str(segment[0]) if segment else "", _Node())
         if len(segment) == 1:
-            converter = _parameter(segment[0])
-            return self.typed.setdefault(converter, (fits(segment), _Node()))[1]
+            self.only = self.typed.setdefault(_parameter(segment[0]), (fits(segment), _Node()))
+            self.forks = self.forks or len(self.typed) > 1
+            return self.only[1]
+        self.forks = True
         if self.composite is None:
             self.composite = ({}, AffixIndex())
         known, index = self.composite
@@ -85,11 +86,12 @@ class _Node:
 class _MethodTable:
     """The templates that answer one method."""
 
-    __slots__ = ("_depth", "_literals", "_names", "_root")
+    __slots__ = ("_before", "_depth", "_literals", "_names", "_root")
 
     def __init__(self, declared: Sequence[RouteTemplate], methods: tuple[str, ...]) -> None:
         self._names = [template.endpoint for template in declared]
-        self._root = _Node()
+        self._before = _Node()  # what stands before the first slash: nothing
+        self._root = self._before.literals[""] = _Node()
         self._depth = 0
         literals: dict[str, int] = {}
         for order, template in enumerate(declared):
@@ -101,14 +103,16 @@ class _MethodTable:
                 self._add(order, template.tokens)
         self._literals = {path: min(order, self._search(path)) for path, order in literals.items()}
 
-    def first(self, path: str) -> tuple[int, str | None]:
-        """Return the place in the order and the endpoint of the first template that fits."""
+    def match(self, path: str) -> str | None:
+        """Return the endpoint of the first template that fits."""
         found = self._literals.get(path)
         if found is None:
             found = self._search(path)
-            if found == _NEVER:
-                return _NEVER, None
-        return found, self._names[found]
+        if path.endswith("\n"):
+            # Starlette's expressions end with `$`, which also matches before a last newline. A client may send one, as %0A.
+            before = self._literals.get(path[:-1])
+            found = min(found, self._search(path[:-1]) if before is None else before)
+        return None if found == _NEVER else self._names[found]
 
     def _add(self, order: int, tokens: tuple[Token, ...]) -> None:
         segments = cut(tokens)[1:]  # before the first slash is nothing
@@ -126,8 +130,23 @@ class _MethodTable:
     def _search(self, path: str) -> int:
         # Slashes beyond the deepest template are not cut at: what they separate can only belong to a tail.
         segments = path.split("/", self._depth + 1)
-        if segments[0] or len(segments) == 1:
-            return _NEVER
+        node = self._before
+        for segment in segments:  # as long as there is one way
+            if node.forks:
+                return self._search_all_ways(path, segments)
+            child = node.literals.get(segment)
+            if node.only is not None:
+                if child is not None:
+                    return self._search_all_ways(path, segments)
+                test, child = node.only
+                if not test(segment):
+                    return _NEVER
+            if child is None:
+                return _NEVER
+            node = child
+        return node.end
+
+    def _search_all_ways(self, path: str, segments: list[str]) -> int:
         count = len(segments)
         best = _NEVER
         waiting = [(self._root, 1)]
@@ -163,6 +182,7 @@ def _affixes(tokens: tuple[Token, ...]) -> tuple[str, tuple[Token, ...], str]:
 
 def _add_tail(node: _Node, order: int, segments: Sequence[tuple[Token, ...]]) -> None:
     prefix, middle, suffix = _affixes(join(segments))
+    node.forks = True
     if node.tails is None:
         node.tails = AffixIndex()
     node.tails.add(prefix, suffix, fits(middle, across_segments=True), order)

@@ -99,7 +99,7 @@ class RuleSet:
         InvalidTypeError: If something is not a rule.
     """
 
-    __slots__ = ("_plans", "_routes", "lists", "unmatched")
+    __slots__ = ("_plans", "lists", "otherwise", "routes", "unmatched")
 
     def __init__(
         self,
@@ -112,11 +112,14 @@ class RuleSet:
         book = rules if isinstance(rules, RuleBook) else RuleBook(rules)
         compiler = _Compiler(book, key_format, (lambda _: True) if everything else switched_off)
         self._plans = {endpoint: compiler.plan(endpoint, book.bound(endpoint)) for endpoint in book}
-        self._routes = RouteTable(filter(None, map(parse_endpoint, self._plans)))
+        self.routes = RouteTable(filter(None, map(parse_endpoint, self._plans)))
+        """The endpoints that are templates."""
         self.unmatched = self._plans.get(UNMATCHED)
         """What to do for endpoints that no rule names; None: let them pass."""
         self.lists = {} if everything else book.index_lists()
         """The allow and deny lists, by scope."""
+        self.otherwise = UNMATCHED if self.unmatched is not None or self.lists else None
+        """The endpoint of a request that fits no template; None if there is nothing to ask for it."""
 
     def find(self, endpoint: str) -> Plan | None:
         """Return what to do for an endpoint; None if no rule is for it.
@@ -142,10 +145,7 @@ class RuleSet:
             method: The request's method in capitals, or `WEBSOCKET`.
             path: The path, decoded, without the query.
         """
-        endpoint = self._routes.match(method, path)
-        if endpoint is None and (self.unmatched is not None or self.lists):
-            return UNMATCHED
-        return endpoint
+        return self.routes.match(method, path) or self.otherwise
 
     @property
     def scopes(self) -> frozenset[str]:

@@ -26,12 +26,23 @@ from sluicegate.presentation.asgi_messages import (
     Send,
     adding,
     authenticated_user,
+    forwarded_lines,
     is_preflight,
     respond,
     route_path,
+    with_quota,
+)
+from sluicegate.presentation.asgi_short_way import (
+    BY_ADDRESS,
+    Asked,
+    ShortWay,
+    build_short_way,
+    no_short_way,
+    passed_by,
 )
 from sluicegate.presentation.asking import Exemptions, identify, needed_names, provider_of, require_names
 from sluicegate.presentation.identity import ClientAddresses, ForwardedHeader
+from sluicegate.presentation.proxy_hint import ProxyHint
 from sluicegate.presentation.rate_limit_headers import (
     Denial,
     HeaderStyle,
@@ -52,7 +63,6 @@ DenialFunction: TypeAlias = Callable[[Scope, Denial], ASGIApp | Awaitable[ASGIAp
 """Return what answers a denied request: a response, such as Starlette's, is an application."""
 
 _WEBSOCKET = "WEBSOCKET"
-_BY_ADDRESS = ("ip",)
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
@@ -121,24 +131,43 @@ class RateLimitMiddleware:
         self._style: HeaderStyle = require_style(headers)
         self._on_denied = on_denied
         self._announcer = Announcer(None, logger or StdlibLogger(), SystemClock(), log_identifiers=False)
-        self._looks_for_proxies = not self._addresses.trusts_proxies
+        self._hint = ProxyHint(self._addresses, self._announcer)
+        self._short_way: ShortWay = no_short_way
+        if self._adapter is not None and self._ip_is_address and cost is None:
+            self._short_way = build_short_way(
+                self._adapter, self._addresses, self._exempt, self._style, self._hint.look
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a denied request; else let the application do so."""
         kind = scope["type"]
-        if kind == "lifespan":
+        if kind == "http":
+            try:
+                answer = self._short_way(scope)
+                if type(answer) is Asked:
+                    limiter = cast("TokenBucketAdapter", self._adapter)
+                    checked = await limiter.check(endpoint=answer.endpoint.name, identifier=answer.identifier)
+                    answer = passed_by(checked, answer.endpoint)
+            except Exception:  # noqa: BLE001 - the long way meets the same failure, and answers it
+                answer = None
+            if type(answer) is tuple:
+                await self.app(scope, receive, with_quota(answer, send) if answer else send)
+                return
+            outcome = await self._check(scope) if answer is None else cast("Checked", answer)
+        elif kind == "lifespan":
             await self.app(scope, receive, send)
             if self._owned is not None:
                 await self._owned.aclose()
             return
-        checked = await self._check(scope) if kind in {"http", "websocket"} else None
-        if checked is None:
+        else:
+            outcome = await self._check(scope) if kind == "websocket" else None
+        if outcome is None:
             await self.app(scope, receive, send)
-        elif checked.result.allowed:
-            fields = quota_headers(checked, self._style)
+        elif outcome.result.allowed:
+            fields = quota_headers(outcome, self._style)
             await self.app(scope, receive, adding(fields, send, joining=True) if fields else send)
         else:
-            await self._deny(scope, receive, send, denial(checked, self._style))
+            await self._deny(scope, receive, send, denial(outcome, self._style))
 
     async def _check(self, scope: Scope) -> Checked | None:
         """Return the limiter's answer; None if there is nothing to count."""
@@ -154,7 +183,7 @@ class RateLimitMiddleware:
                 return None
             scopes = self._adapter.scopes_of(endpoint)
             identifier: Identifier | None = None
-            if scopes == _BY_ADDRESS and self._ip_is_address:
+            if scopes == BY_ADDRESS and self._ip_is_address:
                 identifier = self._address(scope)  # what most rules count, on a short way
             if identifier is None:
                 identifier = await self._identify(scope, scopes, endpoint, path)
@@ -222,23 +251,10 @@ class RateLimitMiddleware:
     def _address(self, scope: Scope) -> str | None:
         client = scope.get("client")
         peer = client[0] if client else None
-        if self._looks_for_proxies:
-            self._warn_of_a_proxy(scope, peer)
-            return self._addresses.client(peer)
-        header = self._header
-        lines = [value.decode("latin-1") for name, value in scope["headers"] if name == header]
-        return self._addresses.client(peer, lines)
-
-    def _warn_of_a_proxy(self, scope: Scope, peer: str | None) -> None:
-        """Say once that all clients of a proxy are counted as one, if it looks like that."""
-        if any(name == self._header for name, _ in scope["headers"]) and (not peer or self._addresses.is_local(peer)):
-            self._looks_for_proxies = False
-            self._announcer.log(
-                "warning",
-                "A local peer speaks for somebody else, but trusted_proxies is empty: all clients of a proxy are counted as"
-                " one. If it is your proxy, name its network.",
-                header=self._addresses.header,
-            )
+        if self._addresses.trusts_proxies:
+            return self._addresses.client(peer, forwarded_lines(scope, self._header))
+        self._hint.look(scope, peer)
+        return self._addresses.client(peer)
 
     async def _deny(self, scope: Scope, receive: Receive, send: Send, refusal: Denial) -> None:
         answer: ASGIApp | None = None

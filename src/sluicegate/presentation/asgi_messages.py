@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias, cast
 
-from sluicegate.presentation.rate_limit_headers import Denial, Headers
+from sluicegate.presentation.rate_limit_headers import Denial, Field, Headers
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -21,6 +21,11 @@ def route_path(scope: Scope) -> str:
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
         return path[len(root) :]
     return path
+
+
+def forwarded_lines(scope: Scope, header: bytes) -> list[str]:
+    """Return the lines of the header in which proxies write whom they speak for, in their order."""
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == header]
 
 
 def authenticated_user(scope: Scope) -> object:
@@ -47,6 +52,23 @@ def is_preflight(scope: Scope) -> bool:
     return b"origin" in names and b"access-control-request-method" in names
 
 
+def with_quota(fields: tuple[Field, ...], send: Send) -> Send:
+    """Return a `send` that adds fields to the response's, whatever is there: `RateLimit` and `RateLimit-Policy` are lists.
+
+    Args:
+        fields: These two.
+        send: What the result calls.
+    """
+
+    # No coroutine of its own: what the server's returns is all that there is to await.
+    def send_with_quota(message: Message) -> Awaitable[None]:
+        if message["type"] in _STARTS:  # not changed in place: an application may send one message many times
+            message = {**message, "headers": [*(message.get("headers") or ()), *fields]}
+        return send(message)
+
+    return send_with_quota
+
+
 def adding(fields: Headers, send: Send, *, joining: bool) -> Send:
     """Return a `send` that adds fields to the response's.
 
@@ -56,16 +78,14 @@ def adding(fields: Headers, send: Send, *, joining: bool) -> Send:
         joining: Whether `RateLimit` and `RateLimit-Policy`, which are lists, join those that the response has.
     """
     added = [(name.encode(), value.encode()) for name, value in fields]
-    all_join = joining and all(name.startswith(b"ratelimit") for name, _ in added)
+    if joining and all(name.startswith(b"ratelimit") for name, _ in added):
+        return with_quota(tuple(added), send)
 
     async def send_with_fields(message: Message) -> None:
         if message["type"] in _STARTS:
             present = cast("list[tuple[bytes, bytes]]", list(message.get("headers") or ()))
-            if all_join:
-                present += added
-            else:
-                names = {bytes(name).lower() for name, _ in present}
-                present += [f for f in added if f[0] not in names or (joining and f[0].startswith(b"ratelimit"))]
+            names = {bytes(name).lower() for name, _ in present}
+            present += [f for f in added if f[0] not in names or (joining and f[0].startswith(b"ratelimit"))]
             message = {**message, "headers": present}
         await send(message)
 

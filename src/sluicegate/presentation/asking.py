@@ -110,6 +110,9 @@ class Exemptions:
         self._exact = frozenset(exact)
         self._below = tuple(below)
 
+    def __bool__(self) -> bool:
+        return bool(self._exact)
+
     def __contains__(self, path: str) -> bool:
         return path in self._exact or path.startswith(self._below)
 

@@ -1,7 +1,7 @@
 """Who is asking: the client's address, as far as it can be trusted, and texts for what else a rule may count."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -20,6 +20,7 @@ _Address: TypeAlias = IPv4Address | IPv6Address
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _MAX_HOPS = 64
+_MAX_KNOWN = 4096  # texts, whose addresses are remembered
 _ADDRESS = re.compile(r"\[([^\[\]]{2,64})\](?::[0-9]{1,5})?|([0-9.]{7,15})(?::[0-9]{1,5})?|([0-9A-Fa-f:.%\w]{2,64})")
 
 
@@ -58,7 +59,9 @@ class ClientAddresses:
         self._networks = tuple(_network(proxy) for proxy in proxies if proxy != UNIX)
         self._prefixes = {4: ipv4_prefix, 6: ipv6_prefix}
         self._previous_hop = _previous_forwarded if header == "forwarded" else _previous_plain
-        self._known = lru_cache(maxsize=4096)(self._look_up)
+        self._known = lru_cache(maxsize=_MAX_KNOWN)(self._look_up)
+        self.of_peer: Callable[[str], str] = lru_cache(maxsize=_MAX_KNOWN)(self._of_peer)
+        """Does what `client` does for a peer that is nobody's proxy, without a call in Python for those who came lately."""
         self.header: ForwardedHeader = header
         """Where proxies write whom they speak for."""
         self.trusts_proxies = bool(proxies)
@@ -103,6 +106,9 @@ class ClientAddresses:
         """Return whether a peer has an address that is not routed in the Internet, as a proxy in front has."""
         address = _parse(peer)
         return address is not None and (address.is_private or address.is_loopback)
+
+    def _of_peer(self, peer: str) -> str:
+        return self._known(peer)[0] or peer
 
     def _look_up(self, text: str) -> tuple[str | None, bool]:
         address = _parse(text)

@@ -5,12 +5,14 @@ is left of the one that binds, both as RFC 9651 has them. They are written here 
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 from sluicegate.application.checked import Checked
+from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
 
@@ -19,6 +21,12 @@ HeaderStyle: TypeAlias = Literal["draft-11", "x-ratelimit", "both", "none"]
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 """Names in lower case, and values."""
+
+Field: TypeAlias = tuple[bytes, bytes]
+"""A name in lower case and a value, as ASGI has them."""
+
+QuotaFields: TypeAlias = Callable[[RateLimitResult], tuple[Field, ...]]
+"""From the answer to an allowed request to the fields that tell of its quota."""
 
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 _NO_RULE_NAME = "default"  # of a limiter that tells no more than the port asks for
@@ -76,6 +84,26 @@ def quota_headers(checked: Checked, style: HeaderStyle) -> Headers:
         if seconds is not None:
             fields += (("x-ratelimit-reset", str(seconds)),)
     return fields
+
+
+def build_quota_fields(rule: RateLimitRule, style: HeaderStyle) -> QuotaFields | None:
+    """Build what returns `quota_headers`, as bytes, for an allowed request of which only this rule was asked.
+
+    Args:
+        rule: The rule. What is always the same for it is written once.
+        style: Which fields. None is built for styles with fields of their own, which the application's may replace.
+    """
+    if style == "none":
+        return lambda _: ()
+    if style != "draft-11":
+        return None
+    policies = (b"ratelimit-policy", _policies((rule,)).encode())
+    name = f'"{rule.policy}";r='.encode()
+
+    def quota_fields(result: RateLimitResult) -> tuple[Field, ...]:
+        return policies, (b"ratelimit", b"%b%d;t=%d" % (name, result.remaining, result.reset_seconds))
+
+    return quota_fields
 
 
 def denial(checked: Checked, style: HeaderStyle) -> Denial:
