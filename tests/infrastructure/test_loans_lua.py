@@ -453,7 +453,7 @@ def test_a_key_with_loans_outlives_its_refill(redis_7_server: RedisServer, cost:
     rule = RateLimitRule(100, 6000, "global")
     script = TokenBucketScript()
     calls = [Call(LEND, [demand(cost, rule.shape)], Future(), 0.0, Terms(1, 0, 0, tokens(wanted, rule.shape)))]
-    script.settle(calls, 7, undecoded(client, "EVAL", script.text, *script.arguments(calls, 7)))
+    script.settle(calls, script.read(calls, 7, undecoded(client, "EVAL", script.text, *script.arguments(calls, 7))))
     lent = calls[0].future.result().units // rule.shape.units_per_token
     refill_ms = max(cost * 10, LENT_US // 1000 + lent * 10) if lent else cost * 10
     ttl_ms = int(client.pttl(KEY))  # type: ignore[arg-type]

@@ -347,5 +347,5 @@ def test_the_digest_is_the_servers(redis_server: RedisServer) -> None:
 
 def _real(client: redis.Redis, script: TokenBucketScript, steps_: Sequence[tuple[int, Sequence[Demand]]]) -> list[Any]:
     calls = [Call(verb, demands, Future(), 0.0) for verb, demands in steps_]
-    script.settle(calls, 7, undecoded(client, "EVAL", script.text, *script.arguments(calls, 7)))
+    script.settle(calls, script.read(calls, 7, undecoded(client, "EVAL", script.text, *script.arguments(calls, 7))))
     return [call.future.result() for call in calls]

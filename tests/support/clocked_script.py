@@ -32,6 +32,6 @@ class ClockedScript(TokenBucketScript):
         self._sent = {**getattr(self, "_sent", {}), echo: self._clock.now_us()}
         return super().arguments(calls, self._sent[echo])
 
-    def settle(self, calls: Sequence[Call], echo: int, reply: object) -> None:
+    def read(self, calls: Sequence[Call], echo: int, reply: object) -> list[int]:
         """Expect the instant back."""
-        super().settle(calls, self._sent.pop(echo), reply)
+        return super().read(calls, self._sent.pop(echo), reply)

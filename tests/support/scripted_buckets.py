@@ -41,7 +41,9 @@ class ScriptedBuckets:
         """Carry calls out in one script call."""
         self._clock._now_us = now_us
         arguments = self.script.arguments(calls, 1)
-        self.script.settle(calls, 1, undecoded(self.client, "EVALSHA", self.script.digest, *arguments))
+        self.script.settle(
+            calls, self.script.read(calls, 1, undecoded(self.client, "EVALSHA", self.script.digest, *arguments))
+        )
         return [call.future.result() for call in calls]
 
 

@@ -1,12 +1,12 @@
 """Checks that arrive together go out together: one script call for all that wait while another is in flight.
 
-One dispatcher belongs to one event loop and one server. Callers only await futures. A batch runs in a task of its own, so that
-a caller who is cancelled or timed out never touches a connection, and its late reply is read and discarded in its turn.
+One dispatcher belongs to one event loop and one server. Callers only await futures, so that one who is cancelled or timed out
+never touches a connection, and its late reply is read and discarded in its turn.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from random import random
 
 from sluicegate.domain.errors import StorageError
@@ -15,6 +15,7 @@ from sluicegate.infrastructure.deadline_watch import DeadlineWatch
 from sluicegate.infrastructure.redis_connection import Connector, RedisConnection, hang_up
 from sluicegate.infrastructure.redis_errors import Fault, fault_of
 from sluicegate.infrastructure.script_exchange import ScriptExchange, fail
+from sluicegate.infrastructure.script_pipeline import ScriptPipeline
 from sluicegate.infrastructure.token_bucket_script import Call
 
 MAX_BATCH = 128
@@ -23,6 +24,12 @@ MAX_BATCH = 128
 _UNDIVIDED = 32
 """Most checks that go out together although nobody would be left for the next batch. Of more only half go: while the server
 works on one half, this process works on the other. Smaller halves would cost more in system calls than they gain."""
+
+_MAX_AHEAD = 2
+"""Most batches in flight on a connection: one that the server works on, and one that it has at hand after that."""
+
+_MIN_AHEAD = 16
+"""Fewest checks that go out although a batch is in flight. Fewer wait for its reply, and for others to join them."""
 
 MAX_WAITING = 20_000
 """Most checks that wait for a connection; what exceeds it is answered by the failure policy."""
@@ -38,19 +45,6 @@ _PROBE_WHILE_ASKED_S = 10.0  # without checks nobody needs to know whether the s
 _SILENT = Fault("lost", "timeout", "The server did not answer in time.")
 _STALE = Fault("lost", "connection", "The server closed an idle connection.")
 _CLOSED = Fault("lost", "connection", "The storage was closed.")
-
-
-class _Lane:
-    """A connection, and what is in flight on it."""
-
-    __slots__ = ("calls", "connection", "proven", "sent_s", "task")
-
-    def __init__(self, connection: RedisConnection) -> None:
-        self.connection = connection
-        self.calls: Sequence[Call] = ()
-        self.sent_s = 0.0
-        self.proven = False  # whether a batch was ever answered on it
-        self.task: asyncio.Task[None] | None = None
 
 
 class CheckDispatcher:
@@ -81,9 +75,8 @@ class CheckDispatcher:
         self._on_trip = on_trip
         self.breaker = CircuitBreaker()
         self._waiting: deque[Call] = deque()
-        self._idle: list[_Lane] = []
-        self._busy: set[_Lane] = set()
-        self._fetching = False  # a lane's task has been started and will fetch what waits
+        self._lanes: list[ScriptPipeline] = []
+        self._sending = False  # what waits will be looked at in the event loop's next turn
         self._opener: asyncio.Task[None] | None = None
         self._opening_s = 0.0
         self._closing: set[asyncio.Task[None]] = set()
@@ -107,12 +100,11 @@ class CheckDispatcher:
         self._waiting.append(call)
         if not self._watch.armed:
             self._watch.arm(call.due_s)
-        if self._fetching:
-            return
-        if self._idle:
-            self._start(self._idle.pop())
-        elif self._opener is None and not self._busy:
-            self._open()
+        if not self._sending:
+            if not self._lanes:
+                self._open()
+            elif self._next_lane() is not None:
+                self._send_soon()
 
     @property
     def wanted(self) -> bool:
@@ -159,63 +151,55 @@ class CheckDispatcher:
 
     # Batches
 
-    def _start(self, lane: _Lane) -> None:
-        self._busy.add(lane)
-        self._fetching = True
-        lane.task = self._loop.create_task(self._drain(lane))
+    def _send_soon(self) -> None:
+        """Send in the next turn of the event loop: who else asks in this one travels along."""
+        self._sending = True
+        self._loop.call_soon(self._send)
 
-    async def _drain(self, lane: _Lane) -> None:
-        """Send what waits, batch after batch, until nothing waits."""
-        try:
-            while calls := self._fetch():
-                lane.sent_s = self._loop.time()
-                lane.calls = calls  # from here on, whatever is raised is the answer to them
-                if await lane.connection.can_read():
-                    # Closed by the other side since its last use, or out of step. Nothing was sent: nothing is lost.
-                    lane.calls = ()
-                    self._waiting.extendleft(reversed(calls))
-                    self._lose(lane, _STALE)
-                    return
-                await self._exchange.run(lane.connection, calls)
-                lane.calls = ()
-                lane.proven = True
-                self._note_speed(self._loop.time() - lane.sent_s)
-        except Exception as error:  # noqa: BLE001 - whatever it was, this connection is not used again
-            self._lose(lane, fault_of(error))
-        except BaseException:
-            self._busy.discard(lane)
-            await lane.connection.disconnect(nowait=True)
-            raise
-        else:
-            self._busy.discard(lane)
-            self._idle.append(lane)
+    def _send(self) -> None:
+        """Send what waits, as far as there is room for it."""
+        self._sending = False
+        while self._waiting and (lane := self._next_lane()) is not None:
+            if calls := self._fetch(ahead=lane.batches > 0):
+                lane.send(calls)
 
-    def _fetch(self) -> list[Call]:
-        self._fetching = False
+    def _next_lane(self) -> ScriptPipeline | None:
+        """Return the connection that takes the next batch; None if what waits goes on waiting."""
+        ahead = _MAX_AHEAD if len(self._waiting) >= _MIN_AHEAD else 1
+        lane = min(self._lanes, key=_batches, default=None)
+        return lane if lane is not None and lane.batches < ahead else None
+
+    def _fetch(self, *, ahead: bool) -> list[Call]:
+        """Take a batch out of what waits: all, or half if that is enough for one that goes out ahead of its reply."""
         waiting = self._waiting
         calls: list[Call] = []
         demands = 0
-        most = min(MAX_BATCH, max(_UNDIVIDED, -(-len(waiting) // 2)))
+        most = MAX_BATCH
+        if not ahead and len(waiting) > _UNDIVIDED:
+            most = min(MAX_BATCH, -(-len(waiting) // 2))
         while waiting and len(calls) < most and demands < _MAX_BATCH_DEMANDS:
             call = waiting.popleft()
             if not call.future.done():  # cancelled or timed out while it waited: it costs nothing
                 calls.append(call)
                 demands += len(call.demands)
-        if waiting and self._idle:
-            self._start(self._idle.pop())
         return calls
+
+    def _answered(self, _lane: ScriptPipeline, took_s: float) -> None:
+        self._note_speed(took_s)
+        self._send()
 
     def _note_speed(self, took_s: float) -> None:
         if took_s < self._deadline_s:
             self.breaker.answered()
-        if took_s > _FAR_S and self._waiting and self._opener is None and len(self._busy) + len(self._idle) < MAX_LANES:
+        if took_s > _FAR_S and self._waiting and self._opener is None and len(self._lanes) < MAX_LANES:
             self._open()
 
     # Connections
 
     def _open(self) -> None:
-        self._opening_s = self._loop.time()
-        self._opener = self._loop.create_task(self._open_lane())
+        if self._opener is None:
+            self._opening_s = self._loop.time()
+            self._opener = self._loop.create_task(self._open_lane())
 
     async def _open_lane(self) -> None:
         """Open one connection: at once, or while the breaker is open as a probe, after a pause, until one succeeds."""
@@ -230,44 +214,48 @@ class CheckDispatcher:
                     await asyncio.sleep(self.breaker.pause_s(random()))  # noqa: S311 - it spreads, it hides nothing
                 self._opening_s = self._loop.time()
                 try:
-                    lane = _Lane(await self._connected())
+                    lane = await self._connected()
                 except Exception as error:  # noqa: BLE001 - whatever it was, there is no connection
                     fault = fault_of(error)
-                    if not self.breaker.is_open and (self._busy or self._idle):
+                    if not self.breaker.is_open and self._lanes:
                         return  # one connection less than there might be
                     self._trip(fault)
                     continue
                 self.breaker.close()
-                self._start(lane)
+                self._lanes.append(lane)
+                self._send()
                 return
         finally:
             self._opener = None
 
-    async def _connected(self) -> RedisConnection:
+    async def _connected(self) -> ScriptPipeline:
         async with asyncio.timeout(self._connect_timeout_s):
             connection = await self._connector.open()
-            if self.breaker.is_open:
-                try:
+            try:
+                if self.breaker.is_open:
                     async with asyncio.timeout(self._deadline_s):
                         await self._exchange.probe(connection)
-                except BaseException:
-                    await connection.disconnect(nowait=True)
-                    raise
-            return connection
+                await _require_silence(connection)
+                return ScriptPipeline(connection, self._exchange, on_answer=self._answered, on_loss=self._lose)
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
 
-    def _lose(self, lane: _Lane, fault: Fault) -> None:
+    def _lose(self, lane: ScriptPipeline, fault: Fault) -> None:
         """Give a connection up: what is in flight on it fails, what waits goes to another."""
-        self._busy.discard(lane)
+        calls = list(lane.calls)
+        if lane in self._lanes:
+            self._lanes.remove(lane)
         self._dispose(lane)
-        fail(lane.calls, fault)
-        if not lane.proven or fault.reason in {"readonly", "auth", "loading"}:
+        fail(calls, fault)
+        if (calls and not lane.proven) or fault.reason in {"readonly", "auth", "loading"}:
             # A new connection would fare no better: it breaks before it answers, or the server says no.
             self._trip(fault)
-        elif self._waiting and not self._fetching and not self._closed:
-            if self._idle:
-                self._start(self._idle.pop())
-            elif self._opener is None and not self._busy:
+        elif self._waiting and not self._closed:
+            if not self._lanes:
                 self._open()
+            elif not self._sending:
+                self._send_soon()
 
     def _trip(self, fault: Fault) -> None:
         """Open the breaker: nobody waits for this server any more, and one probe at a time tries whether it is back."""
@@ -279,21 +267,15 @@ class CheckDispatcher:
             self._open()
 
     def _drop_lanes(self, fault: Fault) -> None:
-        for lane in list(self._busy):
-            fail(lane.calls, fault)
-            if lane.task is not None:
-                lane.task.cancel()
-                self._keep(lane.task)
-            self._dispose(lane)  # a task that is cancelled before its first step does not do it
-        self._busy.clear()
-        self._fetching = False
-        for lane in self._idle:
+        lanes, self._lanes = self._lanes, []
+        for lane in lanes:
             self._dispose(lane)
-        self._idle.clear()
+            fail(lane.calls, fault)
         fail(self._waiting, fault)
         self._waiting.clear()
 
-    def _dispose(self, lane: _Lane) -> None:
+    def _dispose(self, lane: ScriptPipeline) -> None:
+        lane.let_go()
         self._keep(self._loop.create_task(hang_up(lane.connection, wait=self._closed)))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
@@ -304,7 +286,7 @@ class CheckDispatcher:
 
     def _expire(self, now_s: float) -> None:
         """Answer those whose time is up, and stop asking a server that is silent."""
-        overdue = [call for lane in self._busy for call in lane.calls if call.due_s <= now_s]
+        overdue = [call for lane in self._lanes for call in lane.calls if call.due_s <= now_s]
         while self._waiting and self._waiting[0].due_s <= now_s:
             overdue.append(self._waiting.popleft())
         fail(overdue, _SILENT)
@@ -313,7 +295,7 @@ class CheckDispatcher:
 
     def _next_s(self) -> float | None:
         """Return when the next call is due, or a silence is to be counted; None if nothing is owed to us."""
-        instants = [call.due_s for lane in self._busy for call in lane.calls if not call.future.done()]
+        instants = [call.due_s for lane in self._lanes for call in lane.calls if not call.future.done()]
         if self._waiting:
             instants.append(self._waiting[0].due_s)
         owed_s = self._owed_since_s()
@@ -323,7 +305,7 @@ class CheckDispatcher:
 
     def _owed_since_s(self) -> float | None:
         """Return since when the server has kept us waiting: for a reply, or for the only connection."""
-        sent = [lane.sent_s for lane in self._busy if lane.calls]
+        sent = [lane.owed_since_s for lane in self._lanes if lane.owed_since_s is not None]
         if sent:
             return min(sent)
         if self._opener is not None and self._waiting and not self.breaker.is_open:
@@ -347,3 +329,12 @@ class CheckDispatcher:
 
     def __repr__(self) -> str:
         return f"CheckDispatcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"
+
+
+def _batches(lane: ScriptPipeline) -> int:
+    return lane.batches
+
+
+async def _require_silence(connection: RedisConnection) -> None:
+    if await connection.can_read():  # closed by the other side, or out of step
+        raise _STALE.error()

@@ -9,10 +9,12 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from hiredis import pack_command  # pyright: ignore[reportUnknownVariableType] - it returns bytes, and does not say so
+from hiredis import Reader, pack_command  # pyright: ignore[reportUnknownVariableType] - it returns bytes, and does not say so
+from redis.asyncio import connection as redis_py
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import InvalidResponse
 
 _SENTINEL_TIMEOUT_S = 0.2  # one that hangs must leave time to ask the next
 
@@ -56,6 +58,16 @@ class Connector(Protocol):
 def pack(*arguments: str | int | bytes) -> bytes:
     """Return a command as it goes over the wire."""
     return cast("bytes", pack_command(cast("Any", arguments)))
+
+
+def reply_reader() -> Any:  # noqa: ANN401 - hiredis has no types for it
+    """Return what cuts bytes into replies: `feed` takes bytes, `gets` returns a reply or False, errors as exceptions."""
+    return Reader(protocolError=InvalidResponse, replyError=cast("Any", redis_py).BaseParser.parse_error)
+
+
+def transport_of(connection: RedisConnection) -> asyncio.Transport:
+    """Return the socket of a connection, TLS included, so that its bytes can go another way than redis-py's."""
+    return cast("asyncio.Transport", cast("Any", connection)._writer.transport)  # noqa: SLF001 - it has no public name
 
 
 async def hang_up(connection: RedisConnection, *, wait: bool) -> None:

@@ -133,8 +133,8 @@ class TokenBucketScript:
                 body += call.terms
         return (len(keys), *keys, _pack([echo, len(shapes), *shapes, *body]))
 
-    def settle(self, calls: Sequence[Call], echo: int, reply: object) -> None:
-        """Give each call its answer.
+    def read(self, calls: Sequence[Call], echo: int, reply: object) -> list[int]:
+        """Return the numbers of a reply, once it has proven to belong to these calls.
 
         Args:
             calls: What was asked.
@@ -142,7 +142,7 @@ class TokenBucketScript:
             reply: What Redis replied.
 
         Raises:
-            StorageError: With the reason `wrong_reply`, if the reply is not one to these calls; no call was answered.
+            StorageError: With the reason `wrong_reply`, if the reply is not one to these calls.
         """
         expected = 1
         for call in calls:
@@ -153,6 +153,15 @@ class TokenBucketScript:
             raise StorageError("wrong_reply", "The server's reply is not a list of numbers.") from None
         if len(numbers) != expected or numbers[0] != echo:
             raise StorageError("wrong_reply", "The server's reply does not belong to these checks.")
+        return numbers
+
+    def settle(self, calls: Sequence[Call], numbers: Sequence[int]) -> None:
+        """Give each call its answer.
+
+        Args:
+            calls: What was asked.
+            numbers: What `read` returned.
+        """
         at = 1
         for call in calls:
             count = len(call.demands)
