@@ -1,7 +1,9 @@
-"""Long runs against real servers: `python benchmarks/redis_soak.py [processes] [cancel] [cluster]`.
+"""Long runs against real servers: `python benchmarks/redis_soak.py [processes] [leases] [cancel] [cluster]`.
 
 - `processes`: 4 processes with 64 tasks each on one key for 20 s: admitted is never above `max_tokens + rate * t`, and not
   below 99.9 % of it.
+- `leases`: the same with a lease, and one of the processes is killed every second or so, at random: no window admits more than
+  the rule does. What is not admitted is what was lent to those that were killed.
 - `cancel`: 100,000 checks through a slow proxy, many of them cancelled at random: every other gets its own answer, and
   nothing is left.
 - `cluster`: slots move back and forth under load, then a master is killed: no exception, every key within its bound as
@@ -16,6 +18,7 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -28,6 +31,7 @@ from redis.crc import key_slot
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError
 from sluicegate.domain.token_bucket import Demand
+from support.borrowing_worker import Hot, run
 from support.fault_proxy import FaultProxy
 from support.redis_servers import ClusterSet, RedisServer
 
@@ -83,6 +87,31 @@ def processes() -> None:
         assert counts["allowed"] <= bound
         assert set(counts) == {"allowed", "denied"}
         assert counts["allowed"] >= 0.999 * least, (counts, least)
+
+
+def leases() -> None:
+    """Four processes that borrow, and are killed at random."""
+    for hot in (Hot(500, 500), Hot(20_000, 20_000), Hot(1_000_000, 1_000_000)):
+        for kill_every_s in (1.0, 1e9):
+            with RedisServer() as server, tempfile.TemporaryDirectory() as folder:
+                outcome = run(
+                    server.url,
+                    hot,
+                    Path(folder) / "tally",
+                    workers=PROCESSES,
+                    seconds=SECONDS,
+                    kill_every_s=kill_every_s,
+                )
+                calls = server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
+            admitted, bound = sum(outcome.by_bin), hot.max_tokens + hot.per_second * outcome.lasted_s
+            print(
+                f"leases: {PROCESSES} processes, {hot.per_second}/s, {outcome.kills} killed in {outcome.lasted_s:.2f} s: admitted"
+                f" {admitted}, {admitted / bound:.2%} of the bound {bound:.0f}; {calls} script calls; longest check"
+                f" {outcome.longest_s * 1000:.0f} ms; worst window {outcome.most_above(hot):+.0f} of what is allowed",
+                flush=True,
+            )
+            assert outcome.most_above_from_start(hot) <= 0
+            assert outcome.most_above(hot) <= 0
 
 
 async def cancel() -> None:
@@ -222,9 +251,9 @@ def main(arguments: Sequence[str]) -> None:
         _, url, key, name, start = arguments
         asyncio.run(worker(url, key, RULES[name], float(start)))
         return
-    for name in arguments or ["processes", "cancel", "cluster"]:
-        if name == "processes":
-            processes()
+    for name in arguments or ["processes", "leases", "cancel", "cluster"]:
+        if name in {"processes", "leases"}:
+            {"processes": processes, "leases": leases}[name]()
         else:
             asyncio.run({"cancel": cancel, "cluster": cluster}[name]())
 

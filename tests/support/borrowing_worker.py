@@ -96,6 +96,11 @@ class Outcome:
     longest_s: float
     kills: int
 
+    @property
+    def lasted_s(self) -> float:
+        """When the last was admitted."""
+        return BIN_S * max((at + 1 for at, count in enumerate(self.by_bin) if count), default=0)
+
     def most_above(self, hot: Hot) -> float:
         """Return by how many tokens the worst window exceeds what the rule allows; negative: none does.
 
