@@ -46,7 +46,8 @@ class RateLimitRule:
         shadow: Whether the rule only watches: it counts every request in its own bucket and tells what it would deny, but
             never denies.
         lease: Whether a process may borrow some of this bucket's tokens at a time and spend them by itself: False, True (as
-            many as the storage thinks best) or how many, 1 to `max_tokens`. A hint: storages without leases ignore it.
+            many as it uses in half a second, up to a quarter of the capacity) or how many at most, 1 to `max_tokens`. Storages
+            that do not lend, and checks of several rules, ignore it.
 
     Raises:
         InvalidInputError: If a value is out of range, or the bucket could not be counted exactly.
