@@ -152,9 +152,13 @@ class CheckDispatcher:
     # Batches
 
     def _send_soon(self) -> None:
-        """Send in the next turn of the event loop: who else asks in this one travels along."""
-        self._sending = True
-        self._loop.call_soon(self._send)
+        """Send after all that the event loop has at hand now: who asks until then travels along.
+
+        Called when callers have their answers, so that what they ask next is sent in the same turn.
+        """
+        if not self._sending:
+            self._sending = True
+            self._loop.call_soon(self._send)
 
     def _send(self) -> None:
         """Send what waits, as far as there is room for it."""
@@ -165,9 +169,14 @@ class CheckDispatcher:
 
     def _next_lane(self) -> ScriptPipeline | None:
         """Return the connection that takes the next batch; None if what waits goes on waiting."""
-        ahead = _MAX_AHEAD if len(self._waiting) >= _MIN_AHEAD else 1
-        lane = min(self._lanes, key=_batches, default=None)
-        return lane if lane is not None and lane.batches < ahead else None
+        for lane in self._lanes:
+            if not lane.batches:
+                return lane
+        if len(self._waiting) >= _MIN_AHEAD:
+            for lane in self._lanes:
+                if lane.batches < _MAX_AHEAD:
+                    return lane
+        return None
 
     def _fetch(self, *, ahead: bool) -> list[Call]:
         """Take a batch out of what waits: all, or half if that is enough for one that goes out ahead of its reply."""
@@ -236,7 +245,13 @@ class CheckDispatcher:
                     async with asyncio.timeout(self._deadline_s):
                         await self._exchange.probe(connection)
                 await _require_silence(connection)
-                return ScriptPipeline(connection, self._exchange, on_answer=self._answered, on_loss=self._lose)
+                return ScriptPipeline(
+                    connection,
+                    self._exchange,
+                    on_answer=self._answered,
+                    on_settled=self._send_soon,
+                    on_loss=self._lose,
+                )
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
@@ -254,7 +269,7 @@ class CheckDispatcher:
         elif self._waiting and not self._closed:
             if not self._lanes:
                 self._open()
-            elif not self._sending:
+            else:
                 self._send_soon()
 
     def _trip(self, fault: Fault) -> None:
@@ -329,10 +344,6 @@ class CheckDispatcher:
 
     def __repr__(self) -> str:
         return f"CheckDispatcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"
-
-
-def _batches(lane: ScriptPipeline) -> int:
-    return lane.batches
 
 
 async def _require_silence(connection: RedisConnection) -> None:

@@ -17,6 +17,8 @@ from sluicegate.infrastructure.token_bucket_script import Call
 
 NO_MORE = 2**30
 
+_BUFFER_BYTES = 2**14  # the replies to some thousand checks
+
 _ENDED = Fault("lost", "connection", "The server closed the connection.")
 _UNASKED = Fault("lost", "wrong_reply", "The server replied to nothing.")
 
@@ -34,7 +36,7 @@ class _ScriptCall:
         self.ends_batch = ends_batch
 
 
-class ScriptPipeline(asyncio.Protocol):
+class ScriptPipeline(asyncio.BufferedProtocol):
     """Carry batches out on one connection.
 
     Args:
@@ -42,6 +44,7 @@ class ScriptPipeline(asyncio.Protocol):
         exchange: What is sent and what a reply means.
         on_answer: Called when a batch is answered, with the seconds that it took, before its callers are: there is room for
             another one.
+        on_settled: Called when the callers of all batches that were answered at a time have their answers.
         on_loss: Called at most once, when the connection is not to be used any more. What is in flight then is not answered;
             it may have been executed.
     """
@@ -52,6 +55,7 @@ class ScriptPipeline(asyncio.Protocol):
         exchange: ScriptExchange,
         *,
         on_answer: "Callable[[ScriptPipeline, float], None]",
+        on_settled: Callable[[], None],
         on_loss: "Callable[[ScriptPipeline, Fault], None]",
     ) -> None:
         self.connection = connection
@@ -61,10 +65,12 @@ class ScriptPipeline(asyncio.Protocol):
         """Whether a batch was ever answered."""
         self._exchange = exchange
         self._on_answer = on_answer
+        self._on_settled = on_settled
         self._on_loss = on_loss
         self._time = asyncio.get_running_loop().time
         self._owed: deque[_ScriptCall] = deque()
         self._replies: Any = reply_reader()
+        self._buffer = bytearray(_BUFFER_BYTES)
         self._ending: Fault | None = None
         self._ended = False
         self._transport = transport_of(connection)
@@ -98,17 +104,22 @@ class ScriptPipeline(asyncio.Protocol):
 
     # The event loop's calls
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
+        """Return where to put what the server sent: always the same memory. A stream's new piece each time takes 15 us."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take in what the server sent: any part of a reply, or several."""
         if self._ended:
             return
         replies = self._replies
         try:
-            replies.feed(data)
+            replies.feed(self._buffer, 0, nbytes)
             while not self._ended and (reply := replies.gets()) is not False:
                 self._take(reply)
         except Exception as error:  # noqa: BLE001 - whatever it was, the place of the next reply is not known
             self._lose(fault_of(error))
+        self._on_settled()
 
     def eof_received(self) -> None:
         """Give the connection up: the server has ended it."""

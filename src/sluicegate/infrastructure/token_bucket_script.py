@@ -112,7 +112,8 @@ class TokenBucketScript:
             echo: A number that the reply must repeat, 0 to 2**53.
         """
         keys: dict[str, int] = {}
-        shapes: dict[str, int] = {}
+        shapes: dict[int, int] = {}
+        texts: list[str] = []
         body: list[int] = []
         known = self._shape_texts
         for call in calls:
@@ -124,14 +125,14 @@ class TokenBucketScript:
                 if key_number is None:
                     keys[key] = key_number = len(keys) + 1
                 shape = demand.shape
-                text = known.get(shape.number) or self._shape_text(shape)
-                shape_number = shapes.get(text)
+                shape_number = shapes.get(shape.number)
                 if shape_number is None:
-                    shapes[text] = shape_number = len(shapes) + 1
+                    shapes[shape.number] = shape_number = len(shapes) + 1
+                    texts.append(known.get(shape.number) or self._shape_text(shape))
                 body += key_number, shape_number, demand.cost_units
             if call.terms is not None:
                 body += call.terms
-        return (len(keys), *keys, _pack([echo, len(shapes), *shapes, *body]))
+        return (len(keys), *keys, _pack([echo, len(texts), *texts, *body]))
 
     def read(self, calls: Sequence[Call], echo: int, reply: object) -> list[int]:
         """Return the numbers of a reply, once it has proven to belong to these calls.
@@ -164,21 +165,23 @@ class TokenBucketScript:
         """
         at = 1
         for call in calls:
-            count = len(call.demands)
-            future = call.future
-            if not future.done():
-                if count == 1:
-                    readings: tuple[Reading, ...] = (Reading(numbers[at + 1], numbers[at + 2]),)
-                else:
-                    pairs = range(at + 1, at + 2 * count, 2)
-                    readings = tuple([Reading(numbers[i], numbers[i + 1]) for i in pairs])
-                if call.verb == TAKE:
+            future, verb, count = call.future, call.verb, len(call.demands)
+            if future.done():
+                pass
+            elif verb == TAKE and count == 1:  # most are such
+                future.set_result(Verdict(numbers[at] == 1, (Reading(numbers[at + 1], numbers[at + 2]),)))
+            elif verb == RESET:
+                future.set_result(None)
+            else:
+                end = at + 1 + 2 * count
+                readings = tuple(map(Reading, numbers[at + 1 : end : 2], numbers[at + 2 : end : 2]))
+                if verb == TAKE:
                     future.set_result(Verdict(numbers[at] == 1, readings))
-                elif call.verb == LEND:
-                    future.set_result(Loan(Verdict(numbers[at] == 1, readings), numbers[at + 3]))
+                elif verb == LEND:
+                    future.set_result(Loan(Verdict(numbers[at] == 1, readings), numbers[end]))
                 else:
-                    future.set_result(readings if call.verb != RESET else None)
-            at += 1 + 2 * count + (call.verb == LEND)
+                    future.set_result(readings)
+            at += 1 + 2 * count + (verb == LEND)
 
     def _shape_text(self, shape: BucketShape) -> str:
         text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
