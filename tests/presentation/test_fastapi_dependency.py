@@ -143,8 +143,8 @@ async def test_who_is_not_counted_by_address(limiter: TokenBucketAdapter) -> Non
 
 async def test_all_rules_are_told(limiter: TokenBucketAdapter) -> None:
     """Of several rules the policies are all told, and what is left of the tightest."""
-    answer = await get(application(rate_limit("9/minute", "2/hour", limiter=limiter), path="/"), "/")
-    assert answer.headers["ratelimit-policy"] == '"ip-9-60s";q=9;w=60, "ip-2-3600s";q=2;w=3600'
+    answer = await get(application(rate_limit("2/hour", "9/minute", limiter=limiter), path="/"), "/")
+    assert answer.headers["ratelimit-policy"] == '"ip-2-3600s";q=2;w=3600, "ip-9-60s";q=9;w=60'
     assert answer.headers["ratelimit"] == '"ip-2-3600s";r=1;t=1800'
 
 
