@@ -16,7 +16,7 @@ from sluicegate.container import get_rate_limit
 from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.domain.protocols import Identifier
 from sluicegate.presentation.asgi_messages import Scope, authenticated_user
-from sluicegate.presentation.asking import identify, needed_names, require_names
+from sluicegate.presentation.asking import BY_ADDRESS, identify, needed_names, require_names
 from sluicegate.presentation.identity import ClientAddresses, ForwardedHeader
 from sluicegate.presentation.own_rules import LimiterByName, RuleOrText, policies, read_rules
 from sluicegate.presentation.rate_limit_headers import (
@@ -124,7 +124,7 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         self._limiters = LimiterByName(self.rules)
         self._known: dict[tuple[str, str], tuple[str, TokenBucketAdapter]] = {}
         self._addresses = ClientAddresses(trusted_proxies, header=forwarded_header, ipv6_prefix=ipv6_prefix)
-        self._by_peer = self._scopes == ("ip",) and identifier is None and not self._addresses.trusts_proxies
+        self._by_peer = self._scopes == BY_ADDRESS and identifier is None and not self._addresses.trusts_proxies
         self._style: HeaderStyle = require_style(headers)
         self._quota_fields = build_quota_fields(self.rules[0], headers) if len(self.rules) == 1 else None
         self._announcer = Announcer(None, StdlibLogger(), SystemClock(), log_identifiers=False)
