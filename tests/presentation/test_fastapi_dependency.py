@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
+from starlette.authentication import SimpleUser
 
 from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, TokenBucketAdapter
 from sluicegate.presentation.fastapi_dependency import TOO_MANY_REQUESTS, install_rate_limits, rate_limit
@@ -106,6 +107,60 @@ async def test_on_included_routers_the_whole_template_counts(limiter: TokenBucke
     assert [(await get(app, path)).status for path in paths] == [200, 429, 200, 429]
 
 
+async def test_methods_and_addresses(limiter: TokenBucketAdapter) -> None:
+    """HEAD counts with GET and POST does not; an address counts out of its wrapping, a network of IPv6 as one client."""
+    app = FastAPI()
+    app.api_route(
+        "/", methods=["GET", "HEAD", "POST"], dependencies=[Depends(rate_limit("1/minute", limiter=limiter))]
+    )(lambda: None)
+    asked = [
+        ("GET", "192.0.2.1", 200),
+        ("HEAD", "::ffff:192.0.2.1", 429),
+        ("POST", "192.0.2.1", 200),
+        ("GET", "2001:db8::1", 200),
+        ("GET", "2001:db8::2", 429),
+        ("GET", "2001:db8:0:1::1", 200),
+    ]
+    for method, address, status in asked:
+        assert (await send_scope(app, http_scope(method, client=(address, 1)))).status == status
+
+
+async def test_who_is_not_counted_by_address(limiter: TokenBucketAdapter) -> None:
+    """A rule for users counts users, and an identifier function names whom a rule without a scope counts."""
+
+    def key(request: Request) -> str:
+        return request.headers["x-key"]
+
+    for dependency in (
+        rate_limit("1/minute per user", limiter=limiter),
+        rate_limit("1/minute", identifier=key, limiter=limiter),
+    ):
+        app = application(dependency, path="/")
+        for name, status in (("a", 200), ("a", 429), ("b", 200)):
+            answer = await get(app, "/", headers=[("X-Key", name)], user=SimpleUser(name))
+            assert answer.status == status
+
+
+async def test_all_rules_are_told(limiter: TokenBucketAdapter) -> None:
+    """Of several rules the policies are all told, and what is left of the tightest."""
+    answer = await get(application(rate_limit("2/hour", "9/minute", limiter=limiter), path="/"), "/")
+    assert answer.headers["ratelimit-policy"] == '"ip-2-3600s";q=2;w=3600, "ip-9-60s";q=9;w=60'
+    assert answer.headers["ratelimit"] == '"ip-2-3600s";r=1;t=1800'
+
+
+async def test_behind_a_proxy(limiter: TokenBucketAdapter) -> None:
+    """A trusted proxy's word is taken for whom it speaks for; nobody else's is."""
+    app = application(rate_limit("1/minute", limiter=limiter, trusted_proxies=["10.0.0.0/8"]), path="/")
+    for peer, client, status in (
+        ("10.0.0.1", "203.0.113.1", 200),
+        ("10.0.0.2", "203.0.113.1", 429),
+        ("10.0.0.1", "203.0.113.2", 200),
+        ("192.0.2.1", "203.0.113.3", 200),
+        ("192.0.2.1", "203.0.113.4", 429),
+    ):
+        assert (await get(app, "/", client=(peer, 1), headers=[("X-Forwarded-For", client)])).status == status
+
+
 async def test_websockets(limiter: TokenBucketAdapter) -> None:
     """A websocket's handshake is limited as well."""
     app = FastAPI()
@@ -135,10 +190,12 @@ def test_openapi_shows_a_429(limiter: TokenBucketAdapter) -> None:
 
 
 async def test_while_the_storage_fails() -> None:
-    """The failure policy answers here too."""
+    """The failure policy answers here too, and a quota that nobody counted is not told."""
     for policy, status in (("allow", 200), ("deny", 503)):
         limiter = TokenBucketAdapter(storage=FailingStorage(), rules={}, on_storage_error=policy)  # type: ignore[arg-type]
-        assert (await get(application(rate_limit("1/minute", limiter=limiter)), "/items/1")).status == status
+        answer = await get(application(rate_limit("1/minute", limiter=limiter)), "/items/1")
+        assert answer.status == status
+        assert "ratelimit" not in answer.headers
 
 
 async def test_the_settings_limiter_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

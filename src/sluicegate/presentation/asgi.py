@@ -33,14 +33,21 @@ from sluicegate.presentation.asgi_messages import (
     with_quota,
 )
 from sluicegate.presentation.asgi_short_way import (
-    BY_ADDRESS,
     Asked,
     ShortWay,
     build_short_way,
     no_short_way,
     passed_by,
 )
-from sluicegate.presentation.asking import Exemptions, identify, needed_names, provider_of, require_names
+from sluicegate.presentation.asking import (
+    BY_ADDRESS,
+    EVERYBODY,
+    Exemptions,
+    identify,
+    needed_names,
+    provider_of,
+    require_names,
+)
 from sluicegate.presentation.identity import ClientAddresses, ForwardedHeader
 from sluicegate.presentation.proxy_hint import ProxyHint
 from sluicegate.presentation.rate_limit_headers import (
@@ -215,7 +222,7 @@ class RateLimitMiddleware:
             if function is not None:
                 named[name] = await self._name(function, name, scope)
         provider = provider_of(endpoint, path) if "user_provider" in scopes else ""
-        identifier = identify(scopes, address, named, provider) if scopes else "*"
+        identifier = identify(scopes, address, named, provider) if scopes else EVERYBODY
         if identifier is None:
             self._announcer.warn_sparingly(
                 "no_address",

@@ -15,12 +15,9 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_set import RuleSet
 from sluicegate.presentation.asgi_messages import Scope, forwarded_lines, route_path
-from sluicegate.presentation.asking import Exemptions
+from sluicegate.presentation.asking import BY_ADDRESS, Exemptions
 from sluicegate.presentation.identity import ClientAddresses
 from sluicegate.presentation.rate_limit_headers import Field, HeaderStyle, QuotaFields, build_quota_fields
-
-BY_ADDRESS = ("ip",)
-"""The scopes of an endpoint whose requests are counted by their address alone."""
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")  # OPTIONS may be a preflight
 _NOTHING: tuple[Field, ...] = ()

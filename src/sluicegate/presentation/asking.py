@@ -12,6 +12,9 @@ from sluicegate.presentation.identity import anonymous_at, identifier_text, join
 EVERYBODY = "*"
 """The identifier where a rule counts everybody together; it is part of no key."""
 
+BY_ADDRESS = ("ip",)
+"""The scopes of an endpoint whose requests are counted by their address alone."""
+
 _KNOWN_SCOPES = frozenset(RateLimitScope)
 _PROVIDER = "provider"
 

@@ -15,11 +15,19 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
 from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.domain.protocols import Identifier
-from sluicegate.presentation.asgi_messages import authenticated_user
-from sluicegate.presentation.asking import identify, needed_names, require_names
+from sluicegate.presentation.asgi_messages import Scope, authenticated_user
+from sluicegate.presentation.asking import BY_ADDRESS, identify, needed_names, require_names
 from sluicegate.presentation.identity import ClientAddresses, ForwardedHeader
 from sluicegate.presentation.own_rules import LimiterByName, RuleOrText, policies, read_rules
-from sluicegate.presentation.rate_limit_headers import Denial, HeaderStyle, denial, quota_headers, require_style
+from sluicegate.presentation.rate_limit_headers import (
+    Denial,
+    Field,
+    HeaderStyle,
+    build_quota_fields,
+    denial,
+    quota_headers,
+    require_style,
+)
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 from sluicegate.runtime.system_clock import SystemClock
 
@@ -114,8 +122,11 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         self._name = name
         self._limiter = limiter
         self._limiters = LimiterByName(self.rules)
+        self._known: dict[tuple[str, str], tuple[str, TokenBucketAdapter]] = {}
         self._addresses = ClientAddresses(trusted_proxies, header=forwarded_header, ipv6_prefix=ipv6_prefix)
+        self._by_peer = self._scopes == BY_ADDRESS and identifier is None and not self._addresses.trusts_proxies
         self._style: HeaderStyle = require_style(headers)
+        self._quota_fields = build_quota_fields(self.rules[0], headers) if len(self.rules) == 1 else None
         self._announcer = Announcer(None, StdlibLogger(), SystemClock(), log_identifiers=False)
 
     async def __call__(self, connection: HTTPConnection, response: Response) -> None:
@@ -129,8 +140,7 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         if checked is None:
             return
         if checked.result.allowed:
-            for field, value in quota_headers(checked, self._style):
-                response.headers.append(field, value)
+            response.raw_headers.extend(self._fields(checked))
         elif connection.scope["type"] == "websocket":
             raise WebSocketException(_POLICY_VIOLATION, "Too many requests")
         else:
@@ -138,16 +148,34 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
 
     async def _check(self, connection: HTTPConnection) -> Checked | None:
         try:
-            name = self._name or f"dependency {_place(connection)} {policies(self.rules)}"
-            limiter = self._limiters.get(TokenBucketAdapter, name, lambda: self._limiter or get_rate_limit())
-            identifier = await self._identify(connection)
+            name, limiter = self._limiter_of(connection.scope)
+            client = connection.scope.get("client") if self._by_peer else None
+            identifier = (
+                self._addresses.of_peer(client[0]) if client and client[0] else await self._identify(connection)
+            )
             if identifier is None:
                 self._announcer.warn_sparingly("no_address", "A request has no client address; let pass uncounted.")
                 return None
-            return await limiter.check(endpoint=name, identifier=identifier, cost=await self._cost_of(connection))
+            cost = await self._cost_of(connection) if callable(self._cost) else self._cost
+            return await limiter.check(endpoint=name, identifier=identifier, cost=cost)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
             self._announcer.warn_sparingly("bug", "A request was not counted; let pass.", error=describe(error))
             return None
+
+    def _limiter_of(self, scope: Scope) -> tuple[str, TokenBucketAdapter]:
+        """Return what stands for the place in keys, and its limiter; worked out once for each method of a route."""
+        place = ("", "") if self._name else _place(scope)
+        known = self._known.get(place)
+        if known is None:
+            name = self._name or f"dependency {' '.join(place)} {policies(self.rules)}"
+            limiter = self._limiters.get(TokenBucketAdapter, name, lambda: self._limiter or get_rate_limit())
+            known = self._known[place] = name, limiter
+        return known
+
+    def _fields(self, checked: Checked) -> tuple[Field, ...]:
+        if self._quota_fields is not None and checked.tightest is self.rules[0] and checked.degraded is None:
+            return self._quota_fields(checked.result)
+        return tuple([(name.encode(), value.encode()) for name, value in quota_headers(checked, self._style)])
 
     async def _identify(self, connection: HTTPConnection) -> Identifier | None:
         peer = connection.client.host if connection.client else None
@@ -169,10 +197,8 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
             return None
 
     async def _cost_of(self, connection: HTTPConnection) -> int:
-        if not callable(self._cost):
-            return self._cost
         try:
-            cost = self._cost(connection)
+            cost = cast("CostOf", self._cost)(connection)
             number = await cost if inspect.isawaitable(cost) else cost
         except Exception as error:  # noqa: BLE001 - a client that makes it fail gets no free pass by it
             self._announcer.warn_sparingly(
@@ -211,14 +237,14 @@ async def _answer(_: Request, error: Exception) -> Response:
     return response
 
 
-def _place(connection: HTTPConnection) -> str:
+def _place(scope: Scope) -> tuple[str, str]:
     # Where a router was included, the route knows only its own part of the path; FastAPI keeps the whole beside it.
-    own = cast("dict[str, object]", connection.scope.get("fastapi") or {})
-    route = own.get("effective_route_context") or connection.scope.get("route")
-    method = connection.scope.get("method", "WEBSOCKET")
+    own = cast("dict[str, object]", scope.get("fastapi") or {})
+    route = own.get("effective_route_context") or scope.get("route")
+    method = scope.get("method", "WEBSOCKET")
     # The template, never the concrete path: else each value of a parameter had a bucket of its own.
-    template = getattr(route, "path_format", None) or getattr(connection.scope.get("endpoint"), "__qualname__", "")
-    return f"{'GET' if method == 'HEAD' else method} {template}"
+    template = getattr(route, "path_format", None) or getattr(scope.get("endpoint"), "__qualname__", "")
+    return "GET" if method == "HEAD" else method, str(template)
 
 
 def _limited_routes(app: FastAPI) -> Iterable[tuple[str, set[str]]]:

@@ -9,10 +9,18 @@ from sluicegate.application.failure_policy import describe
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.container import build_sync_rate_limit
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import LoggerProtocol
+from sluicegate.domain.protocols import Identifier, LoggerProtocol
 from sluicegate.domain.rule_set import Rules
 from sluicegate.infrastructure.settings import read_settings
-from sluicegate.presentation.asking import Exemptions, identify, needed_names, provider_of, require_names
+from sluicegate.presentation.asking import (
+    BY_ADDRESS,
+    EVERYBODY,
+    Exemptions,
+    identify,
+    needed_names,
+    provider_of,
+    require_names,
+)
 from sluicegate.presentation.identity import ClientAddresses, ForwardedHeader
 from sluicegate.presentation.rate_limit_headers import (
     Denial,
@@ -75,6 +83,7 @@ class SyncGate:
         )
         self._header = "HTTP_" + self._addresses.header.upper().replace("-", "_")
         self._identifiers = dict(identifiers or {})
+        self._ip_is_address = "ip" not in self._identifiers
         require_names(self._limiter.scopes, self._identifiers)
         self._cost = cost
         self._style: HeaderStyle = require_style(headers)
@@ -99,9 +108,10 @@ class SyncGate:
                 return None
             scopes = self._limiter.scopes_of(endpoint)
             address = self._addresses.client(environ.get("REMOTE_ADDR"), _lines(environ.get(self._header)))
-            named = {name: self._name(name, request) for name in needed_names(scopes) if name in self._identifiers}
-            provider = provider_of(endpoint, path) if "user_provider" in scopes else ""
-            identifier = identify(scopes, address, named, provider) if scopes else "*"
+            if scopes == BY_ADDRESS and self._ip_is_address:
+                identifier: Identifier | None = address  # what most rules count, on a short way
+            else:
+                identifier = self._identify(scopes, address, endpoint, path, request)
             if identifier is None:
                 self._announcer.warn_sparingly("no_address", "A request has no client address; let pass uncounted.")
                 return None
@@ -109,6 +119,20 @@ class SyncGate:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
             self._announcer.warn_sparingly("bug", "A request was not counted; let pass.", error=describe(error))
             return None
+
+    def _identify(
+        self,
+        scopes: tuple[str, ...],
+        address: str | None,
+        endpoint: str,
+        path: str,
+        request: Any,  # noqa: ANN401 - a framework's
+    ) -> Identifier | None:
+        if not scopes:
+            return EVERYBODY
+        named = {name: self._name(name, request) for name in needed_names(scopes) if name in self._identifiers}
+        provider = provider_of(endpoint, path) if "user_provider" in scopes else ""
+        return identify(scopes, address, named, provider)
 
     def fields(self, checked: Checked) -> Headers:
         """Return the fields for a response to a request that passed."""
