@@ -26,7 +26,8 @@ from sluicegate import (
     TokenBucketAdapter,
 )
 from sluicegate.application import quick_check
-from sluicegate.application.quick_check import MAX_REMEMBERED, no_quick_check
+from sluicegate.application.quick_check import MAX_REMEMBERED
+from sluicegate.domain.bucket_table import MAX_AT_HAND
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
 
 LOGIN = "POST /api/v1/sessions"
@@ -291,8 +292,8 @@ def test_the_short_way_and_the_long_way_are_one(steps: list[tuple[str, str, int]
     long = SyncTokenBucketAdapter(
         storage=MemoryStorage(clock=clocks[1]), rules=rules, event_bus=RecordingEventBus(), logger=RecordingLogger()
     )
-    assert short.rules.quick_check is not no_quick_check
-    long.rules.quick_check = no_quick_check
+    assert short.rules.quick_checks
+    long.rules.quick_checks = {}
     for endpoint, identifier, cost in steps:
         answers = [face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in (short, long)]
         assert answers[0] == answers[1]
@@ -310,7 +311,7 @@ def test_who_listens_to_denials_only_hears_of_each() -> None:
         )
         limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clock), rules={LOGIN: RULE}, event_bus=bus)
         if not quick:
-            limiter.rules.quick_check = no_quick_check
+            limiter.rules.quick_checks = {}
         for _ in range(8):
             limiter.is_allowed(endpoint=LOGIN, identifier=IP)
             clock.advance(1)
@@ -347,8 +348,9 @@ def test_the_short_way_remembers_only_so_many_clients(rules: int, monkeypatch: p
         for n in range(clients):
             for endpoint in (LOGIN, "GET /"):
                 assert limiter.is_allowed(endpoint=endpoint, identifier=str(n)).value.remaining == max(0, 1 - nth)
-    plain = inspect.getclosurevars(limiter.rules.quick_check).nonlocals["check_of"].__self__
-    assert 0 < len(plain) <= MAX_REMEMBERED
+    known = [inspect.getclosurevars(quick).nonlocals["find"].__self__ for quick in limiter.rules.quick_checks.values()]
+    assert 0 < sum(map(len, known)) * rules <= MAX_REMEMBERED
+    assert 0 < len(storage._table._at_hand) <= MAX_AT_HAND
 
 
 def test_the_sync_face_gives_the_same_answers() -> None:

@@ -1,15 +1,17 @@
 """The bounded table of buckets: what leaves, and when."""
 
 import random
-from threading import Lock
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluicegate.domain.bucket_at_hand import Timekeeping
+from sluicegate.domain.bucket_shape import BucketShape
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.fullness_calendar import FullnessCalendar
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import BucketShape, Demand, full_at_us
+from sluicegate.domain.token_bucket import Demand, full_at_us
+from sluicegate.runtime.turn import Turn
 
 S = 1_000_000
 START_US = 1_000 * S
@@ -160,8 +162,8 @@ def test_the_call_for_one_bucket_and_the_call_for_many_are_one(steps: list[tuple
     """Whatever the clock does and whichever rule asks, both give the same answer and leave the same state."""
     assert WELDED[2].tick_us > 1
     now_us = 10 * START_US
-    one, many, lock = BucketTable(10), BucketTable(10), Lock()
-    take_one = one.build_take_one(lock, lambda: now_us)
+    one, many, turn = BucketTable(10), BucketTable(10), Turn()
+    take_one = one.build_take_one(Timekeeping(turn, lambda: now_us, 1))
     for shape, key, tokens, passed_us in steps:
         now_us += passed_us
         cost_units = tokens * shape.units_per_token
@@ -169,4 +171,16 @@ def test_the_call_for_one_bucket_and_the_call_for_many_are_one(steps: list[tuple
         reading = verdict.readings[0]
         assert take_one(key, shape, cost_units) == (verdict.allowed, reading.level, reading.lead_us)
         assert one._states == many._states
-        assert not lock.locked()
+        turn.take()  # it was given back
+        turn.give(None)
+
+
+def test_a_bucket_that_made_room_for_another_of_its_check_can_leave_again() -> None:
+    """A check whose new bucket pushes out its old one, which was full, writes the old one as a new one."""
+    table = BucketTable(2)
+    for n in range(10):
+        assert table.take([demand(f"client-{n}"), demand("all")], START_US + n * 3600 * S).allowed
+        assert len(table) <= 2
+    table.take([demand("somebody")], START_US + 20 * 3600 * S)
+    table.take([demand("somebody else")], START_US + 20 * 3600 * S)
+    assert set(table._states) == {"somebody", "somebody else"}

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluicegate.domain.bucket_shape import BucketShape, shape_of
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import BucketShape, Demand, Verdict, shape_of, wait_us
+from sluicegate.domain.token_bucket import Demand, Verdict, wait_us
 from sluicegate.infrastructure.token_bucket_script import (
     LEND,
     LENT_US,

@@ -1,6 +1,7 @@
 """What of the embedded storage is not in the contract: threads, bounds, arguments."""
 
 import asyncio
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -38,6 +39,40 @@ async def test_a_thousand_tasks_admit_exactly_the_capacity() -> None:
     limiter = TokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=RULES)
     results = await asyncio.gather(*[limiter.is_allowed(endpoint="GET /", identifier="one") for _ in range(1000)])
     assert sum(result.value.allowed for result in results) == 50
+
+
+class Interrupted(BaseException):
+    """Raised by a signal's handler."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
+@pytest.mark.parametrize("rules", [1, 2])
+def test_a_signals_handler_that_raises_leaves_the_storage_usable(rules: int) -> None:
+    """An alarm that interrupts checks at random instants leaves nobody locked out, and the next check is decided."""
+    storage = MemoryStorage()
+    limiter = SyncTokenBucketAdapter(
+        storage=storage, rules={"GET /": [RateLimitRule.per_minute(10**6 * (n + 1)) for n in range(rules)]}
+    )
+
+    def raise_it(*_: object) -> None:
+        raise Interrupted
+
+    interrupted = 0
+    before = signal.signal(signal.SIGALRM, raise_it)
+    try:
+        for n in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + n % 10 * 0.00001)
+                while True:
+                    limiter.is_allowed(endpoint="GET /", identifier="one")
+            except Interrupted:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted == 300
+    assert storage._turn._items == [None]
+    assert limiter.is_allowed(endpoint="GET /", identifier="two").value.allowed
 
 
 def test_several_event_loops_share_one_storage() -> None:

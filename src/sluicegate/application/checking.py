@@ -17,6 +17,9 @@ from sluicegate.domain.token_bucket import Demand, Verdict, tightest, to_result
 NO_RULE = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
 """The answer for an endpoint that no rule names."""
 
+RULES_OWN = 0
+"""The cost that stands for a rule's own. Compare by identity: 0 is one object, False and 0.0 are others, which are refused."""
+
 
 class Check(msgspec.Struct, frozen=True, gc=False):
     """What to ask the storage.

@@ -4,23 +4,29 @@ They ask the same functions as the long way (`CheckFlow`), with no objects in be
 and a failure included, is left to the long way.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from sluicegate.application.checking import Check
 from sluicegate.application.exemptions import listed_scopes
+from sluicegate.domain.bucket_at_hand import Bucket, Timekeeping
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat
+from sluicegate.domain.bucket_shape import BucketShape
 from sluicegate.domain.bucket_table import TakeOne
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.events import RateLimitCheckAllowed, RateLimitCheckAttempted, RateLimitEvent
 from sluicegate.domain.protocols import Identifier, SyncStorageProtocol
 from sluicegate.domain.result import Success
 from sluicegate.domain.rule_set import Meter, Plan, RuleSet
-from sluicegate.domain.token_bucket import BucketShape, Demand, Verdict, result_at, tightest
+from sluicegate.domain.token_bucket import Demand, Verdict, build_take, build_take_all, result_at, tightest
 
-QuickCheck: TypeAlias = Callable[[str, Identifier, int], Success[RateLimitResult] | None]
-"""Endpoint, identifier and cost in; the answer, or None where the long way must be gone."""
+QuickCheck: TypeAlias = Callable[[str], Success[RateLimitResult] | None]
+"""A check at a rule's own cost: identifier in; the answer, or None where the long way must be gone."""
+
+QuickChecks: TypeAlias = Mapping[str, QuickCheck]
+"""The short ways by the endpoint: one for each endpoint that a rule is for."""
 
 MAX_REMEMBERED = 32_768
 """Most demands that are remembered, of all endpoints together: some eight megabytes."""
@@ -34,9 +40,15 @@ class QuickStorage(SyncStorageProtocol, Protocol):
 
     Args:
         take_one_now: Does what `take_now` does for one bucket, with no objects in between.
+        timekeeping: When the buckets that `hold_now` returned may be used.
     """
 
     take_one_now: TakeOne
+    timekeeping: Timekeeping
+
+    def hold_now(self, demands: Sequence[Demand], /) -> tuple[Bucket, ...] | None:
+        """Return the demands' buckets to be kept at hand, if all of them are there."""
+        ...
 
 
 class HereStorage(Protocol):
@@ -67,6 +79,8 @@ class PlainChecks:
     """
 
     def __init__(self, rules: RuleSet, key_format: KeyFormat) -> None:
+        self.endpoints = tuple([plan.endpoint for plan in rules.plans])
+        """All endpoints that a rule is for, plain or not."""
         self._plans = {plan.endpoint: plan for plan in rules.plans if plan.meters and not plan.shadows}
         self._unknown = {endpoint: _unknown(rules, plan) for endpoint, plan in self._plans.items()}
         self._encode = key_format.encode
@@ -82,19 +96,10 @@ class PlainChecks:
 
     def of(self, endpoint: str, identifier: str) -> Check | None:
         """Work out what is asked for, and remember it now and then; None if the identifier is not plain."""
-        if not 0 < len(identifier) <= CERTAINLY_SHORT:
+        demands = self.demands(endpoint, identifier)
+        if demands is None:
             return None
-        plan = self._plans[endpoint]
-        for unknown in self._unknown[endpoint]:
-            if identifier not in unknown:
-                return None
-        name = self._encode(identifier)
-        demands: tuple[Demand, ...]
-        if len(plan.meters) == 1:
-            demands = (_demand(plan.meters[0], name),)
-        else:
-            demands = tuple([_demand(meter, name) for meter in plan.meters])
-        check = Check(plan, demands, 0)
+        check = Check(self._plans[endpoint], demands, 0)
         self._unremembered = self._unremembered + 1 & _ONE_IN - 1
         if not self._unremembered:
             self._room -= len(demands)
@@ -105,6 +110,24 @@ class PlainChecks:
             self._remembered[endpoint][identifier] = check
         return check
 
+    def demands(self, endpoint: str, identifier: str) -> tuple[Demand, ...] | None:
+        """Work out what is asked for; None if the identifier is not plain."""
+        if not 0 < len(identifier) <= CERTAINLY_SHORT:
+            return None
+        plan = self._plans[endpoint]
+        for unknown in self._unknown[endpoint]:
+            if identifier not in unknown:
+                return None
+        name = self._encode(identifier)
+        if len(plan.meters) == 1:
+            return (_demand(plan.meters[0], name),)
+        return tuple([_demand(meter, name) for meter in plan.meters])
+
+    def meters(self, endpoint: str) -> tuple[Meter, ...]:
+        """Return the rules of an endpoint's plain checks; none if it has no such checks."""
+        plan = self._plans.get(endpoint)
+        return () if plan is None else plan.meters
+
     def __len__(self) -> int:
         return sum(len(known) * len(self._plans[endpoint].meters) for endpoint, known in self._remembered.items())
 
@@ -113,69 +136,117 @@ def nothing_plain(_endpoint: str) -> None:
     """Know of no check."""
 
 
-def no_quick_check(_endpoint: str, _identifier: Identifier, _cost: int) -> None:
-    """Leave every check to the long way."""
+def no_quick_check(_identifier: str) -> None:
+    """Leave a check to the long way."""
 
 
-def short_way_to(storage: object) -> Callable[[PlainChecks], QuickCheck] | None:
-    """Return what builds the short way to a storage; None if it has none."""
-    if getattr(storage, "immediate", False) and hasattr(storage, "take_one_now"):
-        return partial(build_quick_check, storage=cast("QuickStorage", storage))
+def short_way_to(storage: object) -> Callable[[PlainChecks], QuickChecks] | None:
+    """Return what builds the short ways to a storage; None if it has none."""
+    if getattr(storage, "immediate", False) and getattr(storage, "take_one_now", None) is not None:
+        return partial(build_quick_checks, storage=cast("QuickStorage", storage))
     if hasattr(storage, "decide_here"):
-        return partial(build_here_check, storage=cast("HereStorage", storage))
+        return partial(build_here_checks, storage=cast("HereStorage", storage))
     return None
 
 
-def build_quick_check(plain: PlainChecks, storage: QuickStorage) -> QuickCheck:
-    """Build the short way to a storage that answers at once.
+def build_quick_checks(plain: PlainChecks, storage: QuickStorage) -> QuickChecks:
+    """Build the short ways to a storage that answers at once.
 
     Args:
         plain: What is asked for.
         storage: Where the buckets are.
     """
-    # A closure: its variables are found faster than a method's attributes, and this is run for every check.
-    finder_of, check_of = plain.finders.get, plain.of
-    take_one, take_all = storage.take_one_now, storage.take_now
-    no_cost = 0
+    held = _HeldBuckets(storage)
+    return {endpoint: _quick_check(endpoint, plain, storage, held) for endpoint in plain.endpoints}
 
-    def quick_check(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
-        # By identity: 0 is one object, and False and 0.0 are others, which the long way refuses.
-        if cost is not no_cost or type(identifier) is not str:
+
+class _HeldBuckets:
+    """What checks have at hand, of all endpoints together: the buckets of clients who ask often.
+
+    Args:
+        storage: Where they are.
+    """
+
+    def __init__(self, storage: QuickStorage) -> None:
+        self._hold = storage.hold_now
+        self._clients: deque[tuple[dict[str, Any], str, int]] = deque()  # in the order in which they came to be known
+        self._room = MAX_REMEMBERED
+        self._passed_over = 0
+
+    def consider(self, known: dict[str, Any], identifier: str, demands: tuple[Demand, ...]) -> None:
+        """Keep a client's buckets at hand while there is room; without room now and then, in place of the oldest ones.
+
+        Args:
+            known: Where the buckets of the endpoint's clients are kept: by the identifier a bucket, or a tuple of several.
+            identifier: The client.
+            demands: What names the buckets.
+        """
+        size = len(demands)
+        if self._room < size:
+            self._passed_over = self._passed_over + 1 & _ONE_IN - 1
+            if self._passed_over and identifier not in known:
+                return
+        buckets = self._hold(demands)
+        if buckets is None:
+            known.pop(identifier, None)
+            return
+        if identifier not in known:
+            self._clients.append((known, identifier, size))
+            self._room -= size
+            while self._room < 0:
+                others, other, freed = self._clients.popleft()
+                others.pop(other, None)
+                self._room += freed
+        known[identifier] = buckets if size > 1 else buckets[0]
+
+
+def _quick_check(endpoint: str, plain: PlainChecks, storage: QuickStorage, held: _HeldBuckets) -> QuickCheck:
+    meters = plain.meters(endpoint)
+    if not meters:
+        return no_quick_check
+    take_one, take_all, demands_of, consider = storage.take_one_now, storage.take_now, plain.demands, held.consider
+    countable = all(meter.shape.units_per_second for meter in meters)
+    known: dict[str, Any] = {}
+
+    def take_named(identifier: str) -> Success[RateLimitResult] | None:
+        demands = demands_of(endpoint, identifier)
+        if demands is None:
             return None
-        find = finder_of(endpoint)
-        if find is None:
-            return None
-        check = find(identifier) or check_of(endpoint, identifier)
-        if check is None:
-            return None
-        demands = check.demands
         if len(demands) == 1:
             demand = demands[0]
-            shape, cost_units = demand.shape, demand.cost_units
-            allowed, level, lead_us = take_one(demand.key, shape, cost_units)
-            return Success(result_at(shape, cost_units, level, lead_us, allowed))
-        return Success(tightest(demands, take_all(demands)))
+            allowed, level, lead_us = take_one(demand.key, demand.shape, demand.cost_units)
+            result = result_at(demand.shape, demand.cost_units, level, lead_us, allowed)
+        else:
+            result = tightest(demands, take_all(demands))
+        if countable:
+            consider(known, identifier, demands)
+        return Success(result)
 
-    return quick_check
+    if not countable:
+        return take_named
+    if len(meters) == 1:
+        return build_take(meters[0].shape, meters[0].cost_units, known.get, take_named, storage.timekeeping)
+    return build_take_all(known.get, take_named, storage.timekeeping)
 
 
-def build_here_check(plain: PlainChecks, storage: HereStorage) -> QuickCheck:
-    """Build the short way to what a storage can decide without waiting: from a loan, or by a denial that it knows of.
+def build_here_checks(plain: PlainChecks, storage: HereStorage) -> QuickChecks:
+    """Build the short ways to what a storage can decide without waiting: from a loan, or by a denial that it knows of.
 
     Args:
         plain: What is asked for.
         storage: The storage.
     """
-    finder_of, check_of = plain.finders.get, plain.of
-    spend_one, recall_one, decide_all = storage.spend_one, storage.recall_one, storage.decide_here
-    no_cost = 0
+    return {
+        endpoint: _here_check(endpoint, plain, storage) if plain.meters(endpoint) else no_quick_check
+        for endpoint in plain.endpoints
+    }
 
-    def here_check(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
-        if cost is not no_cost or type(identifier) is not str:
-            return None
-        find = finder_of(endpoint)
-        if find is None:
-            return None
+
+def _here_check(endpoint: str, plain: PlainChecks, storage: HereStorage) -> QuickCheck:
+    find, check_of = plain.finders[endpoint], plain.of
+    spend_one, recall_one, decide_all = storage.spend_one, storage.recall_one, storage.decide_here
+
+    def here_check(identifier: str) -> Success[RateLimitResult] | None:
         check = find(identifier) or check_of(endpoint, identifier)
         if check is None:
             return None
@@ -197,30 +268,33 @@ def build_here_check(plain: PlainChecks, storage: HereStorage) -> QuickCheck:
 
 
 def listened_to(
-    quick_check: QuickCheck,
+    quick_checks: QuickChecks,
     wants: Callable[[type[RateLimitEvent]], bool],
     now_us: Callable[[], int],
     denied: Callable[[str, Identifier, RateLimitResult, int], None],
-) -> QuickCheck:
-    """Return the short way where there is a bus: whoever wants more than the denials needs the long one.
+) -> QuickChecks:
+    """Return the short ways where there is a bus: whoever wants more than the denials needs the long one.
 
     Args:
-        quick_check: The short way without a bus.
+        quick_checks: The short ways without a bus.
         wants: Whether anybody listens to a type of event.
         now_us: What measures execution times.
         denied: Tells of a denial: endpoint, identifier, result, and when the check began.
     """
 
-    def check_for_listeners(endpoint: str, identifier: Identifier, cost: int) -> Success[RateLimitResult] | None:
-        if wants(RateLimitCheckAllowed) or wants(RateLimitCheckAttempted):
-            return None
-        started_us = now_us()
-        answer = quick_check(endpoint, identifier, cost)
-        if answer is not None and not answer.value.allowed:
-            denied(endpoint, identifier, answer.value, started_us)
-        return answer
+    def for_listeners(endpoint: str, quick_check: QuickCheck) -> QuickCheck:
+        def check_for_listeners(identifier: str) -> Success[RateLimitResult] | None:
+            if wants(RateLimitCheckAllowed) or wants(RateLimitCheckAttempted):
+                return None
+            started_us = now_us()
+            answer = quick_check(identifier)
+            if answer is not None and not answer.value.allowed:
+                denied(endpoint, identifier, answer.value, started_us)
+            return answer
 
-    return check_for_listeners
+        return check_for_listeners
+
+    return {endpoint: for_listeners(endpoint, quick_check) for endpoint, quick_check in quick_checks.items()}
 
 
 def _demand(meter: Meter, name: str) -> Demand:

@@ -8,7 +8,7 @@ import msgspec
 
 from sluicegate.application.announcer import Announcer
 from sluicegate.application.checking import Check
-from sluicegate.application.quick_check import PlainChecks, QuickCheck, no_quick_check, nothing_plain
+from sluicegate.application.quick_check import PlainChecks, QuickChecks, no_quick_check, nothing_plain
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
@@ -61,21 +61,21 @@ class RulesInForce:
         """How often rules were refused."""
         self.last_error = ""
         """Why rules were refused the last time; empty once others came into force."""
-        self._build: Callable[[PlainChecks], QuickCheck] | None = None
+        self._build: Callable[[PlainChecks], QuickChecks] | None = None
         self._find_plain: Callable[[str], Callable[[str], Check | None] | None] = nothing_plain
-        self.quick_check: QuickCheck = no_quick_check
-        """The short way of a check with the rules in force; one that leads nowhere where there is none."""
-        self.short_way: tuple[QuickCheck, Mapping[str, RateLimitRule]] = (no_quick_check, {})
+        self.quick_checks: QuickChecks = {}
+        """The short ways of a check at the rules' own costs, by the endpoint; they lead nowhere where there are none."""
+        self.short_way: tuple[QuickChecks, Mapping[str, RateLimitRule]] = ({}, {})
         """The same, and the rules of the endpoints whose checks go that way and ask only one rule."""
         self.now = self._compile(_book(rules))
         """The state that checks read, once each."""
         self._announce_switches((), self.now.switches)
 
-    def quicken(self, build: Callable[[PlainChecks], QuickCheck]) -> None:
-        """Offer the short way of a check from now on.
+    def quicken(self, build: Callable[[PlainChecks], QuickChecks]) -> None:
+        """Offer the short ways of a check from now on.
 
         Args:
-            build: Builds it for the rules in force, now and whenever they change.
+            build: Builds them for the rules in force, now and whenever they change.
         """
         with self._lock:
             self._build = build
@@ -212,13 +212,13 @@ class RulesInForce:
     def _install(self, state: InForce) -> InForce:
         """Put a state into force. A check goes the short way with the one or the long way with the other, never both."""
         plain = PlainChecks(state.rules, self._key_format)
-        quick_check: QuickCheck = no_quick_check
+        quick_checks: QuickChecks = dict.fromkeys(plain.endpoints, no_quick_check)
         if self._build is not None and state.until is None:
-            quick_check = self._build(plain)
+            quick_checks = self._build(plain)
         self.now = state
         self._find_plain = plain.finders.get  # it finds nothing unless the short way has remembered it
-        self.quick_check = quick_check
-        self.short_way = quick_check, plain.only_rules
+        self.quick_checks = quick_checks
+        self.short_way = quick_checks, plain.only_rules
         return state
 
     def _compile(self, book: RuleBook) -> InForce:

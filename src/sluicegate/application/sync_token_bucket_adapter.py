@@ -7,7 +7,7 @@ from typing import cast
 
 from sluicegate.application.check_flow import build_flow
 from sluicegate.application.checked import Checked, decided, degraded
-from sluicegate.application.checking import Check, ShadowedCheck
+from sluicegate.application.checking import RULES_OWN, Check, ShadowedCheck
 from sluicegate.application.shadow_watch import demands_of, with_all_buckets
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import RateLimitError
@@ -88,12 +88,12 @@ class SyncTokenBucketAdapter:
         self, *, endpoint: str, identifier: Identifier, cost: int = 0
     ) -> Result[RateLimitResult, RateLimitError]:
         """Take tokens if all of the endpoint's rules have them; see `TokenBucketAdapter.is_allowed`."""
-        try:
-            answer = self.rules.quick_check(endpoint, identifier, cost)
-        except Exception:  # noqa: BLE001 - the long way meets the same failure, and answers it
-            answer = None
-        if answer is not None:
-            return answer
+        if cost is RULES_OWN and type(identifier) is str:
+            try:
+                if (answer := self.rules.quick_checks[endpoint](identifier)) is not None:
+                    return answer
+            except Exception:  # noqa: BLE001, S110 - no such endpoint, or a failure that the long way meets too, and answers
+                pass
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
         if type(check) is not Check:
@@ -108,9 +108,10 @@ class SyncTokenBucketAdapter:
 
     def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Checked:
         """Do what `is_allowed` does, and tell more of it; see `TokenBucketAdapter.check`."""
-        quick_check, only_rules = self.rules.short_way
+        quick_checks, only_rules = self.rules.short_way
         try:
-            if (rule := only_rules.get(endpoint)) and (answer := quick_check(endpoint, identifier, cost)):
+            rule = only_rules.get(endpoint) if cost is RULES_OWN else None
+            if rule and type(identifier) is str and (answer := quick_checks[endpoint](identifier)):
                 return Checked(answer.value, (rule,), rule)
         except Exception:  # noqa: BLE001, S110 - as in `is_allowed`
             pass

@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 
 from sluicegate.application.check_flow import build_flow
 from sluicegate.application.checked import Checked, decided, degraded
-from sluicegate.application.checking import Check, ShadowedCheck
+from sluicegate.application.checking import RULES_OWN, Check, ShadowedCheck
 from sluicegate.application.shadow_watch import demands_of, with_all_buckets
 from sluicegate.application.slots import Slots
 from sluicegate.domain.decision import RateLimitResult
@@ -127,12 +127,12 @@ class TokenBucketAdapter:
         Raises:
             InvalidInputError: A `ValueError`, if an argument is wrong; nothing has changed then.
         """
-        try:
-            answer = self.rules.quick_check(endpoint, identifier, cost)
-        except Exception:  # noqa: BLE001 - the long way meets the same failure, and answers it
-            answer = None
-        if answer is not None:
-            return answer
+        if cost is RULES_OWN and type(identifier) is str:
+            try:
+                if (answer := self.rules.quick_checks[endpoint](identifier)) is not None:
+                    return answer
+            except Exception:  # noqa: BLE001, S110 - no such endpoint, or a failure that the long way meets too, and answers
+                pass
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
         if type(check) is not Check:
@@ -154,9 +154,10 @@ class TokenBucketAdapter:
             InvalidInputError: If an argument is wrong; nothing has changed then.
         """
         flow = self._flow
-        quick_check, only_rules = self.rules.short_way
+        quick_checks, only_rules = self.rules.short_way
         try:
-            if (rule := only_rules.get(endpoint)) and (answer := quick_check(endpoint, identifier, cost)):
+            rule = only_rules.get(endpoint) if cost is RULES_OWN else None
+            if rule and type(identifier) is str and (answer := quick_checks[endpoint](identifier)):
                 return Checked(answer.value, (rule,), rule)
         except Exception:  # noqa: BLE001, S110 - as in `is_allowed`
             pass

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias, get_args
 
+from sluicegate.domain.bucket_shape import BucketShape, shape_of
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rate import SECONDS, exact_rate, parse_rate
-from sluicegate.domain.token_bucket import BucketShape, shape_of
 
 MAX_TOKENS = 10**12
 """The greatest capacity that a rule may name."""

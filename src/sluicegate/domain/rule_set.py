@@ -7,13 +7,13 @@ from datetime import datetime
 import msgspec
 
 from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.bucket_shape import BucketShape
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.identifier_index import IdentifierIndex
 from sluicegate.domain.route_table import RouteTable
 from sluicegate.domain.route_template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED, Bound, Override, RuleBook, Rules
-from sluicegate.domain.token_bucket import BucketShape
 
 __all__ = ["UNMATCHED", "Meter", "Plan", "RuleSet", "Rules", "Substitute", "max_cost_of", "untouched"]
 

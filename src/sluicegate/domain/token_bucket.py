@@ -6,51 +6,17 @@ numbers: the level at the instant `last` (a count of ticks). `token_bucket.lua` 
 doubles, which is why `MAX_UNITS` leaves every sum below 2**53.
 """
 
-import itertools
-from collections.abc import Sequence
-from fractions import Fraction
-from functools import cache
+from collections.abc import Callable, Sequence
 from math import inf
 
 import msgspec
 
+from sluicegate.domain.bucket_at_hand import Bucket, QuickTake, Timekeeping
+from sluicegate.domain.bucket_shape import BucketShape
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.result import Success
 
-MAX_UNITS = 2**52
-"""The greatest capacity in units: a level plus a refill stays below 2**53, where doubles are still exact."""
-
-MAX_FULL_US = 10_000_000 * 366 * 86_400 * 1_000_000
-"""The longest time to full, ten million years: beyond it an expiry time in milliseconds leaves the range of Redis."""
-
-_MINUTE_US = 60_000_000
 _SECOND_US = 1_000_000
-# The divisors of a minute, 2**8 * 3 * 5**7 microseconds, up to a second.
-_TICKS_US = sorted(t for a in range(9) for b in range(2) for c in range(8) if (t := 2**a * 3**b * 5**c) <= _SECOND_US)
-
-
-class BucketShape(msgspec.Struct, frozen=True, gc=False):
-    """What the arithmetic needs to know of a rule.
-
-    Args:
-        capacity: Units in a full bucket, at most `MAX_UNITS`.
-        units_per_token: Units in one token.
-        units_per_tick: Units that flow in per tick.
-        tick_us: The tick in microseconds: 1 unless the capacity times the rate's denominator would leave the range.
-        full_ticks: Ticks from empty to full, rounded up.
-        max_tokens: The capacity in tokens.
-        number: A small number that no other shape of this process has: storages tell shapes apart by it.
-        units_per_second: Units that flow in per second if the tick is a microsecond; else 0.
-    """
-
-    capacity: int
-    units_per_token: int
-    units_per_tick: int
-    tick_us: int
-    full_ticks: int
-    max_tokens: int
-    number: int
-    units_per_second: int = 0
 
 
 class Demand(msgspec.Struct, frozen=True, gc=False):
@@ -92,44 +58,6 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
     allowed: bool
     readings: tuple[Reading, ...]
-
-
-_numbers = itertools.count()
-
-
-@cache
-def shape_of(max_tokens: int, tokens_per_minute: Fraction) -> BucketShape:
-    """Find the finest tick in which a bucket can be counted exactly. Equal arguments give the same object.
-
-    Args:
-        max_tokens: The capacity in tokens, at least 1.
-        tokens_per_minute: The refill rate, positive.
-
-    Raises:
-        InvalidInputError: If no tick of a second or less keeps every product within `MAX_UNITS`, or the bucket would
-            take more than ten million years to fill.
-    """
-    for tick_us in _TICKS_US:
-        rate = tokens_per_minute * tick_us / _MINUTE_US
-        capacity = max_tokens * rate.denominator
-        if capacity <= MAX_UNITS and rate.numerator <= MAX_UNITS:
-            full_ticks = -(-capacity // rate.numerator)
-            if full_ticks * tick_us > MAX_FULL_US:
-                break
-            return BucketShape(
-                capacity,
-                rate.denominator,
-                rate.numerator,
-                tick_us,
-                full_ticks,
-                max_tokens,
-                next(_numbers),
-                rate.numerator * _SECOND_US if tick_us == 1 else 0,
-            )
-    raise InvalidInputError(
-        f"refill_rate={float(tokens_per_minute)!r} with max_tokens={max_tokens}: this bucket cannot be counted exactly;"
-        " use a smaller max_tokens, or a refill_rate that is a simpler fraction and fills it within ten million years"
-    )
 
 
 def accrue(shape: BucketShape, level: int, last: int, now_us: int) -> tuple[int, int]:
@@ -230,6 +158,140 @@ def result_at(shape: BucketShape, cost_units: int, level: int, lead_us: int, all
     if not allowed and level < cost_units:
         retry_after = wait_us(shape, cost_units, level, lead_us) / _SECOND_US
     return RateLimitResult(allowed, retry_after, level // shape.units_per_token, shape.max_tokens, reset_seconds)
+
+
+def build_take(
+    shape: BucketShape,
+    cost_units: int,
+    find: Callable[[str], Bucket | None],
+    otherwise: QuickTake,
+    time: Timekeeping,
+) -> QuickTake:
+    """Build a check of one bucket that is at hand: `accrue`, the payment and `result_at` in one piece.
+
+    It is the hottest code of the library, hence a closure that calls nothing and says the arithmetic a second time, for ticks
+    of a microsecond and a clock that does not step back. All else goes the other way. A property test holds both to the
+    same answers and states.
+
+    Args:
+        shape: The buckets' arithmetic, in ticks of a microsecond.
+        cost_units: What each is asked for.
+        find: Returns the bucket of an identifier if it is at hand.
+        otherwise: Checks where it is not, or has left its table, or the clock stepped back.
+        time: When to read and write.
+    """
+    capacity, units_per_token, units_per_tick = shape.capacity, shape.units_per_token, shape.units_per_tick
+    max_tokens, units_per_second = shape.max_tokens, shape.units_per_second
+    rounding_up = capacity + units_per_second - 1
+    take, give, wait, read, per_us = time.turn.take, time.turn.give, time.turn.wait, time.read, time.per_us
+
+    def quick_take(identifier: str) -> Success[RateLimitResult] | None:
+        bucket = find(identifier)
+        if bucket is None:
+            return otherwise(identifier)
+        try:
+            take()
+        except IndexError:
+            wait()
+        except BaseException:  # a signal's handler, just after
+            give(None)
+            raise
+        try:
+            now_us = read() // per_us
+            elapsed = now_us - bucket.last
+            level = left = -1
+            if elapsed >= 0:
+                level = bucket.level + elapsed * units_per_tick
+                if level > capacity:  # noqa: PLR1730 - min() costs more than all of this arithmetic
+                    level = capacity
+                left = level - cost_units
+                if left >= 0:
+                    bucket.last = now_us
+                    bucket.level = left
+        finally:
+            give(None)
+        if left >= 0:
+            reset_seconds = (rounding_up - left) // units_per_second
+            return Success(RateLimitResult(True, 0.0, left // units_per_token, max_tokens, reset_seconds))  # noqa: FBT003
+        if level < 0:
+            return otherwise(identifier)
+        return Success(result_at(shape, cost_units, level, 0, allowed=False))
+
+    return quick_take
+
+
+def build_take_all(  # noqa: C901, PLR0915 - one piece, as `build_take`
+    find: Callable[[str], tuple[Bucket, ...] | None], otherwise: QuickTake, time: Timekeeping
+) -> QuickTake:
+    """Build a check of several buckets that are at hand: `accrue` for each, the payment of all, and `tightest`.
+
+    As `build_take`, but that denials go the other way as well.
+
+    Args:
+        find: Returns the buckets of an identifier, at least two, if they are at hand.
+        otherwise: Checks where they are not, and so on.
+        time: When to read and write.
+    """
+    take, give, wait, read, per_us = time.turn.take, time.turn.give, time.turn.wait, time.read, time.per_us
+
+    def quick_take(identifier: str) -> Success[RateLimitResult] | None:  # noqa: C901, PLR0912
+        buckets = find(identifier)
+        if buckets is None:
+            return otherwise(identifier)
+        try:
+            take()
+        except IndexError:
+            wait()
+        except BaseException:
+            give(None)
+            raise
+        try:
+            now_us = read() // per_us
+            paid, lefts, last, elapsed = False, None, -1, 0
+            binding, least = buckets[0], 0
+            fewest = next_to_fewest = inf
+            for bucket in buckets:
+                if bucket.last is not last:  # mostly it is: they are paid together
+                    last = bucket.last
+                    elapsed = now_us - last
+                    if elapsed < 0:
+                        break
+                left = bucket.level + elapsed * bucket.units_per_tick
+                if left > bucket.capacity:  # noqa: PLR1730 - as above
+                    left = bucket.capacity
+                bucket.left = left = left - bucket.cost_units
+                # Below 2**53 a quotient in doubles never reaches a whole number that the exact one does not.
+                tokens = left / bucket.units_per_token
+                if tokens < fewest:
+                    if left < 0:
+                        break
+                    next_to_fewest = fewest
+                    fewest = tokens
+                    least = left
+                    binding = bucket
+                elif tokens < next_to_fewest:
+                    next_to_fewest = tokens
+            else:
+                paid = True
+                for bucket in buckets:
+                    bucket.level = bucket.left
+                    bucket.last = now_us
+                if next_to_fewest - fewest < 1.0:  # as many whole tokens may be left in both
+                    lefts = [bucket.left for bucket in buckets]
+        finally:
+            give(None)
+        if not paid:
+            return otherwise(identifier)
+        if lefts is not None:
+            pairs = zip(buckets, lefts, strict=True)
+            results = [result_at(one.shape, one.cost_units, left, 0, allowed=True) for one, left in pairs]
+            return Success(min(results, key=_slack))
+        shape = binding.shape
+        remaining = least // shape.units_per_token
+        reset_seconds = (binding.rounding_up - least) // shape.units_per_second
+        return Success(RateLimitResult(True, 0.0, remaining, shape.max_tokens, reset_seconds))  # noqa: FBT003
+
+    return quick_take
 
 
 def tightest(demands: Sequence[Demand], verdict: Verdict) -> RateLimitResult:

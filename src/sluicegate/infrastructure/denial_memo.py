@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from sluicegate.domain.bucket_shape import BucketShape
 from sluicegate.domain.protocols import Clock
-from sluicegate.domain.token_bucket import BucketShape, Demand, Reading, Verdict, accrue, wait_us
+from sluicegate.domain.token_bucket import Demand, Reading, Verdict, accrue, wait_us
 from sluicegate.runtime.system_clock import SystemClock
 
 MAX_DENIALS = 10_000

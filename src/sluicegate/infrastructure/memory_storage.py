@@ -1,13 +1,14 @@
 """The embedded storage: buckets in this process, for one process, with no server at all."""
 
 from collections.abc import Sequence
-from threading import Lock
 
+from sluicegate.domain.bucket_at_hand import Bucket, Timekeeping
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.runtime.system_clock import SystemClock
+from sluicegate.runtime.turn import Turn
 
 DEFAULT_MAX_KEYS = 1_000_000
 
@@ -30,11 +31,15 @@ class MemoryStorage:
             raise InvalidTypeError(f"max_keys={max_keys!r}: expected a whole number")
         if max_keys < 1:
             raise InvalidInputError(f"max_keys={max_keys}: expected at least 1")
-        self._now_us = (clock or SystemClock()).now_us
+        clock = clock or SystemClock()
+        self._now_us = clock.now_us
         self._table = BucketTable(max_keys)
         self._max_keys = max_keys
-        self._lock = Lock()
-        self.take_one_now = self._table.build_take_one(self._lock, self._now_us)
+        self._turn = Turn()
+        read, per_us = (clock.read, clock.per_us) if type(clock) is SystemClock else (clock.now_us, 1)
+        self.timekeeping = Timekeeping(self._turn, read, per_us)
+        """When the buckets that `hold_now` returned may be used."""
+        self.take_one_now = self._table.build_take_one(self.timekeeping)
         """Does what `take_now` does for a single bucket, with no objects in between: key, shape and cost in units go in,
         verdict, level in units and lead in microseconds come out."""
 
@@ -44,23 +49,23 @@ class MemoryStorage:
             demand = demands[0]
             allowed, level, lead_us = self.take_one_now(demand.key, demand.shape, demand.cost_units)
             return Verdict(allowed, (Reading(level, lead_us),))
-        with self._lock:
-            return self._table.take(demands, self._now_us())
+        return self._turn.during(lambda: self._table.take(demands, self._now_us()))
+
+    def hold_now(self, demands: Sequence[Demand], /) -> tuple[Bucket, ...] | None:
+        """Return the demands' buckets to be kept at hand, if all of them are there; see `BucketTable.hold`."""
+        return self._turn.during(self._table.hold, demands)
 
     def peek_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
         """Return the buckets' levels."""
-        with self._lock:
-            return self._table.peek(demands, self._now_us())
+        return self._turn.during(lambda: self._table.peek(demands, self._now_us()))
 
     def refund_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        with self._lock:
-            return self._table.refund(demands, self._now_us())
+        return self._turn.during(lambda: self._table.refund(demands, self._now_us()))
 
     def reset_now(self, demands: Sequence[Demand], /) -> None:
         """Make each bucket full."""
-        with self._lock:
-            self._table.reset(demands)
+        self._turn.during(self._table.reset, demands)
 
     async def take(self, demands: Sequence[Demand], /) -> Verdict:
         """Pay all demands or none."""

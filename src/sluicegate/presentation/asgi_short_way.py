@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from sluicegate.application.checked import Checked
-from sluicegate.application.quick_check import QuickCheck, no_quick_check
+from sluicegate.application.quick_check import QuickCheck, QuickChecks, no_quick_check
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_set import RuleSet
@@ -30,11 +30,13 @@ class Endpoint(msgspec.Struct, frozen=True):
         name: What its rules are found by.
         rule: Its rule; None if it has several, or checks go no short way.
         fields: Returns the fields of a response that this rule lets pass; None if they have to be worked out.
+        quick_check: The limiter's short way.
     """
 
     name: str
     rule: RateLimitRule | None
     fields: QuotaFields | None
+    quick_check: QuickCheck
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
@@ -55,7 +57,7 @@ ShortWay: TypeAlias = Callable[[Scope], tuple[Field, ...] | Checked | Asked | No
 What it raises, the long way meets as well, and answers."""
 
 
-_State: TypeAlias = tuple[object, QuickCheck, Mapping[str, Callable[[str], str | None]], "_Endpoints"]
+_State: TypeAlias = tuple[object, Mapping[str, Callable[[str], str | None]], "_Endpoints"]
 
 
 def no_short_way(_scope: Scope) -> None:
@@ -85,9 +87,9 @@ def build_short_way(
 
     def short_way(scope: Scope) -> tuple[Field, ...] | Checked | Asked | None:
         nonlocal state, unseen
-        way, quick_check, matchers, endpoints = state  # at once: another thread may replace it
+        way, matchers, endpoints = state  # at once: another thread may replace it
         if way is not in_force.short_way:
-            _, quick_check, matchers, endpoints = state = _state(limiter, exempt, style)
+            _, matchers, endpoints = state = _state(limiter, exempt, style)
         match, client = matchers.get(scope["method"]), scope["client"]
         if match is None or not client:
             return None
@@ -103,7 +105,7 @@ def build_short_way(
         if endpoint is None or not identifier:
             return None
         rule = endpoint.rule
-        if rule is None or (answer := quick_check(name, identifier, 0)) is None:
+        if rule is None or (answer := endpoint.quick_check(identifier)) is None:
             return Asked(endpoint, identifier)
         result, fields = answer.value, endpoint.fields
         if result.allowed and fields is not None:
@@ -125,9 +127,12 @@ def passed_by(checked: Checked, endpoint: Endpoint) -> tuple[Field, ...] | Check
 class _Endpoints(dict[str, Endpoint | None]):
     """Endpoints as they are asked for; None: its requests go the long way."""
 
-    def __init__(self, rules: RuleSet, only_rules: Mapping[str, RateLimitRule], style: HeaderStyle) -> None:
+    def __init__(
+        self, rules: RuleSet, quick_checks: QuickChecks, only_rules: Mapping[str, RateLimitRule], style: HeaderStyle
+    ) -> None:
         super().__init__()
         self._rules = rules
+        self._quick_checks = quick_checks
         self._only_rules = only_rules
         self._style: HeaderStyle = style
 
@@ -135,7 +140,8 @@ class _Endpoints(dict[str, Endpoint | None]):
         endpoint = None
         if self._rules.scopes_of(name) == BY_ADDRESS:
             rule = self._only_rules.get(name)
-            endpoint = Endpoint(name, rule, None if rule is None else build_quota_fields(rule, self._style))
+            fields = None if rule is None else build_quota_fields(rule, self._style)
+            endpoint = Endpoint(name, rule, fields, self._quick_checks.get(name, no_quick_check))
         self[name] = endpoint  # names are the rules', not the clients'
         return endpoint
 
@@ -146,13 +152,12 @@ def _state(limiter: TokenBucketAdapter, exempt: Exemptions, style: HeaderStyle) 
     Rules come into force before their short way does. Whatever is read in between is thus read again.
     """
     way = limiter.rules.short_way
-    quick_check, only_rules = way
+    quick_checks, only_rules = way
     rules = limiter.rules.now.rules
     return (
         way,
-        quick_check if limiter.immediate else no_quick_check,
         {method: _matcher(rules, method, exempt) for method in _METHODS},
-        _Endpoints(rules, only_rules, style),
+        _Endpoints(rules, quick_checks if limiter.immediate else {}, only_rules, style),
     )
 
 

@@ -11,6 +11,10 @@ class SystemClock:
 
     __slots__ = ()
 
+    read = staticmethod(time.monotonic_ns)
+    """Reads the same clock in units of which `per_us` are a microsecond, for who divides in place: a call is half of the time."""
+    per_us = 1000
+
     def now_us(self, _now_ns: Callable[[], int] = time.monotonic_ns) -> int:
         """Return the monotonic instant in whole microseconds. Only differences between two of them mean anything."""
         return _now_ns() // 1000

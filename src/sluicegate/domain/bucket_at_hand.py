@@ -1,0 +1,92 @@
+"""Buckets that are at hand: their state in an object that a check keeps, so that it need not look for it in a table."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.result import Success
+
+GONE = 1 << 61
+"""Later than any clock tells: `Bucket.last` of a bucket that no table has any more."""
+
+
+class Bucket:
+    """Hold a bucket's state, taken apart, and what it is reckoned with.
+
+    There is only one truth: a table that has such an object reads and writes the state in here. An object that has left its
+    table looks, to whoever still holds it, like a bucket whose clock stepped back.
+
+    Args:
+        key: The bucket's name in the table.
+        shape: Its arithmetic.
+        cost_units: What those who hold it ask for.
+        level: Units at the tick `last`.
+        last: The tick at which `level` holds.
+    """
+
+    __slots__ = (
+        "capacity",
+        "cost_units",
+        "key",
+        "last",
+        "left",
+        "level",
+        "rounding_up",
+        "shape",
+        "units_per_tick",
+        "units_per_token",
+    )
+
+    def __init__(self, key: str, shape: BucketShape, cost_units: int, level: int, last: int) -> None:
+        self.key = key
+        self.shape = shape
+        self.cost_units = cost_units
+        self.level = level
+        self.last = last
+        self.left = level
+        """What would be left, while a check of several buckets does not know yet whether all can pay."""
+        # As in the shape, one step nearer.
+        self.capacity = shape.capacity
+        self.units_per_tick = shape.units_per_tick
+        self.units_per_token = shape.units_per_token
+        self.rounding_up = shape.capacity + shape.units_per_second - 1
+        """Less a level and divided by the units of a second: the seconds until the bucket is full, rounded up."""
+
+
+QuickTake: TypeAlias = Callable[[str], Success[RateLimitResult] | None]
+"""Identifier in; the answer, or None where this is not the way."""
+
+
+class TurnLike(Protocol):
+    """What is used of `runtime.turn.Turn`, and specified there."""
+
+    @property
+    def take(self) -> Callable[[], None]:
+        """Take the turn, or raise `IndexError`."""
+        ...
+
+    @property
+    def give(self) -> Callable[[None], None]:
+        """Give the turn back."""
+        ...
+
+    def wait(self) -> None:
+        """Take the turn once it is given back."""
+        ...
+
+
+class Timekeeping(msgspec.Struct, frozen=True, gc=False):
+    """Tell when a table may be used, and what time it is.
+
+    Args:
+        turn: Taken from the reading of the clock to the writing of the buckets.
+        read: Reads the clock.
+        per_us: How many of its units are a microsecond.
+    """
+
+    turn: TurnLike
+    read: Callable[[], int]
+    per_us: int

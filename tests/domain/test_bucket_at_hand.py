@@ -1,0 +1,171 @@
+"""Checks of buckets at hand are the plain functions, in one piece."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sluicegate.domain.bucket_at_hand import GONE, Bucket, Timekeeping
+from sluicegate.domain.bucket_shape import MAX_UNITS, BucketShape, shape_of
+from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.result import Success
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.token_bucket import Demand, Reading, Verdict, accrue, build_take, build_take_all, tightest
+from sluicegate.runtime.turn import Turn
+
+START_US = 10**15
+ELSEWHERE = Success(RateLimitResult(allowed=False, retry_after=-1.0, remaining=-1, limit=-1, reset_seconds=-1))
+
+
+def exact_shape(tokens: int, numerator: int, denominator: int) -> BucketShape | None:
+    """Return a shape that counts in microseconds, if there is one."""
+    try:
+        shape = shape_of(tokens, Fraction(numerator, denominator))
+    except InvalidInputError:
+        return None
+    return shape if shape.tick_us == 1 else None
+
+
+SHAPES = st.one_of(
+    st.builds(exact_shape, st.integers(1, 20), st.integers(1, 300), st.integers(1, 90)),
+    st.builds(exact_shape, st.integers(1, 10**12), st.integers(1, 10**9), st.integers(1, 10**4)),
+).filter(bool)
+
+
+@st.composite
+def states(draw: st.DrawFn) -> tuple[BucketShape, int, int, int]:
+    """Return a shape, a cost in units, a level and how long ago it held."""
+    shape = draw(SHAPES)
+    assert shape is not None
+    cost_units = draw(st.integers(1, shape.max_tokens)) * shape.units_per_token
+    near = [level for about in (0, cost_units, shape.capacity) for level in range(about - 2, about + 3)]
+    level = draw(
+        st.one_of(st.integers(0, shape.capacity), st.sampled_from([n for n in near if 0 <= n <= shape.capacity]))
+    )
+    filled = shape.full_ticks
+    ago_us = draw(
+        st.one_of(st.integers(0, 2 * filled), st.integers(-5, 5), st.sampled_from([filled - 1, filled, -filled]))
+    )
+    return shape, cost_units, level, ago_us
+
+
+def plainly(demands: Sequence[Demand], levels: Sequence[int]) -> tuple[RateLimitResult, tuple[int, ...]]:
+    """Pay all demands or none from accrued levels, by the plain functions."""
+    pairs = list(zip(demands, levels, strict=True))
+    allowed = all(level >= demand.cost_units for demand, level in pairs)
+    lefts = tuple(level - demand.cost_units if allowed else level for demand, level in pairs)
+    return tightest(demands, Verdict(allowed, tuple(Reading(left, 0) for left in lefts))), lefts
+
+
+@given(states())
+@example((shape_of(5, Fraction(5)), shape_of(5, Fraction(5)).capacity, 0, 60_000_000))
+def test_a_check_of_one_bucket_is_accrue_payment_and_result(state: tuple[BucketShape, int, int, int]) -> None:
+    """The same answer and the same state, a denial writing nothing; a clock that stepped back is for others."""
+    shape, cost_units, level, ago_us = state
+    bucket = Bucket("k", shape, cost_units, level, START_US - ago_us)
+    time = Timekeeping(Turn(), lambda: START_US, 1)
+    answer = build_take(shape, cost_units, {"k": bucket}.get, lambda _: ELSEWHERE, time)("k")
+    if ago_us < 0:
+        assert answer is ELSEWHERE
+        assert (bucket.level, bucket.last) == (level, START_US - ago_us)
+        return
+    accrued, anchor = accrue(shape, level, START_US - ago_us, START_US)
+    result, (left,) = plainly([Demand("k", shape, cost_units)], [accrued])
+    assert answer == Success(result)
+    assert (bucket.level, bucket.last) == ((left, anchor) if result.allowed else (level, START_US - ago_us))
+    assert [type(value) for value in vars_of(answer)] == [bool, float, int, int, int]
+
+
+@given(st.lists(states(), min_size=2, max_size=4), st.booleans())
+def test_a_check_of_several_buckets_is_accrue_payment_and_tightest(
+    asked: list[tuple[BucketShape, int, int, int]], together: bool
+) -> None:
+    """All are paid or none, the answer is the one that binds, and whatever else is for others changes nothing."""
+    if together:
+        asked = [(shape, cost_units, level, asked[0][3]) for shape, cost_units, level, _ in asked]
+    before = [(level, START_US - ago_us) for _, _, level, ago_us in asked]
+    buckets = tuple(
+        Bucket(str(n), shape, cost_units, level, START_US - ago_us)
+        for n, (shape, cost_units, level, ago_us) in enumerate(asked)
+    )
+    demands = [Demand(bucket.key, bucket.shape, bucket.cost_units) for bucket in buckets]
+    time = Timekeeping(Turn(), lambda: START_US * 1000 + 999, 1000)
+    answer = build_take_all({"k": buckets}.get, lambda _: ELSEWHERE, time)("k")
+    if min(ago_us for _, _, _, ago_us in asked) >= 0:
+        levels = [accrue(shape, level, START_US - ago_us, START_US)[0] for shape, _, level, ago_us in asked]
+        result, lefts = plainly(demands, levels)
+        if result.allowed:
+            assert answer == Success(result)
+            assert [(bucket.level, bucket.last) for bucket in buckets] == [(left, START_US) for left in lefts]
+            return
+    assert answer is ELSEWHERE
+    assert [(bucket.level, bucket.last) for bucket in buckets] == before
+
+
+@given(st.integers(1, MAX_UNITS), st.integers(1, MAX_UNITS))
+@example(MAX_UNITS - 1, MAX_UNITS)
+@example(3 * (MAX_UNITS // 3) - 1, 3)
+def test_a_quotient_in_doubles_never_reaches_a_whole_number_too_early(level: int, units_per_token: int) -> None:
+    """Whole tokens may be compared by quotients in doubles, as long as units stay below 2**53."""
+    assert int(level / units_per_token) == level // units_per_token
+
+
+def vars_of(answer: Success[RateLimitResult] | None) -> tuple[object, ...]:
+    """Return an answer's fields."""
+    assert answer is not None
+    result = answer.value
+    return result.allowed, result.retry_after, result.remaining, result.limit, result.reset_seconds
+
+
+MINUTE = RateLimitRule.per_minute(5)
+HOUR = RateLimitRule.per_hour(9)
+
+
+def demand(key: str, rule: RateLimitRule = MINUTE, cost: int = 1) -> Demand:
+    """Ask a bucket for tokens."""
+    return Demand(key, rule.shape, cost * rule.shape.units_per_token)
+
+
+def test_only_a_bucket_that_is_there_can_be_held() -> None:
+    """Neither an absent one, nor one that was reset, nor one that another rule wrote."""
+    table = BucketTable(10)
+    assert table.hold([demand("a")]) is None
+    table.take([demand("a"), demand("b")], START_US)
+    assert table.hold([demand("a"), demand("c")]) is None
+    assert table.hold([demand("a", HOUR)]) is None
+    table.reset([demand("b")])
+    assert table.hold([demand("b")]) is None
+    held = table.hold([demand("a")])
+    assert held is not None
+    assert table.hold([demand("a")]) == held
+    assert table.hold([demand("a", HOUR)]) is None
+
+
+def test_a_held_bucket_is_the_tables_bucket() -> None:
+    """What the table does is seen in it, and what is done to it is seen in the table."""
+    table = BucketTable(10)
+    table.take([demand("a", cost=3)], START_US)
+    (bucket,) = table.hold([demand("a")]) or ()
+    table.refund([demand("a")], START_US)
+    assert bucket.level == 3 * MINUTE.shape.units_per_token
+    bucket.level = 0
+    assert table.peek([demand("a")], START_US) == (Reading(0, 0),)
+    assert not table.take([demand("a")], START_US).allowed
+
+
+def test_who_holds_a_bucket_that_left_its_table_can_tell() -> None:
+    """After a reset, a change of its rule, or when it made room, it is gone; and for another cost it is another object."""
+    for leave in (
+        lambda table: table.reset([demand("a")]),
+        lambda table: table.take([demand("a", HOUR)], START_US),
+        lambda table: [table.take([demand(f"s{n}")], START_US + n * 60_000_000) for n in range(3)],
+        lambda table: table.hold([demand("a", cost=2)]),
+    ):
+        table = BucketTable(2)
+        table.take([demand("a")], START_US)
+        (bucket,) = table.hold([demand("a")]) or ()
+        leave(table)
+        assert bucket.last == GONE
