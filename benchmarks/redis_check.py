@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from redis.asyncio import Redis
 
 from sluicegate import RateLimitRule, RedisStorage, TokenBucketAdapter
-from sluicegate.domain.token_bucket import Demand
+from sluicegate.domain.demand import Demand
 from sluicegate.infrastructure.token_bucket_script import TAKE, Call, TokenBucketScript
 from support.redis_servers import RedisServer
 

@@ -11,9 +11,9 @@ from sluicegate import InvalidInputError, MemoryStorage, Success, SyncTokenBucke
 from sluicegate.application.rule_explanation import Explainer, Explanation
 from sluicegate.application.rules_in_force import put_into_force
 from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.demand import Demand, Verdict
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule_book import RuleBook
-from sluicegate.domain.token_bucket import Demand, Verdict
 from sluicegate.infrastructure.rule_file import parse_rules
 from sluicegate.testing import RecordingLogger
 

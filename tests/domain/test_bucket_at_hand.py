@@ -6,14 +6,23 @@ from fractions import Fraction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_at_hand import GONE, Bucket, Timekeeping
+from sluicegate.domain.bucket_at_hand import GONE, Bucket, Denial, DenialsAtHand, Timekeeping
 from sluicegate.domain.bucket_shape import MAX_UNITS, BucketShape, shape_of
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.result import Success
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict, accrue, build_take, build_take_all, tightest
+from sluicegate.domain.token_bucket import (
+    accrue,
+    build_recall,
+    build_take,
+    build_take_all,
+    result_at,
+    tightest,
+    wait_us,
+)
 from sluicegate.runtime.turn import Turn
 
 START_US = 10**15
@@ -111,6 +120,43 @@ def test_a_check_of_several_buckets_is_accrue_payment_and_tightest(
 def test_a_quotient_in_doubles_never_reaches_a_whole_number_too_early(level: int, units_per_token: int) -> None:
     """Whole tokens may be compared by quotients in doubles, as long as units stay below 2**53."""
     assert int(level / units_per_token) == level // units_per_token
+
+
+@given(
+    states(),
+    st.sampled_from([0, 0, 1, 3]),
+    st.integers(0, 1000),
+    st.integers(-2, 2),
+    st.sampled_from([True, True, False]),
+)
+@example((shape_of(5, Fraction(5)), 60_000_000, 58_999_999, 0), 0, 0, 0, True)
+@example((shape_of(5, Fraction(5)), 60_000_000, 59_000_000, 0), 0, 0, 0, True)
+@example((shape_of(5, Fraction(5)), 12_000_000, 0, 0), 0, 1000, 0, True)
+def test_a_denial_at_hand_is_accrue_and_result(
+    state: tuple[BucketShape, int, int, int], less: int, part: int, shift: int, same: bool
+) -> None:
+    """The same answer until the bucket has the cost; then, and for lower costs and other rules, it is for others."""
+    shape, cost_units, level, _ = state
+    level = min(level, cost_units - 1)
+    asked = max(1, cost_units - less)
+    wait = wait_us(shape, cost_units, level, 0)
+    ago_us = wait * part // 1000 + shift
+    held_us = START_US - ago_us
+    until_us = held_us + wait
+    denial = Denial(shape if same else shape_of(77, Fraction(7)), cost_units, level, held_us, until_us)
+    denials = DenialsAtHand({"key": denial}.get, lambda: START_US * 1000 + 999, 1000)
+    recall = build_recall(shape, asked, {"me": "key", "you": "another"}.get, denials, lambda _: ELSEWHERE)
+    assert recall("nobody") is ELSEWHERE
+    assert recall("you") is ELSEWHERE
+    answer = recall("me")
+    if not same or asked < cost_units or until_us <= START_US or ago_us < 0:
+        assert answer is ELSEWHERE
+        return
+    accrued, tick = accrue(shape, level, 0, START_US - held_us)
+    assert tick == START_US - held_us
+    assert accrued < asked
+    assert answer == Success(result_at(shape, asked, accrued, 0, allowed=False))
+    assert [type(value) for value in vars_of(answer)] == [bool, float, int, int, int]
 
 
 def vars_of(answer: Success[RateLimitResult] | None) -> tuple[object, ...]:

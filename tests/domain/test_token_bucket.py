@@ -7,9 +7,10 @@ import pytest
 from sluicegate.domain.bucket_shape import MAX_UNITS, BucketShape
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict, accrue, full_at_us, impossible, tightest, to_result
+from sluicegate.domain.token_bucket import accrue, full_at_us, impossible, tightest, to_result
 
 S = 1_000_000
 

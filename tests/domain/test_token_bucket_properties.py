@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sluicegate.domain.bucket_shape import MAX_UNITS
 from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.demand import Demand
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import Demand, accrue, carry_over, to_result
+from sluicegate.domain.token_bucket import accrue, carry_over, to_result
 
 START_US = 1_000_000_000_000
 

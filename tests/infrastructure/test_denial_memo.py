@@ -18,7 +18,8 @@ from sluicegate import (
     TokenBucketAdapter,
 )
 from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict, to_result, wait_us
+from sluicegate.domain.demand import Demand, Reading, Verdict
+from sluicegate.domain.token_bucket import to_result, wait_us
 from sluicegate.infrastructure.denial_memo import MAX_AGE_US, DenialMemo
 from sluicegate.testing import FakeClock
 from support.redis_servers import RedisServer

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.lease import PERIOD_US, SPENT_US, Request
 from sluicegate.infrastructure.lease_book import LeaseBook
 from sluicegate.infrastructure.token_bucket_script import LENT_US, Loan

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate.domain.bucket_shape import BucketShape, shape_of
+from sluicegate.domain.demand import Demand, Verdict
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import Demand, Verdict, wait_us
+from sluicegate.domain.token_bucket import wait_us
 from sluicegate.infrastructure.token_bucket_script import (
     LEND,
     LENT_US,

@@ -15,7 +15,7 @@ import pytest
 
 import redis
 from sluicegate import RateLimitRule, RedisStorage, StorageError, Success, TokenBucketAdapter
-from sluicegate.domain.token_bucket import Verdict
+from sluicegate.domain.demand import Verdict
 from sluicegate.infrastructure.check_dispatcher import MAX_WAITING, CheckDispatcher
 from sluicegate.infrastructure.lender import Lender
 from sluicegate.testing import RecordingLogger
@@ -428,7 +428,7 @@ def test_a_storage_that_was_used_before_a_fork_works_on_both_sides(redis_server:
         f"""
 import asyncio, os, sys
 from sluicegate import RateLimitRule, RedisStorage
-from sluicegate.domain.token_bucket import Demand
+from sluicegate.domain.demand import Demand
 rule = RateLimitRule.per_day(100)
 storage = RedisStorage.from_url({redis_server.url!r}, deadline_ms=10_000)
 async def takes(count):

@@ -11,7 +11,7 @@ from redis.asyncio import RedisCluster, Sentinel
 from redis.crc import key_slot
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage, TokenBucketAdapter
-from sluicegate.domain.token_bucket import Demand
+from sluicegate.domain.demand import Demand
 from support.demands import demand
 from support.redis_servers import ClusterSet, MissingServerError, RedisServer, SentinelSet, redis_6
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError
-from sluicegate.domain.token_bucket import Verdict
+from sluicegate.domain.demand import Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
 from sluicegate.infrastructure.script_pipeline import ScriptPipeline
 from support.demands import demand

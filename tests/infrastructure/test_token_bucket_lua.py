@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 import redis
 from sluicegate.domain.bucket_shape import MAX_FULL_US, MAX_UNITS, BucketShape, shape_of
 from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.demand import Demand
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import Demand, full_at_us
+from sluicegate.domain.token_bucket import full_at_us
 from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
 from support.redis_servers import RedisServer
 from support.scripted_buckets import ScriptedBuckets, undecoded

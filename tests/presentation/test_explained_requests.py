@@ -10,7 +10,7 @@ from sluicegate import MemoryStorage, TokenBucketAdapter
 from sluicegate.application.rule_explanation import Explainer
 from sluicegate.application.rules_in_force import put_into_force
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.token_bucket import Demand, Verdict
+from sluicegate.domain.demand import Demand, Verdict
 from sluicegate.infrastructure.rule_file import parse_rules
 from sluicegate.presentation.asgi import RateLimitMiddleware
 from sluicegate.testing import RecordingLogger

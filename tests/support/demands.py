@@ -2,8 +2,8 @@
 
 import itertools
 
+from sluicegate.domain.demand import Demand
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import Demand
 
 _keys = itertools.count()
 

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import redis
-from sluicegate.domain.token_bucket import Demand
+from sluicegate.domain.demand import Demand
 from sluicegate.infrastructure.token_bucket_script import LEND, Call, Loan, Terms
 from sluicegate.testing import FakeClock
 from support.clocked_script import ClockedScript

@@ -15,6 +15,7 @@ from sluicegate.application.rules_in_force import InForce, RulesInForce
 from sluicegate.application.shadow_watch import ShadowWatch
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.demand import Reading, Verdict
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -28,7 +29,7 @@ from sluicegate.domain.protocols import Clock, EventBusProtocol, Identifier, Log
 from sluicegate.domain.result import Success
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_set import Plan, Rules, RuleSet
-from sluicegate.domain.token_bucket import Reading, Verdict, impossible, to_result
+from sluicegate.domain.token_bucket import impossible, to_result
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 from sluicegate.runtime.system_clock import SystemClock, utc_now
 

@@ -5,8 +5,9 @@ import msgspec
 from sluicegate.application.checking import Check
 from sluicegate.application.failure_policy import Answer
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.demand import Verdict
 from sluicegate.domain.rule import OnStorageError, RateLimitRule
-from sluicegate.domain.token_bucket import Verdict, to_result
+from sluicegate.domain.token_bucket import to_result
 
 
 class Checked(msgspec.Struct, frozen=True, gc=False):

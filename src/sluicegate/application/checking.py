@@ -8,11 +8,12 @@ import msgspec
 from sluicegate.application.exemptions import ListAnswer, identifier_for, list_answer, overridden
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat, require_text
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.demand import Demand, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.identifier_index import Now
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule_set import Meter, Plan, RuleSet
-from sluicegate.domain.token_bucket import Demand, Verdict, tightest, to_result
+from sluicegate.domain.token_bucket import tightest, to_result
 
 NO_RULE = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
 """The answer for an endpoint that no rule names."""

@@ -7,11 +7,12 @@ from math import inf
 from sluicegate.application.announcer import Announcer
 from sluicegate.application.checking import Check, ShadowedCheck
 from sluicegate.application.exemptions import identifier_for
+from sluicegate.domain.demand import Demand, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitShadowDenied
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule_set import Meter
-from sluicegate.domain.token_bucket import Demand, Verdict, to_result
+from sluicegate.domain.token_bucket import to_result
 
 
 class ShadowWatch:

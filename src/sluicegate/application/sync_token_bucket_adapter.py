@@ -10,12 +10,12 @@ from sluicegate.application.checked import Checked, decided, degraded
 from sluicegate.application.checking import RULES_OWN, Check, ShadowedCheck
 from sluicegate.application.shadow_watch import demands_of, with_all_buckets
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.demand import Demand, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import Clock, EventBusProtocol, Identifier, LoggerProtocol, SyncStorageProtocol
 from sluicegate.domain.result import Failure, Result, Success
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_set import Rules
-from sluicegate.domain.token_bucket import Demand, Verdict
 
 
 class SyncTokenBucketAdapter:

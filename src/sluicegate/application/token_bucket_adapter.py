@@ -17,6 +17,7 @@ from sluicegate.application.checking import RULES_OWN, Check, ShadowedCheck
 from sluicegate.application.shadow_watch import demands_of, with_all_buckets
 from sluicegate.application.slots import Slots
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.demand import Demand, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
 from sluicegate.domain.protocols import (
     Clock,
@@ -29,7 +30,6 @@ from sluicegate.domain.protocols import (
 from sluicegate.domain.result import Failure, Result, Success
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_set import Rules
-from sluicegate.domain.token_bucket import Demand, Verdict
 
 DEFAULT_DEADLINE_MS = 50
 

@@ -90,3 +90,35 @@ class Timekeeping(msgspec.Struct, frozen=True, gc=False):
     turn: TurnLike
     read: Callable[[], int]
     per_us: int
+
+
+class Denial(msgspec.Struct, frozen=True, gc=False):
+    """A bucket's part in a denial.
+
+    Args:
+        shape: Its arithmetic.
+        cost_units: What was asked for.
+        level: What was there.
+        held_us: When: the reply's instant, from which the client was told to wait, and the reading's lead.
+        until_us: Until when the check is known to be denied.
+    """
+
+    shape: BucketShape
+    cost_units: int
+    level: int
+    held_us: int
+    until_us: int
+
+
+class DenialsAtHand(msgspec.Struct, frozen=True, gc=False):
+    """Tell what is known of denials of single buckets.
+
+    Args:
+        find: Returns the denial of a key; it may be over.
+        read: Reads the clock by which they were noted.
+        per_us: How many of its units are a microsecond.
+    """
+
+    find: Callable[[str], Denial | None]
+    read: Callable[[], int]
+    per_us: int

@@ -5,8 +5,9 @@ from typing import TypeAlias
 
 from sluicegate.domain.bucket_at_hand import GONE, Bucket, Timekeeping
 from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.fullness_calendar import FullnessCalendar
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict, accrue, carry_over, full_at_us
+from sluicegate.domain.token_bucket import accrue, carry_over, full_at_us
 
 # A state is a `Bucket` where a check has it at hand. Else it is one integer, `shape number << 113 | last << 53 | level`, which
 # takes 40 bytes where a tuple of three numbers takes 150. The level is below 2**53 by the shape's bounds, `last` below

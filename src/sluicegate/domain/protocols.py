@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.result import Result
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 
 Identifier: TypeAlias = str | Mapping[str, str]
 """Who is asking: one text for every scope, or one for each scope where an endpoint's rules count different things."""
@@ -65,7 +65,7 @@ class StorageProtocol(Protocol):
     - `decide_here(demands)`: a plain call that decides these demands without asking or waiting, where the storage can: it
       pays from what this process has borrowed, or returns a denial that is known to be still true. Else None.
     - `spend_one(key, shape, cost_units)` and `recall_one(demand)`: the two halves of it for one demand, the first for rules
-      with `lease`, with no more objects than verdict, level and lead.
+      with `lease`, with no more objects than verdict, level and lead; `denials_at_hand` what the second knows, or None.
     - `hash_tags = True`: keys should carry the identifier in braces, for Redis Cluster.
     """
 

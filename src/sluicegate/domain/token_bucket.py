@@ -9,55 +9,13 @@ doubles, which is why `MAX_UNITS` leaves every sum below 2**53.
 from collections.abc import Callable, Sequence
 from math import inf
 
-import msgspec
-
-from sluicegate.domain.bucket_at_hand import Bucket, QuickTake, Timekeeping
+from sluicegate.domain.bucket_at_hand import Bucket, DenialsAtHand, QuickTake, Timekeeping
 from sluicegate.domain.bucket_shape import BucketShape
 from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.result import Success
 
 _SECOND_US = 1_000_000
-
-
-class Demand(msgspec.Struct, frozen=True, gc=False):
-    """Ask one bucket for tokens.
-
-    Args:
-        key: The bucket's name in the storage.
-        shape: Its arithmetic.
-        cost_units: What is asked for, 0 to `shape.capacity`; 0 in a peek.
-        lease_units: The most that a process may borrow at a time, where a storage lends; 0: nothing.
-    """
-
-    key: str
-    shape: BucketShape
-    cost_units: int
-    lease_units: int = 0
-
-
-class Reading(msgspec.Struct, frozen=True, gc=False):
-    """Tell a bucket's level after a call.
-
-    Args:
-        level: Units in the bucket.
-        lead_us: Microseconds from the call to the instant at which the level holds: 0 as a rule; negative inside a tick
-            longer than a microsecond; positive after a clock has stepped back.
-    """
-
-    level: int
-    lead_us: int
-
-
-class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """Tell what a storage did with some demands: paid all of them or none.
-
-    Args:
-        allowed: Whether they were paid.
-        readings: The buckets' levels afterwards, in the demands' order.
-    """
-
-    allowed: bool
-    readings: tuple[Reading, ...]
 
 
 def accrue(shape: BucketShape, level: int, last: int, now_us: int) -> tuple[int, int]:
@@ -292,6 +250,45 @@ def build_take_all(  # noqa: C901, PLR0915 - one piece, as `build_take`
         return Success(RateLimitResult(True, 0.0, remaining, shape.max_tokens, reset_seconds))  # noqa: FBT003
 
     return quick_take
+
+
+def build_recall(
+    shape: BucketShape,
+    cost_units: int,
+    key_of: Callable[[str], str | None],
+    denials: DenialsAtHand,
+    otherwise: QuickTake,
+) -> QuickTake:
+    """Build a check of one bucket that was denied a while ago: `accrue` and `result_at` in one piece; see `build_take`.
+
+    Args:
+        shape: The buckets' arithmetic, in ticks of a microsecond.
+        cost_units: What each is asked for.
+        key_of: Returns the key of an identifier if it is at hand.
+        denials: What is known of denials.
+        otherwise: Checks where nothing is, or it is over, or it was of more than this or under another rule.
+    """
+    units_per_token, units_per_tick, max_tokens = shape.units_per_token, shape.units_per_tick, shape.max_tokens
+    rounding_up, units_per_second = shape.capacity + shape.units_per_second - 1, shape.units_per_second
+    find, read, per_us = denials.find, denials.read, denials.per_us
+
+    def quick_recall(identifier: str) -> Success[RateLimitResult] | None:
+        key = key_of(identifier)
+        if key is None:
+            return otherwise(identifier)
+        denial = find(key)
+        if denial is None or denial.shape is not shape or cost_units < denial.cost_units:
+            return otherwise(identifier)
+        now_us = read() // per_us
+        elapsed = now_us - denial.held_us
+        if elapsed < 0 or now_us >= denial.until_us:
+            return otherwise(identifier)
+        level = denial.level + elapsed * units_per_tick  # short of the cost until then, and so of the capacity
+        retry_after = -((level - cost_units) // units_per_tick) / _SECOND_US
+        reset_seconds = (rounding_up - level) // units_per_second
+        return Success(RateLimitResult(False, retry_after, level // units_per_token, max_tokens, reset_seconds))  # noqa: FBT003
+
+    return quick_recall
 
 
 def tightest(demands: Sequence[Demand], verdict: Verdict) -> RateLimitResult:

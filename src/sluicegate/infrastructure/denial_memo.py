@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, TypeAlias
 
-import msgspec
-
-from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.bucket_at_hand import Denial, DenialsAtHand
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.protocols import Clock
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict, accrue, wait_us
+from sluicegate.domain.token_bucket import accrue, wait_us
 from sluicegate.runtime.system_clock import SystemClock
 
 MAX_DENIALS = 10_000
@@ -28,24 +27,6 @@ RecallOne: TypeAlias = Callable[[Demand], tuple[bool, int, int] | None]
 """Return whether one demand is denied still: False, level in units, lead in microseconds; None if the server must be asked."""
 
 
-class _Denial(msgspec.Struct, frozen=True, gc=False):
-    """A bucket's part in a denial.
-
-    Args:
-        shape: Its arithmetic.
-        cost_units: What was asked for.
-        level: What was there.
-        held_us: When: the reply's instant, from which the client was told to wait, and the reading's lead.
-        until_us: Until when the check is known to be denied.
-    """
-
-    shape: BucketShape
-    cost_units: int
-    level: int
-    held_us: int
-    until_us: int
-
-
 class DenialMemo:
     """Remember what a server denied, and answer for it while the answer cannot be another one.
 
@@ -60,17 +41,21 @@ class DenialMemo:
         max_denials: Most denials that are remembered, at least 1.
     """
 
-    __slots__ = ("_forgotten", "_lock", "_max_denials", "_now_us", "_of_one", "_of_several", "recall_one")
+    __slots__ = ("_forgotten", "_lock", "_max_denials", "_now_us", "_of_one", "_of_several", "at_hand", "recall_one")
 
     def __init__(self, *, clock: Clock | None = None, max_denials: int = MAX_DENIALS) -> None:
-        self._now_us = (clock or SystemClock()).now_us
+        clock = clock or SystemClock()
+        self._now_us = clock.now_us
         self._max_denials = max_denials
-        self._of_one: dict[str, _Denial] = {}
-        self._of_several: dict[tuple[str, ...], tuple[_Denial, ...]] = {}
+        self._of_one: dict[str, Denial] = {}
+        self._of_several: dict[tuple[str, ...], tuple[Denial, ...]] = {}
         self._forgotten = 0
         self._lock = Lock()
         self.recall_one = _recaller(self._of_one.get, self._now_us)
         """Does what `recall` does for a single demand, with no objects in between."""
+        read, per_us = (clock.read, clock.per_us) if type(clock) is SystemClock else (clock.now_us, 1)
+        self.at_hand = DenialsAtHand(self._of_one.get, read, per_us)
+        """Denials of single demands, for who works with them in place."""
 
     def recall(self, demands: Sequence[Demand]) -> Verdict | None:
         """Return the denial of these demands as it is now; None if the server must be asked.
@@ -122,7 +107,7 @@ class DenialMemo:
         now_us = self._now_us()
         denials = tuple(
             [
-                _Denial(demand.shape, demand.cost_units, reading.level, now_us + reading.lead_us, until_us)
+                Denial(demand.shape, demand.cost_units, reading.level, now_us + reading.lead_us, until_us)
                 for demand, reading in zip(demands, verdict.readings, strict=True)
             ]
         )
@@ -161,7 +146,7 @@ class DenialMemo:
         return f"DenialMemo(denials={len(self)})"
 
 
-def _recaller(find: Callable[[str], _Denial | None], now_us: Callable[[], int]) -> RecallOne:
+def _recaller(find: Callable[[str], Denial | None], now_us: Callable[[], int]) -> RecallOne:
     # A closure, as in `BucketTable.build_take_one`: in a flood nearly every check ends here.
     def recall_one(demand: Demand) -> tuple[bool, int, int] | None:
         denial = find(demand.key)
@@ -176,7 +161,7 @@ def _recaller(find: Callable[[str], _Denial | None], now_us: Callable[[], int]) 
     return recall_one
 
 
-def _level_since(denial: _Denial, now_us: int) -> tuple[int, int]:
+def _level_since(denial: Denial, now_us: int) -> tuple[int, int]:
     """Return the level now, and its lead: counted in ticks since the instant at which it held."""
     since_us = now_us - denial.held_us
     level, tick = accrue(denial.shape, denial.level, 0, since_us)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import msgspec
 
 from sluicegate.domain.bucket_shape import BucketShape
-from sluicegate.domain.token_bucket import Demand, Reading, accrue
+from sluicegate.domain.demand import Demand, Reading
+from sluicegate.domain.token_bucket import accrue
 from sluicegate.infrastructure.token_bucket_script import LENT_US, Terms
 
 SPENT_US = LENT_US - 500_000

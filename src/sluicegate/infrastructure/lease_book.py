@@ -12,8 +12,8 @@ from threading import Lock
 from typing import TypeAlias
 
 from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.demand import Demand, Reading
 from sluicegate.domain.protocols import Clock
-from sluicegate.domain.token_bucket import Demand, Reading
 from sluicegate.infrastructure.lease import SPENT_US, Lease, Request, reading, wanted
 from sluicegate.infrastructure.token_bucket_script import Loan, Terms
 from sluicegate.runtime.system_clock import SuspendAwareClock

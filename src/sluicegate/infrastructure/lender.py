@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Protocol, TypeAlias
 
+from sluicegate.domain.demand import Verdict
 from sluicegate.domain.errors import StorageError
-from sluicegate.domain.token_bucket import Verdict
 from sluicegate.infrastructure.lease import PERIOD_US, Request
 from sluicegate.infrastructure.lease_book import LeaseBook
 from sluicegate.infrastructure.token_bucket_script import LEND, TAKE, Call, Loan, Waiter

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import StorageError
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
 from sluicegate.infrastructure.redis_connection import RedisConnection, pack
 from sluicegate.infrastructure.redis_errors import Fault

@@ -6,8 +6,8 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, cast
 
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.check_dispatcher import CheckDispatcher
 from sluicegate.infrastructure.denial_memo import DenialMemo
 from sluicegate.infrastructure.lease_book import LeaseBook
@@ -61,6 +61,8 @@ class RedisStorage:
         """Pays one demand from a loan, if there is one that suffices: see `LeaseBook`."""
         self.recall_one = _nothing if self.denials is None else self.denials.recall_one
         """Returns the denial of one demand, if it is known: see `DenialMemo`."""
+        self.denials_at_hand = None if self.denials is None else self.denials.at_hand
+        """The same, for who works with it in place."""
         self._script = TokenBucketScript()
         self._routers: dict[asyncio.AbstractEventLoop, Router] = {}
         self._pid = os.getpid()

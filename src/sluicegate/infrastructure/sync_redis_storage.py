@@ -8,8 +8,8 @@ from concurrent.futures import TimeoutError as WaitTimeoutError
 from threading import Lock, Thread
 from typing import Any, Self, cast
 
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import StorageError
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 from sluicegate.infrastructure.redis_storage import DEFAULT_DEADLINE_MS, RedisStorage
 from sluicegate.infrastructure.redis_target import target_of_url
 from sluicegate.infrastructure.token_bucket_script import PEEK, REFUND, RESET, TAKE, Call
@@ -45,6 +45,7 @@ class SyncRedisStorage:
         self.leases = self._storage.leases
         """What this process has borrowed of buckets whose rules have `lease`."""
         self.spend_one, self.recall_one = self._storage.spend_one, self._storage.recall_one
+        self.denials_at_hand = self._storage.denials_at_hand
         """See `RedisStorage`."""
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import StorageError
-from sluicegate.domain.token_bucket import Demand, Reading, Verdict
 
 TAKE, PEEK, REFUND, RESET, LEND = range(5)
 """The verbs, as the script numbers them."""

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any, Literal, cast
 
+from sluicegate.domain.demand import Reading, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
-from sluicegate.domain.token_bucket import Reading, Verdict
 
 
 class FakeClock:
