@@ -54,7 +54,7 @@ class ScriptPipeline(asyncio.BufferedProtocol):
         connection: RedisConnection,
         exchange: ScriptExchange,
         *,
-        on_answer: "Callable[[ScriptPipeline, float], None]",
+        on_answer: Callable[[float], None],
         on_settled: Callable[[], None],
         on_loss: "Callable[[ScriptPipeline, Fault], None]",
     ) -> None:
@@ -159,7 +159,7 @@ class ScriptPipeline(asyncio.BufferedProtocol):
             self.batches -= 1
             self.proven = True
             if self._ending is None:  # first, so that the server has work while the callers are answered
-                self._on_answer(self, self._time() - sent.sent_s)
+                self._on_answer(self._time() - sent.sent_s)
         if numbers is not None:
             self._exchange.settle(sent.calls, numbers)
         elif fault is not None and fault.reason == "readonly":
