@@ -71,6 +71,9 @@ class ScriptPipeline(asyncio.BufferedProtocol):
         self._owed: deque[_ScriptCall] = deque()
         self._replies: Any = reply_reader()
         self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(
+            self._buffer
+        )  # of which TLS fills one slice after the other; a bytearray's would be copies
         self._ending: Fault | None = None
         self._ended = False
         self._transport = transport_of(connection)
@@ -104,9 +107,9 @@ class ScriptPipeline(asyncio.BufferedProtocol):
 
     # The event loop's calls
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Return where to put what the server sent: always the same memory. A stream's new piece each time takes 15 us."""
-        return self._buffer
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what the server sent: any part of a reply, or several."""
