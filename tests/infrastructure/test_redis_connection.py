@@ -1,5 +1,6 @@
 """Ways in: TLS that is verified, a Unix socket, a database, a client's login, and the least that a user may do."""
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -62,6 +63,15 @@ async def test_tls_with_a_certificate_that_is_trusted(certificates: Path, tls_po
     url = f"rediss://127.0.0.1:{tls_port}?ssl_ca_certs={certificates / 'cert.pem'}"
     async with RedisStorage.from_url(url, deadline_ms=10_000) as storage:
         assert await five_of(storage) == FIVE
+
+
+async def test_tls_carries_many_checks_at_a_time(certificates: Path, tls_port: int) -> None:
+    """Replies that arrive in several pieces of TLS, or several in one, are each read whole."""
+    url = f"rediss://127.0.0.1:{tls_port}?ssl_ca_certs={certificates / 'cert.pem'}"
+    async with RedisStorage.from_url(url, deadline_ms=10_000) as storage:
+        for count in (1, 40, 3_000):
+            verdicts = await asyncio.gather(*[storage.take([demand(DAILY)]) for _ in range(count)])
+            assert all(verdict.allowed for verdict in verdicts)
 
 
 async def test_tls_with_a_certificate_that_nobody_vouches_for(tls_port: int) -> None:

@@ -12,7 +12,7 @@ from random import random
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.deadline_watch import DeadlineWatch
-from sluicegate.infrastructure.redis_connection import Connector, RedisConnection, hang_up
+from sluicegate.infrastructure.redis_connection import Connector, hang_up, require_silence
 from sluicegate.infrastructure.redis_errors import Fault, fault_of
 from sluicegate.infrastructure.script_exchange import ScriptExchange, fail
 from sluicegate.infrastructure.script_pipeline import ScriptPipeline
@@ -43,7 +43,6 @@ _MAX_BATCH_DEMANDS = 1024  # Lua's `unpack` takes some thousand
 _PROBE_WHILE_ASKED_S = 10.0  # without checks nobody needs to know whether the server is back
 
 _SILENT = Fault("lost", "timeout", "The server did not answer in time.")
-_STALE = Fault("lost", "connection", "The server closed an idle connection.")
 _CLOSED = Fault("lost", "connection", "The storage was closed.")
 
 
@@ -193,7 +192,7 @@ class CheckDispatcher:
                 demands += len(call.demands)
         return calls
 
-    def _answered(self, _lane: ScriptPipeline, took_s: float) -> None:
+    def _answered(self, took_s: float) -> None:
         self._note_speed(took_s)
         self._send()
 
@@ -244,7 +243,7 @@ class CheckDispatcher:
                 if self.breaker.is_open:
                     async with asyncio.timeout(self._deadline_s):
                         await self._exchange.probe(connection)
-                await _require_silence(connection)
+                await require_silence(connection)
                 return ScriptPipeline(
                     connection,
                     self._exchange,
@@ -344,8 +343,3 @@ class CheckDispatcher:
 
     def __repr__(self) -> str:
         return f"CheckDispatcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"
-
-
-async def _require_silence(connection: RedisConnection) -> None:
-    if await connection.can_read():  # closed by the other side, or out of step
-        raise _STALE.error()

@@ -16,6 +16,8 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse
 
+from sluicegate.domain.errors import StorageError
+
 _SENTINEL_TIMEOUT_S = 0.2  # one that hangs must leave time to ask the next
 
 
@@ -68,6 +70,16 @@ def reply_reader() -> Any:  # noqa: ANN401 - hiredis has no types for it
 def transport_of(connection: RedisConnection) -> asyncio.Transport:
     """Return the socket of a connection, TLS included, so that its bytes can go another way than redis-py's."""
     return cast("asyncio.Transport", cast("Any", connection)._writer.transport)  # noqa: SLF001 - it has no public name
+
+
+async def require_silence(connection: RedisConnection) -> None:
+    """See that nothing is left to read of what redis-py has asked.
+
+    Raises:
+        StorageError: If there is, or the other side has closed.
+    """
+    if await connection.can_read():
+        raise StorageError("connection", "The server closed the connection, or said what nobody asked for.")
 
 
 async def hang_up(connection: RedisConnection, *, wait: bool) -> None:

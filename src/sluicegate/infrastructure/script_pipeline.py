@@ -54,7 +54,7 @@ class ScriptPipeline(asyncio.BufferedProtocol):
         connection: RedisConnection,
         exchange: ScriptExchange,
         *,
-        on_answer: "Callable[[ScriptPipeline, float], None]",
+        on_answer: Callable[[float], None],
         on_settled: Callable[[], None],
         on_loss: "Callable[[ScriptPipeline, Fault], None]",
     ) -> None:
@@ -71,6 +71,9 @@ class ScriptPipeline(asyncio.BufferedProtocol):
         self._owed: deque[_ScriptCall] = deque()
         self._replies: Any = reply_reader()
         self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(
+            self._buffer
+        )  # of which TLS fills one slice after the other; a bytearray's would be copies
         self._ending: Fault | None = None
         self._ended = False
         self._transport = transport_of(connection)
@@ -104,9 +107,9 @@ class ScriptPipeline(asyncio.BufferedProtocol):
 
     # The event loop's calls
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Return where to put what the server sent: always the same memory. A stream's new piece each time takes 15 us."""
-        return self._buffer
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what the server sent: any part of a reply, or several."""
@@ -159,7 +162,7 @@ class ScriptPipeline(asyncio.BufferedProtocol):
             self.batches -= 1
             self.proven = True
             if self._ending is None:  # first, so that the server has work while the callers are answered
-                self._on_answer(self, self._time() - sent.sent_s)
+                self._on_answer(self._time() - sent.sent_s)
         if numbers is not None:
             self._exchange.settle(sent.calls, numbers)
         elif fault is not None and fault.reason == "readonly":
