@@ -1,9 +1,15 @@
-"""The conformance suite on real servers: Redis 7.0 and 6.2, Sentinel, Cluster, and 7.0 on a clock that is set."""
+"""The conformance suite on real servers: Redis 7.0 and 6.2, Sentinel, Cluster, and 7.0 on a clock that is set or with loans."""
 
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 
-from sluicegate import RedisStorage, StorageProtocol
+from sluicegate import RateLimitRule, RedisStorage, StorageProtocol
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.infrastructure.denial_memo import DenialMemo
+from sluicegate.infrastructure.lease_book import LeaseBook
 from sluicegate.testing import FakeClock, StorageContract
 from support.clocked_script import ClockedScript
 from support.redis_servers import ClusterSet, RedisServer, SentinelSet
@@ -35,6 +41,80 @@ class TestRedis7OnAFakeClock(TestRedis7):
         self._clock = FakeClock()
         storage = RedisStorage.from_url(self._url, deadline_ms=PATIENT_MS)
         storage.denials = DenialMemo(clock=self._clock)
+        storage.recall_one = storage.denials.recall_one
+        storage._script = ClockedScript(self._clock)
+        return storage
+
+    async def advance(self, seconds: float) -> None:
+        """Set the clock forward."""
+        self._clock.advance(seconds)
+
+
+class Borrowing(RedisStorage):
+    """A storage that borrows of whatever it is asked for, from the second check on."""
+
+    async def take(self, demands: Sequence[Demand], /) -> Verdict:
+        """Take as if the rules had a lease."""
+        return await super().take(_lent(demands))
+
+    async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+        """Peek as if the rules had a lease."""
+        return await super().peek(_lent(demands))
+
+
+def _one(rule: RateLimitRule, key: str) -> Demand:
+    return Demand(key, rule.shape, rule.shape.units_per_token)
+
+
+def _lent(demands: Sequence[Demand]) -> list[Demand]:
+    return [msgspec.structs.replace(demand, lease_units=demand.shape.capacity) for demand in demands]
+
+
+class TestRedis7WithLoans(TestRedis7):
+    """What one process sees is the same whether it borrows or not."""
+
+    @pytest.fixture(autouse=True)
+    def eager(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Find every bucket hot."""
+        monkeypatch.setattr("sluicegate.infrastructure.lease._HOT", 1)
+
+    async def make_storage(self) -> StorageProtocol:
+        """Return a storage that borrows."""
+        return Borrowing.from_url(self._url, deadline_ms=PATIENT_MS)
+
+    def test_a_lower_capacity_takes_the_surplus_and_a_higher_one_adds_nothing(self) -> None:
+        """What was lent under the old rule goes back with the first check under the new one; a peek may see less until then."""
+
+        async def scenario() -> None:
+            storage = await self.make_storage()
+            key = "rate_limit:ip:{changed}:GET /"
+            daily, smaller, larger = (_one(RateLimitRule.per_day(n), key) for n in (5, 2, 50))
+            await storage.reset([daily])
+            await storage.take([daily])
+            await storage.take([daily])
+            verdict = await storage.take([smaller])
+            assert verdict.allowed
+            assert verdict.readings[0].level // smaller.shape.units_per_token == 1
+            assert (await storage.take([larger])).allowed
+            assert not (await storage.take([larger])).allowed
+            await storage.aclose()
+
+        asyncio.run(scenario())
+
+
+class TestRedis7WithLoansOnAFakeClock(TestRedis7WithLoans):
+    """Exact answers."""
+
+    exact_clock = True
+
+    async def make_storage(self) -> StorageProtocol:
+        """Return a storage that borrows, whose script goes by a clock of ours."""
+        self._clock = FakeClock()
+        storage = Borrowing.from_url(self._url, deadline_ms=PATIENT_MS)
+        storage.leases = LeaseBook(clock=self._clock)
+        storage.spend_one = storage.leases.spend_one
+        storage.denials = DenialMemo(clock=self._clock)
+        storage.recall_one = storage.denials.recall_one
         storage._script = ClockedScript(self._clock)
         return storage
 

@@ -317,6 +317,35 @@ def test_what_a_closed_keeper_could_not_return_is_struck_out(desk: Desk) -> None
     assert desk.book.lost == 19
 
 
+def test_a_denied_check_is_paid_from_a_loan_that_is_being_renewed(desk: Desk) -> None:
+    """What came meanwhile counts, however little is left of it."""
+    desk.borrow(20)
+    while desk.spend():
+        pass
+    assert desk.held == 10
+    assert desk.book.spend(demand(3)) == Reading(5000 * TOKEN, 0)
+    assert desk.book.spend(demand(8)) is None
+    assert desk.book.spend(demand(key="another")) is None
+    assert desk.held == 7
+    desk.clock.advance(2)
+    assert desk.book.spend(demand()) is None
+
+
+def test_what_was_lent_under_another_rule_goes_back(desk: Desk) -> None:
+    """It is of no use any more, and the bucket is the same one."""
+    request = desk.borrow(20)
+    changed = demand(rule=RateLimitRule(9_999, 60_000, "global"))
+    assert desk.book.give_back(demand(), KEEPER, if_of_another_rule=True) is None
+    assert desk.book.saw(changed, Reading(0, 0)) == 20 * changed.shape.units_per_token
+    assert desk.book.spend(changed) is None
+    back = desk.book.give_back(changed, KEEPER, if_of_another_rule=True)
+    assert back is not None
+    assert back.demand == Demand("k", RULE.shape, 0)
+    assert (back.terms.holder, back.terms.returned) == (request.terms.holder, 20 * TOKEN)
+    assert desk.book.pay(changed, KEEPER) == (None, None)
+    assert desk.book.lost == 0
+
+
 def test_a_changed_rule_ends_a_loan(desk: Desk) -> None:
     """Tokens of the old rule pay for nothing under the new one."""
     desk.borrow(20)

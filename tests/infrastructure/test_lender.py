@@ -141,6 +141,27 @@ async def test_a_check_that_costs_more_than_the_loan_is_paid_from_both(storage: 
     assert not (await storage.take([demand()])).allowed
 
 
+async def test_a_reset_fills_a_bucket_that_is_lent(redis_server: RedisServer, storage: RedisStorage) -> None:
+    """What this process had spent of its loan is there again as well."""
+    for _ in range(300):
+        await storage.take([demand()])
+    await storage.reset([demand()])
+    assert (await storage.peek([demand()]))[0].level == SLOW.shape.capacity
+    assert await level_of(redis_server) == 2_000
+    assert sum([(await storage.take([demand()])).allowed for _ in range(2_500)]) == 2_000
+
+
+async def test_a_loan_under_an_old_rule_goes_back_with_the_first_check_under_the_new_one(
+    redis_server: RedisServer, storage: RedisStorage
+) -> None:
+    """Nothing is lost to a reload of the rules."""
+    for _ in range(300):
+        await storage.take([demand()])
+    changed = RateLimitRule(5_000, 1, "global", lease=True)
+    assert (await storage.take([demand(changed)])).allowed
+    assert await level_of(redis_server, changed) == 1_699
+
+
 async def test_two_processes_never_spend_more_than_the_bucket_holds(redis_server: RedisServer) -> None:
     """Two storages in turn: what one has borrowed the other lacks until it comes back, and none is lost."""
     async with (

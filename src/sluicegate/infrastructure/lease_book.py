@@ -86,6 +86,37 @@ class LeaseBook:
             returned, lease.units = lease.units, 0
             return None, self._request(lease, demand, Terms(lease.holder, returned, 0, more), keeper, now_us)
 
+    def spend(self, demand: Demand) -> Reading | None:
+        """Pay from a loan that suffices, renewed or not; return what is left in the bucket, or None."""
+        with self._lock:
+            now_us = self._now_us()
+            lease = self._leases.get(demand.key)
+            if lease is None or lease.shape is not demand.shape or now_us >= lease.until_us:
+                return None
+            if lease.units < demand.cost_units:
+                return None
+            lease.units -= demand.cost_units
+            return reading(lease, now_us)
+
+    def give_back(self, demand: Demand, keeper: object, *, if_of_another_rule: bool) -> Request | None:
+        """Return what gives back all of a bucket's loan; None if there is none.
+
+        Args:
+            demand: The bucket.
+            keeper: Who will ask the server.
+            if_of_another_rule: Whether only a loan is meant that was lent under another rule than the demand's.
+        """
+        lease = self._leases.get(demand.key)
+        if lease is None or (if_of_another_rule and lease.shape is demand.shape):
+            return None
+        with self._lock:
+            now_us = self._now_us()
+            if lease.asking or lease.orphaned or not lease.units or now_us >= lease.until_us:
+                return None
+            terms = Terms(lease.holder, lease.units, 0, 0)
+            lease.units = 0
+            return self._request(lease, Demand(demand.key, lease.shape, 0), terms, keeper, now_us)
+
     def due(self, keeper: object, *, closing: bool = False) -> list[Request]:
         """Return what the server is to be told although nobody asks for it: loans that go back, and such that go on.
 
@@ -151,10 +182,12 @@ class LeaseBook:
         with self._lock:
             now_us = self._now_us()
             lease = self._leases.get(demand.key)
-            if lease is None or lease.shape is not demand.shape:
+            if lease is None or now_us >= lease.until_us:
                 return 0
+            if lease.shape is not demand.shape:  # it goes back with the next check
+                return lease.units // lease.shape.units_per_token * demand.shape.units_per_token
             lease.level, lease.read_us = left.level, now_us + left.lead_us
-            return lease.units if now_us < lease.until_us else 0
+            return lease.units
 
     def give_up(self, request: Request) -> None:
         """Take note that the answer was lost: what was asked for may have been done, or be done yet."""

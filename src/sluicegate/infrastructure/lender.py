@@ -10,8 +10,9 @@ from sluicegate.domain.demand import Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.lease import PERIOD_US, Request
 from sluicegate.infrastructure.lease_book import LeaseBook
-from sluicegate.infrastructure.token_bucket_script import LEND, TAKE, Call, Loan, Waiter
+from sluicegate.infrastructure.token_bucket_script import LEND, RESET, TAKE, Call, Loan, Waiter
 
+_LENT = {TAKE, RESET}
 _LOOK_S = PERIOD_US / 1e6
 
 Answer: TypeAlias = asyncio.Future[Loan]
@@ -60,7 +61,14 @@ class Lender:
             StorageError: At once, if the server is not asked for now.
         """
         demands = call.demands
-        if call.verb != TAKE or len(demands) > 1 or not demands[0].lease_units or self._closed:
+        if call.verb not in _LENT or not demands[0].lease_units or len(demands) > 1 or self._closed:
+            self._router.submit(call)
+            return
+        # Of no use under a new rule; and a bucket is full after a reset only if what was spent of a loan is known.
+        back = self._book.give_back(demands[0], self, if_of_another_rule=call.verb == TAKE)
+        if back is not None:
+            self._ask_aside(back)
+        if call.verb == RESET:
             self._router.submit(call)
             return
         reading, request = self._book.pay(demands[0], self)
