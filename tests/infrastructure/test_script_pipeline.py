@@ -22,12 +22,17 @@ def takes(storage: RedisStorage, count: int) -> list["asyncio.Task[Verdict]"]:
     return [asyncio.create_task(storage.take([demand(ROOMY)])) for _ in range(count)]
 
 
-def lane_of(storage: RedisStorage) -> ScriptPipeline:
-    """Return a storage's only connection on this event loop."""
+def dispatcher_of(storage: RedisStorage) -> CheckDispatcher:
+    """Return what sends a storage's checks on this event loop."""
     router: Any = storage._routers[asyncio.get_running_loop()]
     dispatcher = getattr(router, "_router", router)
     assert isinstance(dispatcher, CheckDispatcher)
-    (lane,) = dispatcher._lanes
+    return dispatcher
+
+
+def lane_of(storage: RedisStorage) -> ScriptPipeline:
+    """Return its only connection."""
+    (lane,) = dispatcher_of(storage)._lanes
     return lane
 
 
@@ -144,3 +149,22 @@ async def test_a_replica_refuses_all_that_is_in_flight_by_its_reason() -> None:
             with pytest.raises(StorageError) as caught:
                 await storage.take([demand(ROOMY)])
             assert caught.value.reason == "breaker_open"
+
+
+async def test_a_replica_that_answers_probes_is_asked_ever_more_seldom() -> None:
+    """READONLY is no answer to a check: the pauses between probes grow, although each probe succeeds."""
+    with RedisServer() as server:
+        client: Any = server.client()
+        async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
+            await storage.take([demand(ROOMY)])
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            longest_s: list[float] = []
+            async with asyncio.timeout(20):
+                while len(longest_s) < 3:
+                    try:
+                        await storage.take([demand(ROOMY)])
+                    except StorageError as error:
+                        if error.reason == "readonly":
+                            longest_s.append(dispatcher_of(storage).breaker.pause_s(1.0))
+                    await asyncio.sleep(0.005)
+            assert longest_s[0] < longest_s[1] < longest_s[2]

@@ -158,6 +158,11 @@ class ScriptPipeline(asyncio.BufferedProtocol):
         if fault is not None and fault.kind == "no_script" and sent.by_digest:
             self._send_again(sent)
             return
+        if fault is not None and fault.reason == "readonly":  # the replies behind it are in their places
+            fail(sent.calls, fault)
+            self._ending = fault
+            self.batches += NO_MORE
+            return
         if sent.ends_batch:
             self.batches -= 1
             self.proven = True
@@ -165,10 +170,6 @@ class ScriptPipeline(asyncio.BufferedProtocol):
                 self._on_answer(self._time() - sent.sent_s)
         if numbers is not None:
             self._exchange.settle(sent.calls, numbers)
-        elif fault is not None and fault.reason == "readonly":
-            fail(sent.calls, fault)
-            self._ending = fault  # the replies behind it are in their places
-            self.batches += NO_MORE
         elif fault is not None:
             self._exchange.refuse(sent.calls, fault)
 
