@@ -108,7 +108,7 @@ class _MethodTable:
         found = self._literals.get(path)
         if found is None:
             found = self._search(path)
-        if path.endswith("\n"):
+        if "\n" in path and path.endswith("\n"):
             # Starlette's expressions end with `$`, which also matches before a last newline. A client may send one, as %0A.
             before = self._literals.get(path[:-1])
             found = min(found, self._search(path[:-1]) if before is None else before)
@@ -134,14 +134,14 @@ class _MethodTable:
         for segment in segments:  # as long as there is one way
             if node.forks:
                 return self._search_all_ways(path, segments)
-            child = node.literals.get(segment)
-            if node.only is not None:
+            child, only = node.literals.get(segment), node.only
+            if only is not None:
                 if child is not None:
                     return self._search_all_ways(path, segments)
-                test, child = node.only
+                test, child = only
                 if not test(segment):
                     return _NEVER
-            if child is None:
+            elif child is None:
                 return _NEVER
             node = child
         return node.end

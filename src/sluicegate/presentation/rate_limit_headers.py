@@ -98,10 +98,10 @@ def build_quota_fields(rule: RateLimitRule, style: HeaderStyle) -> QuotaFields |
     if style != "draft-11":
         return None
     policies = (b"ratelimit-policy", _policies((rule,)).encode())
-    name = f'"{rule.policy}";r='.encode()
+    form = f'"{rule.policy}";r=%d;t=%d'.encode()
 
     def quota_fields(result: RateLimitResult) -> tuple[Field, ...]:
-        return policies, (b"ratelimit", b"%b%d;t=%d" % (name, result.remaining, result.reset_seconds))
+        return policies, (b"ratelimit", form % (result.remaining, result.reset_seconds))
 
     return quota_fields
 
