@@ -32,7 +32,7 @@ QuickChecks: TypeAlias = Mapping[str, QuickCheck]
 MAX_REMEMBERED = 32_768
 """Most demands that are remembered, of all endpoints together: some eight megabytes."""
 
-_ONE_IN = 8
+_ONE_IN = 32
 """Of so many checks that are not remembered one will be: who asks often is soon, and a crowd that asks once costs little."""
 
 
@@ -122,9 +122,22 @@ class PlainChecks:
             if identifier not in unknown:
                 return None
         name = self._encode(identifier)
-        if len(plan.meters) == 1:
-            return (_demand(plan.meters[0], name),)
         return tuple([_demand(meter, name) for meter in plan.meters])
+
+    def namer(self, endpoint: str) -> Callable[[str], str | None]:
+        """Return what names the bucket of an identifier for the only rule of an endpoint; None if it is not plain."""
+        (meter,) = self._plans[endpoint].meters
+        before, after, unknowns, encode = meter.before, meter.after, self._unknown[endpoint], self._encode
+
+        def key_of(identifier: str) -> str | None:
+            if not 0 < len(identifier) <= CERTAINLY_SHORT:
+                return None
+            for unknown in unknowns:
+                if identifier not in unknown:
+                    return None
+            return before if after is None else f"{before}{encode(identifier)}{after}"
+
+        return key_of
 
     def meters(self, endpoint: str) -> tuple[Meter, ...]:
         """Return the rules of an endpoint's plain checks; none if it has no such checks."""
@@ -176,8 +189,15 @@ class _HeldBuckets:
         self._room = MAX_REMEMBERED
         self._passed_over = 0
 
-    def consider(self, known: dict[str, Any], identifier: str, demands: tuple[Demand, ...]) -> None:
-        """Keep a client's buckets at hand while there is room; without room now and then, in place of the oldest ones.
+    def welcome(self) -> bool:
+        """Return whether to take another client to hand: while there is room, and without room now and then."""
+        if self._room > 0:
+            return True
+        self._passed_over = self._passed_over + 1 & _ONE_IN - 1
+        return not self._passed_over
+
+    def keep(self, known: dict[str, Any], identifier: str, demands: tuple[Demand, ...]) -> None:
+        """Keep a client's buckets at hand, in place of the oldest ones where there is no room.
 
         Args:
             known: Where the buckets of the endpoint's clients are kept: by the identifier a bucket, or a tuple of several.
@@ -185,10 +205,6 @@ class _HeldBuckets:
             demands: What names the buckets.
         """
         size = len(demands)
-        if self._room < size:
-            self._passed_over = self._passed_over + 1 & _ONE_IN - 1
-            if self._passed_over and identifier not in known:
-                return
         buckets = self._hold(demands)
         if buckets is None:
             known.pop(identifier, None)
@@ -207,29 +223,50 @@ def _quick_check(endpoint: str, plain: PlainChecks, storage: QuickStorage, held:
     meters = plain.meters(endpoint)
     if not meters:
         return no_quick_check
-    take_one, take_all, demands_of, consider = storage.take_one_now, storage.take_now, plain.demands, held.consider
-    countable = all(meter.shape.units_per_second for meter in meters)
     known: dict[str, Any] = {}
+    otherwise = (_take_one_named if len(meters) == 1 else _take_all_named)(endpoint, plain, storage, held, known)
+    if not all(meter.shape.units_per_second for meter in meters):
+        return otherwise
+    if len(meters) == 1:
+        return build_take(meters[0].shape, meters[0].cost_units, known.get, otherwise, storage.timekeeping)
+    return build_take_all(known.get, otherwise, storage.timekeeping)
+
+
+def _take_one_named(
+    endpoint: str, plain: PlainChecks, storage: QuickStorage, held: _HeldBuckets, known: dict[str, Any]
+) -> QuickCheck:
+    """Build a check of a bucket that is not at hand: of many clients, hence without objects in between as well."""
+    (meter,) = plain.meters(endpoint)
+    shape, cost_units, key_of = meter.shape, meter.cost_units, plain.namer(endpoint)
+    take_one, welcome, keep = storage.take_one_now, held.welcome, held.keep
+
+    def take_named(identifier: str) -> Success[RateLimitResult] | None:
+        key = key_of(identifier)
+        if key is None:
+            return None
+        allowed, level, lead_us = take_one(key, shape, cost_units)
+        if welcome():
+            keep(known, identifier, (Demand(key, shape, cost_units),))
+        return Success(result_at(shape, cost_units, level, lead_us, allowed))
+
+    return take_named
+
+
+def _take_all_named(
+    endpoint: str, plain: PlainChecks, storage: QuickStorage, held: _HeldBuckets, known: dict[str, Any]
+) -> QuickCheck:
+    take_all, demands_of = storage.take_now, plain.demands
 
     def take_named(identifier: str) -> Success[RateLimitResult] | None:
         demands = demands_of(endpoint, identifier)
         if demands is None:
             return None
-        if len(demands) == 1:
-            demand = demands[0]
-            allowed, level, lead_us = take_one(demand.key, demand.shape, demand.cost_units)
-            result = result_at(demand.shape, demand.cost_units, level, lead_us, allowed)
-        else:
-            result = tightest(demands, take_all(demands))
-        if countable:
-            consider(known, identifier, demands)
-        return Success(result)
+        verdict = take_all(demands)
+        if held.welcome():
+            held.keep(known, identifier, demands)
+        return Success(tightest(demands, verdict))
 
-    if not countable:
-        return take_named
-    if len(meters) == 1:
-        return build_take(meters[0].shape, meters[0].cost_units, known.get, take_named, storage.timekeeping)
-    return build_take_all(known.get, take_named, storage.timekeeping)
+    return take_named
 
 
 def build_here_checks(plain: PlainChecks, storage: HereStorage) -> QuickChecks:
