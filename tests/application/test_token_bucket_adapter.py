@@ -25,7 +25,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.application import quick_check
+from sluicegate.application import held_buckets
 from sluicegate.application.quick_check import MAX_REMEMBERED
 from sluicegate.domain.bucket_table import MAX_AT_HAND
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
@@ -339,7 +339,7 @@ def test_a_clock_that_fails_does_not_reach_the_caller() -> None:
 @pytest.mark.parametrize("rules", [1, 3])
 def test_the_short_way_remembers_only_so_many_clients(rules: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered is bounded in number, and forgetting it changes no answer."""
-    monkeypatch.setattr(quick_check, "_ONE_IN", 1)
+    monkeypatch.setattr(held_buckets, "_ONE_IN", 1)
     rule = tuple(RateLimitRule.per_day(1, burst=2 + n) for n in range(rules))
     storage = MemoryStorage()
     limiter = SyncTokenBucketAdapter(storage=storage, rules={LOGIN: rule, "GET /": rule})

@@ -176,8 +176,11 @@ def demand(key: str, rule: RateLimitRule = MINUTE, cost: int = 1) -> Demand:
 
 
 def test_only_a_bucket_that_is_there_can_be_held() -> None:
-    """Neither an absent one, nor one that was reset, nor one that another rule wrote."""
+    """Neither an absent one, nor one that was reset, nor one that another rule wrote, nor one that has long ticks."""
     table = BucketTable(10)
+    coarse = RateLimitRule(10**9, 999_983 / 1440, "ip")
+    table.take([demand("z", coarse)], START_US)
+    assert table.hold([demand("z", coarse)]) is None
     assert table.hold([demand("a")]) is None
     table.take([demand("a"), demand("b")], START_US)
     assert table.hold([demand("a"), demand("c")]) is None

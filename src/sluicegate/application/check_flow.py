@@ -10,9 +10,9 @@ from sluicegate.application.checked import Checked, decided
 from sluicegate.application.checking import NO_RULE, Check, ShadowedCheck, conclude, prepare
 from sluicegate.application.exemptions import ListAnswer, identifier_for
 from sluicegate.application.failure_policy import Answer, FailurePolicy, describe, reason_of
-from sluicegate.application.quick_check import listened_to, short_way_to
 from sluicegate.application.rules_in_force import InForce, RulesInForce
 from sluicegate.application.shadow_watch import ShadowWatch
+from sluicegate.application.short_way import listened_to, short_way_to
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.demand import Reading, Verdict

@@ -4,24 +4,19 @@ They ask the same functions as the long way (`CheckFlow`), with no objects in be
 and a failure included, is left to the long way.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias
 
 from sluicegate.application.checking import Check
 from sluicegate.application.exemptions import listed_scopes
-from sluicegate.domain.bucket_at_hand import Bucket, DenialsAtHand, Timekeeping
+from sluicegate.domain.bucket_at_hand import DenialsAtHand
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat
 from sluicegate.domain.bucket_shape import BucketShape
-from sluicegate.domain.bucket_table import TakeOne
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.demand import Demand, Verdict
-from sluicegate.domain.events import RateLimitCheckAllowed, RateLimitCheckAttempted, RateLimitEvent
-from sluicegate.domain.protocols import Identifier, SyncStorageProtocol
 from sluicegate.domain.result import Success
 from sluicegate.domain.rule_set import Meter, Plan, RuleSet
-from sluicegate.domain.token_bucket import build_recall, build_take, build_take_all, result_at, tightest
+from sluicegate.domain.token_bucket import build_recall, result_at, tightest
 
 QuickCheck: TypeAlias = Callable[[str], Success[RateLimitResult] | None]
 """A check at a rule's own cost: identifier in; the answer, or None where the long way must be gone."""
@@ -34,22 +29,6 @@ MAX_REMEMBERED = 32_768
 
 _ONE_IN = 8
 """Of so many checks that are not remembered one will be: who asks often is soon, and a crowd that asks once costs little."""
-
-
-class QuickStorage(SyncStorageProtocol, Protocol):
-    """A storage that answers at once.
-
-    Args:
-        take_one_now: Does what `take_now` does for one bucket, with no objects in between.
-        timekeeping: When the buckets that `hold_now` returned may be used.
-    """
-
-    take_one_now: TakeOne
-    timekeeping: Timekeeping
-
-    def hold_now(self, demands: Sequence[Demand], /) -> tuple[Bucket, ...] | None:
-        """Return the demands' buckets to be kept at hand, if all of them are there."""
-        ...
 
 
 class HereStorage(Protocol):
@@ -122,9 +101,22 @@ class PlainChecks:
             if identifier not in unknown:
                 return None
         name = self._encode(identifier)
-        if len(plan.meters) == 1:
-            return (_demand(plan.meters[0], name),)
         return tuple([_demand(meter, name) for meter in plan.meters])
+
+    def namer(self, endpoint: str) -> Callable[[str], str | None]:
+        """Return what names the bucket of an identifier for the only rule of an endpoint; None if it is not plain."""
+        (meter,) = self._plans[endpoint].meters
+        before, after, unknowns, encode = meter.before, meter.after, self._unknown[endpoint], self._encode
+
+        def key_of(identifier: str) -> str | None:
+            if not 0 < len(identifier) <= CERTAINLY_SHORT:
+                return None
+            for unknown in unknowns:
+                if identifier not in unknown:
+                    return None
+            return before if after is None else f"{before}{encode(identifier)}{after}"
+
+        return key_of
 
     def meters(self, endpoint: str) -> tuple[Meter, ...]:
         """Return the rules of an endpoint's plain checks; none if it has no such checks."""
@@ -141,95 +133,6 @@ def nothing_plain(_endpoint: str) -> None:
 
 def no_quick_check(_identifier: str) -> None:
     """Leave a check to the long way."""
-
-
-def short_way_to(storage: object) -> Callable[[PlainChecks], QuickChecks] | None:
-    """Return what builds the short ways to a storage; None if it has none."""
-    if getattr(storage, "immediate", False) and getattr(storage, "take_one_now", None) is not None:
-        return partial(build_quick_checks, storage=cast("QuickStorage", storage))
-    if hasattr(storage, "decide_here"):
-        return partial(build_here_checks, storage=cast("HereStorage", storage))
-    return None
-
-
-def build_quick_checks(plain: PlainChecks, storage: QuickStorage) -> QuickChecks:
-    """Build the short ways to a storage that answers at once.
-
-    Args:
-        plain: What is asked for.
-        storage: Where the buckets are.
-    """
-    held = _HeldBuckets(storage)
-    return {endpoint: _quick_check(endpoint, plain, storage, held) for endpoint in plain.endpoints}
-
-
-class _HeldBuckets:
-    """What checks have at hand, of all endpoints together: the buckets of clients who ask often.
-
-    Args:
-        storage: Where they are.
-    """
-
-    def __init__(self, storage: QuickStorage) -> None:
-        self._hold = storage.hold_now
-        self._clients: deque[tuple[dict[str, Any], str, int]] = deque()  # in the order in which they came to be known
-        self._room = MAX_REMEMBERED
-        self._passed_over = 0
-
-    def consider(self, known: dict[str, Any], identifier: str, demands: tuple[Demand, ...]) -> None:
-        """Keep a client's buckets at hand while there is room; without room now and then, in place of the oldest ones.
-
-        Args:
-            known: Where the buckets of the endpoint's clients are kept: by the identifier a bucket, or a tuple of several.
-            identifier: The client.
-            demands: What names the buckets.
-        """
-        size = len(demands)
-        if self._room < size:
-            self._passed_over = self._passed_over + 1 & _ONE_IN - 1
-            if self._passed_over and identifier not in known:
-                return
-        buckets = self._hold(demands)
-        if buckets is None:
-            known.pop(identifier, None)
-            return
-        if identifier not in known:
-            self._clients.append((known, identifier, size))
-            self._room -= size
-            while self._room < 0:
-                others, other, freed = self._clients.popleft()
-                others.pop(other, None)
-                self._room += freed
-        known[identifier] = buckets if size > 1 else buckets[0]
-
-
-def _quick_check(endpoint: str, plain: PlainChecks, storage: QuickStorage, held: _HeldBuckets) -> QuickCheck:
-    meters = plain.meters(endpoint)
-    if not meters:
-        return no_quick_check
-    take_one, take_all, demands_of, consider = storage.take_one_now, storage.take_now, plain.demands, held.consider
-    countable = all(meter.shape.units_per_second for meter in meters)
-    known: dict[str, Any] = {}
-
-    def take_named(identifier: str) -> Success[RateLimitResult] | None:
-        demands = demands_of(endpoint, identifier)
-        if demands is None:
-            return None
-        if len(demands) == 1:
-            demand = demands[0]
-            allowed, level, lead_us = take_one(demand.key, demand.shape, demand.cost_units)
-            result = result_at(demand.shape, demand.cost_units, level, lead_us, allowed)
-        else:
-            result = tightest(demands, take_all(demands))
-        if countable:
-            consider(known, identifier, demands)
-        return Success(result)
-
-    if not countable:
-        return take_named
-    if len(meters) == 1:
-        return build_take(meters[0].shape, meters[0].cost_units, known.get, take_named, storage.timekeeping)
-    return build_take_all(known.get, take_named, storage.timekeeping)
 
 
 def build_here_checks(plain: PlainChecks, storage: HereStorage) -> QuickChecks:
@@ -275,36 +178,6 @@ def _here_check(endpoint: str, plain: PlainChecks, storage: HereStorage) -> Quic
     if denials is None or len(meters) != 1 or meters[0].lease_units or not meters[0].shape.units_per_second:
         return here_check
     return build_recall(meters[0].shape, meters[0].cost_units, keys.get, denials, here_check)
-
-
-def listened_to(
-    quick_checks: QuickChecks,
-    wants: Callable[[type[RateLimitEvent]], bool],
-    now_us: Callable[[], int],
-    denied: Callable[[str, Identifier, RateLimitResult, int], None],
-) -> QuickChecks:
-    """Return the short ways where there is a bus: whoever wants more than the denials needs the long one.
-
-    Args:
-        quick_checks: The short ways without a bus.
-        wants: Whether anybody listens to a type of event.
-        now_us: What measures execution times.
-        denied: Tells of a denial: endpoint, identifier, result, and when the check began.
-    """
-
-    def for_listeners(endpoint: str, quick_check: QuickCheck) -> QuickCheck:
-        def check_for_listeners(identifier: str) -> Success[RateLimitResult] | None:
-            if wants(RateLimitCheckAllowed) or wants(RateLimitCheckAttempted):
-                return None
-            started_us = now_us()
-            answer = quick_check(identifier)
-            if answer is not None and not answer.value.allowed:
-                denied(endpoint, identifier, answer.value, started_us)
-            return answer
-
-        return check_for_listeners
-
-    return {endpoint: for_listeners(endpoint, quick_check) for endpoint, quick_check in quick_checks.items()}
 
 
 def _demand(meter: Meter, name: str) -> Demand:

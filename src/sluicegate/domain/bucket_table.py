@@ -159,7 +159,7 @@ class BucketTable:
                 self._states[demand.key] = _FULL
 
     def hold(self, demands: Sequence[Demand]) -> tuple[Bucket, ...] | None:
-        """Return the demands' buckets to be kept at hand; None if one is absent, or was written under another rule.
+        """Return the demands' buckets to be kept at hand; None if one is absent, or of another rule, or has long ticks.
 
         Where there are too many, the one that has been at hand for longest no longer is. Those that were asked for at
         another cost no longer are at hand for who asks that.
@@ -176,7 +176,7 @@ class BucketTable:
                     self._put_back(state)
                     state = states[key]
             if not isinstance(state, Bucket):
-                if state >> _SHAPE_SHIFT != shape.number:
+                if state >> _SHAPE_SHIFT != shape.number or shape.tick_us != 1:
                     return None
                 last = state >> _LEVEL_BITS & _LAST_MASK
                 states[key] = state = Bucket(key, shape, cost_units, state & _LEVEL_MASK, last)

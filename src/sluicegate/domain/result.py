@@ -8,8 +8,11 @@ T = TypeVar("T")
 E = TypeVar("E")
 
 
-class Success(msgspec.Struct, Generic[T], frozen=True):
-    """Carry the value of a call that was answered: `case Success(value=v)`."""
+class Success(msgspec.Struct, Generic[T], frozen=True, gc=False):
+    """Carry the value of a call that was answered: `case Success(value=v)`.
+
+    The garbage collector does not follow it: what it carries, a result, a number or nothing, refers to nothing.
+    """
 
     value: T
 
