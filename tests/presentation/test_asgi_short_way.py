@@ -229,6 +229,8 @@ async def test_many_at_once_while_rules_change() -> None:
             await asyncio.sleep(0)
             return storage.take_now(demands)
 
+        denials_at_hand = None
+
         def spend_one(self, *_: Any) -> None: ...
 
         def recall_one(self, _: Any) -> None: ...
