@@ -59,7 +59,7 @@ async def main(numbers: Sequence[int]) -> None:
         ]
         storage = RedisStorage.from_url(server.url, deadline_ms=5_000)
         rules = {"GET /": RULE, "GET /denied": TIGHT, "GET /three": THREE}
-        limiter = TokenBucketAdapter(storage=storage, rules=rules)
+        limiter = TokenBucketAdapter(storage=storage, rules=rules, deadline_ms=5_000)
 
         async def bare(number: int) -> None:
             await client.evalsha(script.digest, *calls[number])  # type: ignore[arg-type]

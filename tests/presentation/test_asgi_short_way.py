@@ -11,8 +11,9 @@ from sluicegate import MemoryStorage, RateLimitRule, RedisStorage, RuleBook, Tok
 from sluicegate.domain.rule_book import KillSwitch, Listing, Override, RuleGroup
 from sluicegate.presentation.asgi import RateLimitMiddleware
 from sluicegate.presentation.asgi_short_way import no_short_way
-from sluicegate.testing import FailingStorage, FakeClock, RecordingLogger
+from sluicegate.testing import FakeClock, RecordingLogger
 from support.asgi_calls import get, http_scope, send_scope
+from support.redis_servers import RedisServer
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ONE = RateLimitRule(1, 6, "ip", name="one")
@@ -218,32 +219,18 @@ async def test_a_proxy_that_appears_late_is_noticed() -> None:
     assert ["trusted_proxies is empty" in message for _, message, _ in logger.records] == [True]
 
 
-async def test_many_at_once_while_rules_change() -> None:
-    """Requests that are under way while rules change are answered by the old ones or the new ones, and all are answered."""
-    storage = MemoryStorage(clock=FakeClock())
-
-    class Waiting(FailingStorage):
-        """A storage that has to be waited for, and can sometimes decide without; not here."""
-
-        async def take(self, demands: Any, /) -> Any:
-            await asyncio.sleep(0)
-            return storage.take_now(demands)
-
-        denials_at_hand = None
-
-        def spend_one(self, *_: Any) -> None: ...
-
-        def recall_one(self, _: Any) -> None: ...
-
-        def decide_here(self, _: Any) -> None: ...
-
-    limiter = TokenBucketAdapter(storage=Waiting(), rules={"GET /": FEW}, logger=RecordingLogger())
+async def test_many_at_once_while_rules_change(redis_server: RedisServer) -> None:
+    """Requests that are under way while rules change are answered by the old ones, later ones by the new ones, and told so."""
+    few, more = RateLimitRule(2, 0.001, "ip", name="few"), RateLimitRule(5, 0.001, "ip", name="more")
+    storage = RedisStorage.from_url(redis_server.url, deadline_ms=10_000)
+    limiter = TokenBucketAdapter(storage=storage, rules={"GET /": few}, deadline_ms=10_000, logger=RecordingLogger())
     app = RateLimitMiddleware(ok, limiter=limiter)
     before = [asyncio.ensure_future(get(app, client=("192.0.2.1", 1))) for _ in range(3)]
     await asyncio.sleep(0)
-    limiter.rules.replace({"GET /": MORE})
+    limiter.rules.replace({"GET /": more})
     after = [asyncio.ensure_future(get(app, client=("192.0.2.2", 1))) for _ in range(6)]
     answers = await asyncio.gather(*before, *after)
+    await storage.aclose()
     assert [answer.status for answer in answers] == [200, 200, 429, 200, 200, 200, 200, 200, 429]
     assert [answer.headers["ratelimit-policy"][:6] for answer in answers] == ['"few";'] * 3 + ['"more"'] * 6
 
