@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_shape import MAX_UNITS
+from sluicegate.domain.bucket_shape import MAX_UNITS, BucketShape
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.demand import Demand
 from sluicegate.domain.rule import RateLimitRule
@@ -214,3 +214,51 @@ def test_a_bucket_with_a_coarse_tick_keeps_the_window_bound(steps: list[tuple[in
         for at_us, cost in admitted[first:]:
             spent += cost
             assert spent <= shape.max_tokens + per_us * (at_us - admitted[first][0])
+
+
+LONG_TICKS = [
+    # Ticks of 60 ms in which a tenth of the bucket flows in, half of it, or all of it twice.
+    BucketShape(100, 1, 10, 60_000, 10, 100, 10**8),
+    BucketShape(14, 7, 7, 60_000, 2, 2, 10**8 + 1),
+    BucketShape(30, 1, 60, 60_000, 1, 30, 10**8 + 2),
+    RateLimitRule(10**12, 10**9 + 1, "ip").shape,
+]
+
+
+def test_what_found_no_room_within_a_tick_does_not_come_after_it() -> None:
+    """A bucket that a tick fills, paid out just before the next one, is empty when that begins."""
+    shape, table, tick_us = LONG_TICKS[2], BucketTable(1), 60_000
+    start_us = tick_us * 10**7
+    assert table.take([Demand("k", shape, 10)], start_us + 30_000).allowed
+    assert table.take([Demand("k", shape, 20)], start_us + tick_us + 59_000).allowed
+    assert table.peek([Demand("k", shape, 0)], start_us + 2 * tick_us)[0].level == 0
+    assert table.take([Demand("k", shape, 30)], start_us + 3 * tick_us).allowed
+
+
+@example(LONG_TICKS[2], [(49_000, 3), (89_000, 1), (2_000, 1)])
+@given(
+    st.sampled_from(LONG_TICKS),
+    st.lists(
+        st.tuples(st.sampled_from([0, 1_000, 19_000, 39_000, 59_000, 60_000, 119_000]), st.integers(1, 4)),
+        min_size=2,
+        max_size=40,
+    ),
+)
+def test_a_bucket_that_gains_many_tokens_in_a_tick_keeps_the_window_bound(
+    shape: BucketShape, steps: list[tuple[int, int]]
+) -> None:
+    """What a nearly full bucket had no room for within a tick does not come when the next one begins."""
+    table = BucketTable(1)
+    now_us = START_US
+    per_us = Fraction(shape.units_per_tick, shape.tick_us)
+    above = Fraction(0)
+    before_us = now_us
+    for later_us, share in steps:
+        now_us += later_us
+        tokens = table.peek([Demand("k", shape, 0)], now_us)[0].level // shape.units_per_token
+        cost_units = max(1, tokens // share) * shape.units_per_token
+        verdict = table.take([Demand("k", shape, cost_units)], now_us)
+        if verdict.allowed:
+            above = max(Fraction(0), above - per_us * (now_us - before_us)) + cost_units
+            before_us = now_us
+        assert above <= shape.capacity

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sluicegate.domain.bucket_shape import BucketShape, shape_of
@@ -344,6 +344,7 @@ class Borrowers:
         holder.until_us = sent_us + USED_US
 
 
+@example(_coarse(2, 60_000), 59654)
 @given(lending_rules, st.integers(0, 2**32))
 def test_whatever_holders_do_no_window_admits_more_than_the_rule(
     lua: ScriptedBuckets, shape: BucketShape, seed: int

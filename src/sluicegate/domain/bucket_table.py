@@ -7,7 +7,7 @@ from sluicegate.domain.bucket_at_hand import GONE, Bucket, Timekeeping
 from sluicegate.domain.bucket_shape import BucketShape
 from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.fullness_calendar import FullnessCalendar
-from sluicegate.domain.token_bucket import accrue, carry_over, full_at_us
+from sluicegate.domain.token_bucket import accrue, carry_over, full_at_us, paid_from
 
 # A state is a `Bucket` where a check has it at hand. Else it is one integer, `shape number << 113 | last << 53 | level`, which
 # takes 40 bytes where a tuple of three numbers takes 150. The level is below 2**53 by the shape's bounds, `last` below
@@ -71,10 +71,14 @@ class BucketTable:
                 allowed = False
             found.append((level, anchor, last, moved))
         readings: list[Reading] = []
-        for at, (level, anchor, last, moved) in enumerate(found):
-            demand = demands[at]
+        for at, (level, tick, last, moved) in enumerate(found):
+            demand, anchor = demands[at], tick
             shape = demand.shape
-            left = level - demand.cost_units if allowed else level
+            left = level
+            if allowed:
+                left = level - demand.cost_units
+                if shape.tick_us != 1:
+                    anchor = paid_from(shape, level, anchor, now_us)
             if allowed or moved:
                 if last < 0 or demand.key not in states:  # it may just have made room for another of these
                     self._write(demand.key, shape, left, anchor, now_us)
@@ -117,6 +121,8 @@ class BucketTable:
                 level, anchor = accrue(shape, state & level_mask, last, now_us)
                 allowed = level >= cost_units
                 if allowed:
+                    if shape.tick_us != 1:
+                        anchor = paid_from(shape, level, anchor, now_us)
                     level -= cost_units
                     states[key] = (number << last_bits | anchor) << level_bits | level
                 elif anchor < last:
@@ -226,6 +232,7 @@ class BucketTable:
         level, anchor, moved = self._level(key, shape, now_us)
         allowed = level >= cost_units
         if allowed:
+            anchor = paid_from(shape, level, anchor, now_us)
             level -= cost_units
         if allowed or moved:
             self._write(key, shape, level, anchor, now_us)

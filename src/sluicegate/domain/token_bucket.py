@@ -45,6 +45,24 @@ def accrue(shape: BucketShape, level: int, last: int, now_us: int) -> tuple[int,
     return level, -(-now_us // tick_us)
 
 
+def paid_from(shape: BucketShape, level: int, tick: int, now_us: int) -> int:
+    """Return the tick from which a bucket counts on once it is paid from.
+
+    What flows in during a tick longer than a microsecond is in the level only when the next one begins. If it would have
+    filled the bucket by then, part of it may have found no room, and none of it is counted: the payment must not make room
+    for what was lost before.
+
+    Args:
+        shape: The bucket's arithmetic.
+        level: Units before the payment.
+        tick: The tick from which they count on, as `accrue` has it.
+        now_us: The storage's clock.
+    """
+    if shape.tick_us == 1 or level + shape.units_per_tick <= shape.capacity:
+        return tick
+    return max(tick, -(-now_us // shape.tick_us))
+
+
 def carry_over(old: BucketShape, new: BucketShape, level: int, last: int, now_us: int) -> tuple[int, int]:
     """Translate a bucket's state when its rule has changed: refill until now at the old rate, keep the tokens.
 

@@ -232,6 +232,14 @@ local function lend(bucket, shape, level, holder, kept, wanted)
   return level - units, units
 end
 
+-- The tick from which a bucket counts on once it is paid from: where the tick at hand would have filled it, the next one.
+local function paid_from(shape, room, level, last)
+  if shape.tick == 1 or level + shape.per_tick <= room then
+    return last
+  end
+  return max(last, shape.next_tick)
+end
+
 -- Returns the level now, the tick from which it counts on, and whether even a denial must write them: where a clock that
 -- stepped back, or a changed rule, made the bucket begin anew.
 local function look(bucket, shape)
@@ -288,6 +296,7 @@ local function take_and_borrow(from, n)
   local bucket, shape = bucket_of(argv[from + 1]), shapes[argv[from + 2]]
   local cost, holder, wanted = argv[from + 3], format(whole, argv[from + 4]), argv[from + 7]
   local level, last, moved = look(bucket, shape)
+  local onward = paid_from(shape, room_of(bucket, shape), level, last)
   local kept, settled
   level, kept, settled = settle(bucket, shape, level, holder, argv[from + 5], argv[from + 6])
   local paid = level >= cost
@@ -297,6 +306,7 @@ local function take_and_borrow(from, n)
     bucket.loans = nil
   end
   if moved or settled or kept + units > 0 or paid and cost > 0 then
+    last = onward
     put(bucket, shape, level, last)
   end
   reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = paid and 1 or 0, level, last * shape.tick - now, units
@@ -334,6 +344,9 @@ while at < argc do
       local bucket, shape, level, anchor = bucket_at[i], shape_at[i], level_at[i], anchor_at[i]
       if verb == TAKE then
         if paid == 1 then
+          if shape.tick ~= 1 then
+            anchor = paid_from(shape, room_of(bucket, shape), level, anchor)
+          end
           level = level - cost_at[i]
           put(bucket, shape, level, anchor)
         elseif moved_at[i] then
