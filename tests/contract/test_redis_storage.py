@@ -41,7 +41,6 @@ class TestRedis7OnAFakeClock(TestRedis7):
         self._clock = FakeClock()
         storage = RedisStorage.from_url(self._url, deadline_ms=PATIENT_MS)
         storage.denials = DenialMemo(clock=self._clock)
-        storage.recall_one = storage.denials.recall_one
         storage._script = ClockedScript(self._clock)
         return storage
 
@@ -112,9 +111,7 @@ class TestRedis7WithLoansOnAFakeClock(TestRedis7WithLoans):
         self._clock = FakeClock()
         storage = Borrowing.from_url(self._url, deadline_ms=PATIENT_MS)
         storage.leases = LeaseBook(clock=self._clock)
-        storage.spend_one = storage.leases.spend_one
         storage.denials = DenialMemo(clock=self._clock)
-        storage.recall_one = storage.denials.recall_one
         storage._script = ClockedScript(self._clock)
         return storage
 

@@ -6,23 +6,16 @@ from fractions import Fraction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_at_hand import GONE, Bucket, Denial, DenialsAtHand, Timekeeping
+from sluicegate.domain.bucket_at_hand import GONE, Bucket, Denial, DenialsAtHand, LoansAtHand, Timekeeping
 from sluicegate.domain.bucket_shape import MAX_UNITS, BucketShape, shape_of
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.quick_take import build_recall, build_spend, build_take, build_take_all
 from sluicegate.domain.result import Success
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import (
-    accrue,
-    build_recall,
-    build_take,
-    build_take_all,
-    result_at,
-    tightest,
-    wait_us,
-)
+from sluicegate.domain.token_bucket import accrue, result_at, tightest, wait_us
 from sluicegate.runtime.turn import Turn
 
 START_US = 10**15
@@ -156,6 +149,48 @@ def test_a_denial_at_hand_is_accrue_and_result(
     assert tick == START_US - held_us
     assert accrued < asked
     assert answer == Success(result_at(shape, asked, accrued, 0, allowed=False))
+    assert [type(value) for value in vars_of(answer)] == [bool, float, int, int, int]
+
+
+class Loan:
+    """A loan, as a storage keeps it."""
+
+    def __init__(self, shape: BucketShape, units: int, low: int, level: int) -> None:
+        self.shape, self.units, self.low, self.level = shape, units, low, level
+        self.until_ns = START_US * 1000
+
+
+@given(
+    states(),
+    st.integers(0, 12),
+    st.sampled_from([None, 0, 1]),
+    st.sampled_from([-1, -1, 0]),
+    st.sampled_from([1, 1, 0]),
+)
+@example((shape_of(5, Fraction(5)), 12_000_000, 47_000_001, 0), 8, None, -1, 1)
+@example((shape_of(5, Fraction(5)), 12_000_000, 59_000_000, 0), 12, 0, -1, 1)
+@example((shape_of(5, Fraction(5)), 12_000_000, 0, 0), 8, 1, -1, 1)
+@example((shape_of(5, Fraction(5)), 12_000_000, 0, 0), 8, 0, 0, 1)
+def test_a_check_that_is_paid_from_a_loan_is_payment_and_result(
+    state: tuple[BucketShape, int, int, int], units: int, above: int | None, late: int, same: int
+) -> None:
+    """The loan pays down to the mark at which it is to be renewed, until its end; what is left is bucket and loan together."""
+    shape, cost_units, level, _ = state
+    units = cost_units * units // 4
+    low = 0 if above is None else max(0, units - cost_units + above)
+    loan = Loan(shape if same else shape_of(77, Fraction(7)), units, low, level)
+    loans = LoansAtHand({"key": loan}.get, Turn(), lambda: START_US * 1000 + late)
+    spend = build_spend(shape, cost_units, {"me": "key", "you": "another"}.get, loans, lambda _: ELSEWHERE)
+    assert spend("nobody") is ELSEWHERE
+    assert spend("you") is ELSEWHERE
+    answer = spend("me")
+    if not same or units - cost_units < low or late >= 0:
+        assert answer is ELSEWHERE
+        assert loan.units == units
+        return
+    assert loan.units == units - cost_units
+    left = min(shape.capacity, level + loan.units)
+    assert answer == Success(result_at(shape, cost_units, left, 0, allowed=True))
     assert [type(value) for value in vars_of(answer)] == [bool, float, int, int, int]
 
 

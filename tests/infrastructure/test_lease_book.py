@@ -1,8 +1,9 @@
 """What is borrowed, when it is spent, and what becomes of it: never more than was lent, never after its end."""
 
 import os
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -61,7 +62,7 @@ class Desk:
 
     def spend(self) -> bool:
         """Spend a token by the short way."""
-        return self.book.spend_one("k", RULE.shape, TOKEN) is not None
+        return self.book.spend(demand(), to_the_end=False) is not None
 
 
 @pytest.fixture
@@ -323,12 +324,12 @@ def test_a_denied_check_is_paid_from_a_loan_that_is_being_renewed(desk: Desk) ->
     while desk.spend():
         pass
     assert desk.held == 10
-    assert desk.book.spend(demand(3)) == Reading(5000 * TOKEN, 0)
-    assert desk.book.spend(demand(8)) is None
-    assert desk.book.spend(demand(key="another")) is None
+    assert desk.book.spend(demand(3), to_the_end=True) == Reading(5000 * TOKEN, 0)
+    assert desk.book.spend(demand(8), to_the_end=True) is None
+    assert desk.book.spend(demand(key="another"), to_the_end=True) is None
     assert desk.held == 7
     desk.clock.advance(2)
-    assert desk.book.spend(demand()) is None
+    assert desk.book.spend(demand(), to_the_end=True) is None
 
 
 def test_what_was_lent_under_another_rule_goes_back(desk: Desk) -> None:
@@ -337,7 +338,7 @@ def test_what_was_lent_under_another_rule_goes_back(desk: Desk) -> None:
     changed = demand(rule=RateLimitRule(9_999, 60_000, "global"))
     assert desk.book.give_back(demand(), KEEPER, if_of_another_rule=True) is None
     assert desk.book.saw(changed, Reading(0, 0)) == 20 * changed.shape.units_per_token
-    assert desk.book.spend(changed) is None
+    assert desk.book.spend(changed, to_the_end=True) is None
     back = desk.book.give_back(changed, KEEPER, if_of_another_rule=True)
     assert back is not None
     assert back.demand == Demand("k", RULE.shape, 0)
@@ -350,7 +351,7 @@ def test_a_changed_rule_ends_a_loan(desk: Desk) -> None:
     """Tokens of the old rule pay for nothing under the new one."""
     desk.borrow(20)
     changed = demand(rule=RateLimitRule(9_999, 60_000, "global"))
-    assert desk.book.spend_one("k", changed.shape, changed.cost_units) is None
+    assert desk.book.spend(changed, to_the_end=True) is None
     assert desk.book.pay(changed, KEEPER) == (None, None)
     assert desk.held == 0
     assert desk.book.lost == 20
@@ -360,12 +361,9 @@ def test_what_remains_counts_the_loan_and_the_bucket_as_last_seen(desk: Desk) ->
     """A client sees tokens that are there; how they come back shows when the server is asked."""
     desk.level = 100
     desk.borrow(20)
-    assert desk.book.spend_one("k", RULE.shape, TOKEN) == (True, 119 * TOKEN, 0)
     desk.clock.advance(0.005)
-    assert desk.book.spend_one("k", RULE.shape, TOKEN) == (True, 118 * TOKEN, 0)
     assert desk.book.pay(demand(), KEEPER)[0] == Reading(105 * TOKEN, 0)
-    assert desk.book.saw(demand(), Reading(50 * TOKEN, 0)) == 17 * TOKEN
-    assert desk.book.spend_one("k", RULE.shape, TOKEN) == (True, 66 * TOKEN, 0)
+    assert desk.book.saw(demand(), Reading(50 * TOKEN, 0)) == 19 * TOKEN
     assert desk.book.saw(demand(key="another"), Reading(50 * TOKEN, 0)) == 0
 
 
@@ -410,23 +408,24 @@ def test_a_child_process_has_nothing(desk: Desk) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_waits_for_who_is_spending() -> None:
-    """No lock is held for ever in the child, whatever other threads do."""
+    """Nobody has the turn for ever in the child, whatever other threads do."""
     desk = Desk()
-    desk.borrow(10_000)
+    desk.borrow(20)
+    taken, given = Event(), []
 
-    def spend_on(stop: Callable[[], bool]) -> None:
-        while not stop():
-            desk.spend()
+    def spend_slowly() -> None:
+        desk.book.turn.take()
+        taken.set()
+        time.sleep(0.1)
+        given.append(True)
+        desk.book.turn.give(None)
 
-    stopped = False
-    with ThreadPoolExecutor(2) as pool:
-        for _ in range(2):
-            pool.submit(spend_on, lambda: stopped)
-        try:
-            for _ in range(50):
-                pid = os.fork()
-                if pid == 0:
-                    os._exit(int(desk.spend()))
-                assert os.waitpid(pid, 0)[1] == 0
-        finally:
-            stopped = True
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(spend_slowly)
+        taken.wait()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(int(desk.spend()))
+        assert given
+        assert os.waitpid(pid, 0)[1] == 0
+    assert desk.spend()

@@ -10,8 +10,9 @@ from sluicegate.domain.bucket_table import TakeOne
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.demand import Demand
 from sluicegate.domain.protocols import SyncStorageProtocol
+from sluicegate.domain.quick_take import build_take, build_take_all
 from sluicegate.domain.result import Success
-from sluicegate.domain.token_bucket import build_take, build_take_all, result_at, tightest
+from sluicegate.domain.token_bucket import result_at, tightest
 
 _ONE_IN = 32
 """Without room one in so many of those who come is taken to hand: to make room in a crowd costs as much as three checks."""

@@ -9,14 +9,14 @@ from typing import Protocol, TypeAlias
 
 from sluicegate.application.checking import Check
 from sluicegate.application.exemptions import listed_scopes
-from sluicegate.domain.bucket_at_hand import DenialsAtHand
+from sluicegate.domain.bucket_at_hand import DenialsAtHand, LoansAtHand
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat
-from sluicegate.domain.bucket_shape import BucketShape
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.demand import Demand, Verdict
+from sluicegate.domain.quick_take import build_recall, build_spend
 from sluicegate.domain.result import Success
 from sluicegate.domain.rule_set import Meter, Plan, RuleSet
-from sluicegate.domain.token_bucket import build_recall, result_at, tightest
+from sluicegate.domain.token_bucket import tightest, to_result
 
 QuickCheck: TypeAlias = Callable[[str], Success[RateLimitResult] | None]
 """A check at a rule's own cost: identifier in; the answer, or None where the long way must be gone."""
@@ -35,14 +35,12 @@ class HereStorage(Protocol):
     """A storage that decides some checks without asking anybody; see `StorageProtocol`.
 
     Args:
-        spend_one: Pays one demand from a loan: key, shape and cost in units in; verdict, level and lead out, or None.
-        recall_one: The denial of one demand, if it is known to be true still.
-        denials_at_hand: What it knows; None: nothing.
+        denials_at_hand: What it knows of denials; None: nothing.
+        loans_at_hand: What this process has borrowed.
     """
 
-    spend_one: Callable[[str, BucketShape, int], tuple[bool, int, int] | None]
-    recall_one: Callable[[Demand], tuple[bool, int, int] | None]
     denials_at_hand: DenialsAtHand | None
+    loans_at_hand: LoansAtHand
 
     def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
         """Do it for any demands."""
@@ -150,34 +148,28 @@ def build_here_checks(plain: PlainChecks, storage: HereStorage) -> QuickChecks:
 
 def _here_check(endpoint: str, plain: PlainChecks, storage: HereStorage) -> QuickCheck:
     find, check_of = plain.finders[endpoint], plain.of
-    spend_one, recall_one, decide_all = storage.spend_one, storage.recall_one, storage.decide_here
-    keys: dict[str, str] = {}  # of those who were denied lately
+    decide_here = storage.decide_here
+    keys: dict[str, str] = {}  # of single buckets that something was known of lately
 
     def here_check(identifier: str) -> Success[RateLimitResult] | None:
         check = find(identifier) or check_of(endpoint, identifier)
-        if check is None:
+        verdict = None if check is None else decide_here(check.demands)
+        if check is None or verdict is None:
             return None
         demands = check.demands
         if len(demands) != 1:
-            verdict = decide_all(demands)
-            return None if verdict is None else Success(tightest(demands, verdict))
-        demand = demands[0]
-        shape, cost_units = demand.shape, demand.cost_units
-        decided = spend_one(demand.key, shape, cost_units) if demand.lease_units else None
-        if decided is None:
-            decided = recall_one(demand)
-            if decided is None:
-                return None
-            if len(keys) >= MAX_REMEMBERED:
-                keys.clear()
-            keys[identifier] = demand.key
-        allowed, level, lead_us = decided
-        return Success(result_at(shape, cost_units, level, lead_us, allowed))
+            return Success(tightest(demands, verdict))
+        if len(keys) >= MAX_REMEMBERED:
+            keys.clear()
+        keys[identifier] = demands[0].key
+        return Success(to_result(demands[0], verdict.readings[0], allowed=verdict.allowed))
 
     meters, denials = plain.meters(endpoint), storage.denials_at_hand
-    if denials is None or len(meters) != 1 or meters[0].lease_units or not meters[0].shape.units_per_second:
+    if len(meters) != 1 or not meters[0].shape.units_per_second:
         return here_check
-    return build_recall(meters[0].shape, meters[0].cost_units, keys.get, denials, here_check)
+    shape, cost_units = meters[0].shape, meters[0].cost_units
+    check = here_check if denials is None else build_recall(shape, cost_units, keys.get, denials, here_check)
+    return build_spend(shape, cost_units, keys.get, storage.loans_at_hand, check) if meters[0].lease_units else check
 
 
 def _demand(meter: Meter, name: str) -> Demand:

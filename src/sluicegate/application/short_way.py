@@ -16,7 +16,7 @@ def short_way_to(storage: object) -> Callable[[PlainChecks], QuickChecks] | None
     """Return what builds the short ways to a storage; None if it has none."""
     if getattr(storage, "immediate", False) and getattr(storage, "take_one_now", None) is not None:
         return partial(build_quick_checks, storage=cast("QuickStorage", storage))
-    if all(hasattr(storage, name) for name in ("decide_here", "spend_one", "recall_one", "denials_at_hand")):
+    if all(hasattr(storage, name) for name in ("decide_here", "denials_at_hand", "loans_at_hand")):
         return partial(build_here_checks, storage=cast("HereStorage", storage))
     return None
 

@@ -122,3 +122,35 @@ class DenialsAtHand(msgspec.Struct, frozen=True, gc=False):
     find: Callable[[str], Denial | None]
     read: Callable[[], int]
     per_us: int
+
+
+class LoanLike(Protocol):
+    """What is used of a loan: units of a bucket that this process has borrowed.
+
+    Args:
+        shape: The bucket's arithmetic.
+        units: What is left of it.
+        low: What must be left after a payment; else it is to be renewed.
+        until_ns: When it ends.
+        level: Units that were left in the bucket when they were last seen.
+    """
+
+    shape: BucketShape
+    units: int
+    low: int
+    until_ns: int
+    level: int
+
+
+class LoansAtHand(msgspec.Struct, frozen=True, gc=False):
+    """Tell what is lent.
+
+    Args:
+        find: Returns the loan of a key; it may be spent, or over.
+        turn: Taken from the reading of a loan to its writing.
+        read_ns: Reads the clock by which they end.
+    """
+
+    find: Callable[[str], LoanLike | None]
+    turn: TurnLike
+    read_ns: Callable[[], int]

@@ -64,8 +64,7 @@ class StorageProtocol(Protocol):
       `deadline_s` seconds. Without it, or if the limiter's deadline is shorter, the limiter puts a timer round each call.
     - `decide_here(demands)`: a plain call that decides these demands without asking or waiting, where the storage can: it
       pays from what this process has borrowed, or returns a denial that is known to be still true. Else None.
-    - `spend_one(key, shape, cost_units)` and `recall_one(demand)`: the two halves of it for one demand, the first for rules
-      with `lease`, with no more objects than verdict, level and lead; `denials_at_hand` what the second knows, or None.
+    - `denials_at_hand` and `loans_at_hand`, which belong to it: what it knows of denials, or None, and of loans.
     - `hash_tags = True`: keys should carry the identifier in braces, for Redis Cluster.
     """
 

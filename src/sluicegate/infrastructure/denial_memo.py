@@ -3,7 +3,7 @@
 Until then the answer is known without asking the server, whose part in a flood is one check a second for each client.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, TypeAlias
 
@@ -23,10 +23,6 @@ Asked: TypeAlias = tuple[int, int]
 """When the server was asked, and how much had been forgotten by then; see `DenialMemo.asked`."""
 
 
-RecallOne: TypeAlias = Callable[[Demand], tuple[bool, int, int] | None]
-"""Return whether one demand is denied still: False, level in units, lead in microseconds; None if the server must be asked."""
-
-
 class DenialMemo:
     """Remember what a server denied, and answer for it while the answer cannot be another one.
 
@@ -41,7 +37,7 @@ class DenialMemo:
         max_denials: Most denials that are remembered, at least 1.
     """
 
-    __slots__ = ("_forgotten", "_lock", "_max_denials", "_now_us", "_of_one", "_of_several", "at_hand", "recall_one")
+    __slots__ = ("_forgotten", "_lock", "_max_denials", "_now_us", "_of_one", "_of_several", "at_hand")
 
     def __init__(self, *, clock: Clock | None = None, max_denials: int = MAX_DENIALS) -> None:
         clock = clock or SystemClock()
@@ -51,8 +47,6 @@ class DenialMemo:
         self._of_several: dict[tuple[str, ...], tuple[Denial, ...]] = {}
         self._forgotten = 0
         self._lock = Lock()
-        self.recall_one = _recaller(self._of_one.get, self._now_us)
-        """Does what `recall` does for a single demand, with no objects in between."""
         read, per_us = (clock.read, clock.per_us) if type(clock) is SystemClock else (clock.now_us, 1)
         self.at_hand = DenialsAtHand(self._of_one.get, read, per_us)
         """Denials of single demands, for who works with them in place."""
@@ -63,10 +57,12 @@ class DenialMemo:
         Args:
             demands: What would be asked. Costs above those that were denied are denied as well, lower ones are not known of.
         """
+        denials: tuple[Denial, ...] | None
         if len(demands) == 1:
-            denied = self.recall_one(demands[0])
-            return None if denied is None else Verdict(allowed=False, readings=(Reading(denied[1], denied[2]),))
-        denials = self._of_several.get(_keys(demands)) if self._of_several else None
+            one = self._of_one.get(demands[0].key)
+            denials = None if one is None else (one,)
+        else:
+            denials = self._of_several.get(_keys(demands)) if self._of_several else None
         if denials is None:
             return None
         now_us = self._now_us()
@@ -76,7 +72,11 @@ class DenialMemo:
         for at, denial in enumerate(denials):
             if demands[at].cost_units < denial.cost_units or demands[at].shape is not denial.shape:
                 return None
-            readings.append(Reading(*_level_since(denial, now_us)))
+            shape = denial.shape
+            # In ticks since the instant at which the reading held.
+            since_us = now_us - denial.held_us
+            level, tick = accrue(shape, denial.level, 0, since_us)
+            readings.append(Reading(level, tick * shape.tick_us - since_us))
         return Verdict(allowed=False, readings=tuple(readings))
 
     def asked(self) -> Asked:
@@ -144,28 +144,6 @@ class DenialMemo:
 
     def __repr__(self) -> str:
         return f"DenialMemo(denials={len(self)})"
-
-
-def _recaller(find: Callable[[str], Denial | None], now_us: Callable[[], int]) -> RecallOne:
-    # A closure, as in `BucketTable.build_take_one`: in a flood nearly every check ends here.
-    def recall_one(demand: Demand) -> tuple[bool, int, int] | None:
-        denial = find(demand.key)
-        if denial is None:
-            return None
-        instant_us = now_us()
-        if instant_us >= denial.until_us or demand.cost_units < denial.cost_units or demand.shape is not denial.shape:
-            return None
-        level, lead_us = _level_since(denial, instant_us)
-        return False, level, lead_us
-
-    return recall_one
-
-
-def _level_since(denial: Denial, now_us: int) -> tuple[int, int]:
-    """Return the level now, and its lead: counted in ticks since the instant at which it held."""
-    since_us = now_us - denial.held_us
-    level, tick = accrue(denial.shape, denial.level, 0, since_us)
-    return level, tick * denial.shape.tick_us - since_us
 
 
 def _keys(demands: Sequence[Demand]) -> tuple[str, ...]:

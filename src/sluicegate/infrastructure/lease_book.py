@@ -7,22 +7,31 @@ The server counts all of it against the bucket's capacity until it is reported a
 import os
 import weakref
 from collections.abc import Callable
+from functools import wraps
 from random import SystemRandom
-from threading import Lock
-from typing import TypeAlias
+from typing import Concatenate, ParamSpec, TypeVar
 
-from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.bucket_at_hand import LoansAtHand
 from sluicegate.domain.demand import Demand, Reading
 from sluicegate.domain.protocols import Clock
 from sluicegate.infrastructure.lease import SPENT_US, Lease, Request, reading, wanted
 from sluicegate.infrastructure.token_bucket_script import Loan, Terms
 from sluicegate.runtime.system_clock import SuspendAwareClock
+from sluicegate.runtime.turn import Turn
 
 MAX_LEASES = 10_000
 """Most buckets that are watched. Each takes some 400 bytes."""
 
-SpendOne: TypeAlias = Callable[[str, BucketShape, int], tuple[bool, int, int] | None]
-"""Pay for one bucket from a loan: key, shape, cost in units; True, level in units, lead in microseconds; None if it cannot."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _in_turn(method: "Callable[Concatenate[LeaseBook, P], T]") -> "Callable[Concatenate[LeaseBook, P], T]":
+    @wraps(method)
+    def in_turn(self: "LeaseBook", /, *args: P.args, **named: P.kwargs) -> T:
+        return self.turn.during(method, self, *args, **named)
+
+    return in_turn
 
 
 class LeaseBook:
@@ -38,7 +47,8 @@ class LeaseBook:
         self._now_us = clock.now_us
         self._max_leases = max_leases
         self._leases: dict[str, Lease] = {}
-        self._lock = Lock()
+        self.turn = Turn()
+        """Taken from the reading of a loan to its writing."""
         self._requests = 0
         self._random = SystemRandom()  # processes that were forked must not draw the same numbers
         self.borrowed = 0.0
@@ -47,10 +57,11 @@ class LeaseBook:
         """Tokens of them that were given back."""
         self.lost = 0.0
         """Tokens of them that ended, or are in doubt since an answer of the server was lost. They are not spent."""
-        self.spend_one = self._build_spend_one(getattr(clock, "now_ns", lambda: clock.now_us() * 1000))
-        """Pays for one bucket, if a loan that is not to be renewed yet suffices."""
+        self.at_hand = LoansAtHand(self._leases.get, self.turn, getattr(clock, "now_ns", lambda: clock.now_us() * 1000))
+        """What is lent, for who spends it in place."""
         _books.add(self)
 
+    @_in_turn
     def pay(self, demand: Demand, keeper: object) -> tuple[Reading | None, Request | None]:
         """Pay from a loan if one suffices, and say what to ask the server for.
 
@@ -63,41 +74,50 @@ class LeaseBook:
             request pays for it as well; without one the server is asked for the cost alone.
         """
         cost = demand.cost_units
-        with self._lock:
-            now_us = self._now_us()
-            lease = self._lease(demand, now_us)
-            if lease.units >= cost:
-                lease.units -= cost
-                request = None
-                if lease.units < lease.low and not lease.asking:
-                    lease.low = 0
-                    if more := wanted(lease, demand, now_us):
-                        aside = Demand(demand.key, demand.shape, 0)
-                        request = self._request(lease, aside, Terms(lease.holder, 0, lease.units, more), keeper, now_us)
-                return reading(lease, now_us), request
-            lease.used += cost
-            if lease.asking:
-                return None, None
-            if lease.orphaned:
-                self._lose(lease)
-            more = wanted(lease, demand, now_us)
-            if not more and not lease.units:
-                return None, None
-            returned, lease.units = lease.units, 0
-            return None, self._request(lease, demand, Terms(lease.holder, returned, 0, more), keeper, now_us)
+        now_us = self._now_us()
+        lease = self._lease(demand, now_us)
+        if lease.units >= cost:
+            lease.units -= cost
+            request = None
+            if lease.units < lease.low and not lease.asking:
+                lease.low = 0
+                if more := wanted(lease, demand, now_us):
+                    aside = Demand(demand.key, demand.shape, 0)
+                    request = self._request(lease, aside, Terms(lease.holder, 0, lease.units, more), keeper, now_us)
+            return reading(lease, now_us), request
+        lease.used += cost
+        if lease.asking:
+            return None, None
+        if lease.orphaned:
+            self._lose(lease)
+        more = wanted(lease, demand, now_us)
+        if not more and not lease.units:
+            return None, None
+        returned, lease.units = lease.units, 0
+        return None, self._request(lease, demand, Terms(lease.holder, returned, 0, more), keeper, now_us)
 
-    def spend(self, demand: Demand) -> Reading | None:
-        """Pay from a loan that suffices, renewed or not; return what is left in the bucket, or None."""
-        with self._lock:
-            now_us = self._now_us()
-            lease = self._leases.get(demand.key)
-            if lease is None or lease.shape is not demand.shape or now_us >= lease.until_us:
-                return None
-            if lease.units < demand.cost_units:
-                return None
-            lease.units -= demand.cost_units
-            return reading(lease, now_us)
+    @_in_turn
+    def spend(self, demand: Demand, *, to_the_end: bool) -> Reading | None:
+        """Pay from a loan that suffices, and ask for nothing.
 
+        Args:
+            demand: What is asked for.
+            to_the_end: Whether also what calls for a renewal may be spent.
+
+        Returns:
+            What is left in the bucket, or None if it was not paid.
+        """
+        now_us = self._now_us()
+        lease = self._leases.get(demand.key)
+        if lease is None or lease.shape is not demand.shape or now_us >= lease.until_us:
+            return None
+        left = lease.units - demand.cost_units
+        if left < (0 if to_the_end else lease.low):
+            return None
+        lease.units = left
+        return reading(lease, now_us)
+
+    @_in_turn
     def give_back(self, demand: Demand, keeper: object, *, if_of_another_rule: bool) -> Request | None:
         """Return what gives back all of a bucket's loan; None if there is none.
 
@@ -109,14 +129,14 @@ class LeaseBook:
         lease = self._leases.get(demand.key)
         if lease is None or (if_of_another_rule and lease.shape is demand.shape):
             return None
-        with self._lock:
-            now_us = self._now_us()
-            if lease.asking or lease.orphaned or not lease.units or now_us >= lease.until_us:
-                return None
-            terms = Terms(lease.holder, lease.units, 0, 0)
-            lease.units = 0
-            return self._request(lease, Demand(demand.key, lease.shape, 0), terms, keeper, now_us)
+        now_us = self._now_us()
+        if lease.asking or lease.orphaned or not lease.units or now_us >= lease.until_us:
+            return None
+        terms = Terms(lease.holder, lease.units, 0, 0)
+        lease.units = 0
+        return self._request(lease, Demand(demand.key, lease.shape, 0), terms, keeper, now_us)
 
+    @_in_turn
     def due(self, keeper: object, *, closing: bool = False) -> list[Request]:
         """Return what the server is to be told although nobody asks for it: loans that go back, and such that go on.
 
@@ -125,95 +145,95 @@ class LeaseBook:
             closing: Whether all of them go back.
         """
         requests: list[Request] = []
-        with self._lock:
-            now_us = self._now_us()
-            for key, lease in self._leases.items():
-                if lease.keeper is not keeper or lease.asking:
-                    continue
-                if lease.units and now_us >= lease.until_us:
-                    self._lose(lease)
-                idle = lease.units == lease.at_last_look
-                lease.at_last_look = lease.units
-                if not lease.units or lease.orphaned:
-                    continue
-                if idle or closing:
-                    terms = Terms(lease.holder, lease.units, 0, 0)
-                    lease.units = 0
-                elif lease.until_us - now_us < SPENT_US // 2:
-                    terms = Terms(lease.holder, 0, lease.units, 0)
-                else:
-                    continue
-                requests.append(self._request(lease, Demand(key, lease.shape, 0), terms, keeper, now_us))
+        now_us = self._now_us()
+        for key, lease in self._leases.items():
+            if lease.keeper is not keeper or lease.asking:
+                continue
+            if lease.units and now_us >= lease.until_us:
+                self._lose(lease)
+            idle = lease.units == lease.at_last_look
+            lease.at_last_look = lease.units
+            if not lease.units or lease.orphaned:
+                continue
+            if idle or closing:
+                terms = Terms(lease.holder, lease.units, 0, 0)
+                lease.units = 0
+            elif lease.until_us - now_us < SPENT_US // 2:
+                terms = Terms(lease.holder, 0, lease.units, 0)
+            else:
+                continue
+            requests.append(self._request(lease, Demand(key, lease.shape, 0), terms, keeper, now_us))
+
         return requests
 
+    @_in_turn
     def keeps(self, keeper: object) -> bool:
         """Return whether anything is lent to this keeper."""
-        with self._lock:
-            return any(lease.keeper is keeper and (lease.units or lease.asking) for lease in self._leases.values())
+        return any(lease.keeper is keeper and (lease.units or lease.asking) for lease in self._leases.values())
 
+    @_in_turn
     def end(self, keeper: object) -> None:
         """Strike out what this keeper could not return."""
-        with self._lock:
-            for lease in self._leases.values():
-                if lease.keeper is keeper:
-                    self._lose(lease)
+        for lease in self._leases.values():
+            if lease.keeper is keeper:
+                self._lose(lease)
 
+    @_in_turn
     def settle(self, request: Request, loan: Loan) -> None:
         """Take note of what the server answered."""
-        with self._lock:
-            lease = self._asking(request)
-            if lease is None:
-                return
-            lease.asking = 0
-            token = lease.shape.units_per_token
-            self.returned += request.terms.returned / token
-            self.borrowed += loan.units / token
-            lease.units += loan.units
-            lease.lent = lease.units
-            lease.low = lease.units // 2 if loan.units else 0
-            lease.until_us = request.asked_us + SPENT_US
-            lease.until_ns = lease.until_us * 1000
-            lease.wanted = request.terms.wanted
-            left = loan.verdict.readings[0]
-            lease.level, lease.read_us = left.level, self._now_us() + left.lead_us
+        lease = self._asking(request)
+        if lease is None:
+            return
+        lease.asking = 0
+        token = lease.shape.units_per_token
+        self.returned += request.terms.returned / token
+        self.borrowed += loan.units / token
+        lease.units += loan.units
+        lease.lent = lease.units
+        lease.low = lease.units // 2 if loan.units else 0
+        lease.until_us = request.asked_us + SPENT_US
+        lease.until_ns = lease.until_us * 1000
+        lease.wanted = request.terms.wanted
+        left = loan.verdict.readings[0]
+        lease.level, lease.read_us = left.level, self._now_us() + left.lead_us
 
+    @_in_turn
     def saw(self, demand: Demand, left: Reading) -> int:
         """Take note of what the server said is left in a bucket, and return the units that are held of it."""
-        with self._lock:
-            now_us = self._now_us()
-            lease = self._leases.get(demand.key)
-            if lease is None or now_us >= lease.until_us:
-                return 0
-            if lease.shape is not demand.shape:  # it goes back with the next check
-                return lease.units // lease.shape.units_per_token * demand.shape.units_per_token
-            lease.level, lease.read_us = left.level, now_us + left.lead_us
-            return lease.units
+        now_us = self._now_us()
+        lease = self._leases.get(demand.key)
+        if lease is None or now_us >= lease.until_us:
+            return 0
+        if lease.shape is not demand.shape:  # it goes back with the next check
+            return lease.units // lease.shape.units_per_token * demand.shape.units_per_token
+        lease.level, lease.read_us = left.level, now_us + left.lead_us
+        return lease.units
 
+    @_in_turn
     def give_up(self, request: Request) -> None:
         """Take note that the answer was lost: what was asked for may have been done, or be done yet."""
-        with self._lock:
-            lease = self._asking(request)
-            if lease is not None:
-                self._give_up(lease, request.terms.returned)
+        lease = self._asking(request)
+        if lease is not None:
+            self._give_up(lease, request.terms.returned)
 
+    @_in_turn
     def unsent(self, request: Request) -> None:
         """Take note that the server was not asked after all."""
-        with self._lock:
-            lease = self._asking(request)
-            if lease is not None:
-                lease.asking = 0
-                lease.units += request.terms.returned
+        lease = self._asking(request)
+        if lease is not None:
+            lease.asking = 0
+            lease.units += request.terms.returned
 
     @property
+    @_in_turn
     def held(self) -> dict[str, float]:
         """The tokens that are lent to this process now and not yet spent, by bucket."""
-        with self._lock:
-            now_us = self._now_us()
-            return {
-                key: lease.units / lease.shape.units_per_token
-                for key, lease in self._leases.items()
-                if lease.units and now_us < lease.until_us
-            }
+        now_us = self._now_us()
+        return {
+            key: lease.units / lease.shape.units_per_token
+            for key, lease in self._leases.items()
+            if lease.units and now_us < lease.until_us
+        }
 
     @property
     def spent(self) -> float:
@@ -222,11 +242,14 @@ class LeaseBook:
 
     def hold(self) -> None:
         """Let nobody spend until `let_go`, while the process forks."""
-        self._lock.acquire()
+        try:
+            self.turn.take()
+        except IndexError:
+            self.turn.wait()
 
     def let_go(self) -> None:
         """End what `hold` began."""
-        self._lock.release()
+        self.turn.give(None)
 
     def forget_all(self) -> None:
         """Begin anew, in a child process, between `hold` and `let_go`: what was lent is its parent's."""
@@ -238,28 +261,6 @@ class LeaseBook:
 
     def __repr__(self) -> str:
         return f"LeaseBook(held={sum(self.held.values()):g}, borrowed={self.borrowed:g}, returned={self.returned:g})"
-
-    def _build_spend_one(self, now_ns: Callable[[], int]) -> SpendOne:
-        # A closure, and two calls for the lock: as in `BucketTable.build_take_one`.
-        find, acquire, release = self._leases.get, self._lock.acquire, self._lock.release
-
-        def spend_one(key: str, shape: BucketShape, cost_units: int) -> tuple[bool, int, int] | None:
-            lease = find(key)
-            if lease is None or lease.shape is not shape:
-                return None
-            acquire()
-            try:
-                left = lease.units - cost_units
-                if left < lease.low or now_ns() >= lease.until_ns:
-                    return None
-                lease.units = left
-            finally:
-                release()
-            # What has flowed in since the server told the level is left out: it is half a second's at most, as a rule.
-            level = lease.level + left
-            return True, min(shape.capacity, level), 0
-
-        return spend_one
 
     def _lease(self, demand: Demand, now_us: int) -> Lease:
         """Return the bucket's lease, with what has ended or belongs to another rule struck out."""

@@ -57,10 +57,8 @@ class RedisStorage:
         """What was denied lately; None: nothing is remembered."""
         self.leases = LeaseBook()
         """What this process has borrowed of buckets whose rules have `lease`."""
-        self.spend_one = self.leases.spend_one
-        """Pays one demand from a loan, if there is one that suffices: see `LeaseBook`."""
-        self.recall_one = _nothing if self.denials is None else self.denials.recall_one
-        """Returns the denial of one demand, if it is known: see `DenialMemo`."""
+        self.loans_at_hand = self.leases.at_hand
+        """The same, for who works with it in place."""
         self.denials_at_hand = None if self.denials is None else self.denials.at_hand
         """The same, for who works with it in place."""
         self._script = TokenBucketScript()
@@ -101,13 +99,11 @@ class RedisStorage:
 
     def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
         """Pay from what this process has borrowed, or return a denial that is still true; None if the server must be asked."""
-        if len(demands) > 1:
-            return self.denials.recall(demands) if self.denials is not None else None
-        demand = demands[0]
-        decided = self.spend_one(demand.key, demand.shape, demand.cost_units) if demand.lease_units else None
-        if decided is None:
-            decided = self.recall_one(demand)
-        return None if decided is None else Verdict(decided[0], (Reading(decided[1], decided[2]),))
+        if demands[0].lease_units and len(demands) == 1:
+            left = self.leases.spend(demands[0], to_the_end=False)
+            if left is not None:
+                return Verdict(allowed=True, readings=self.with_borrowed(demands, (left,)))
+        return None if self.denials is None else self.denials.recall(demands)
 
     async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
         """Return the buckets' levels, with what this process has borrowed of them. Writes nothing."""
@@ -118,7 +114,7 @@ class RedisStorage:
         if len(demands) > 1 or not demands[0].lease_units:
             return verdict
         if not verdict.allowed:
-            reading = self.leases.spend(demands[0])
+            reading = self.leases.spend(demands[0], to_the_end=True)
             if reading is None:
                 return verdict
             verdict = Verdict(allowed=True, readings=(reading,))
@@ -212,7 +208,3 @@ class RedisStorage:
 
     def __repr__(self) -> str:
         return f"RedisStorage({self._target!r}, deadline_ms={self.deadline_s * 1000:.0f})"
-
-
-def _nothing(_: Demand) -> None:
-    """Know of no denial."""

@@ -44,8 +44,8 @@ class SyncRedisStorage:
         """Whether keys should carry the identifier in braces, so that its rules share a slot."""
         self.leases = self._storage.leases
         """What this process has borrowed of buckets whose rules have `lease`."""
-        self.spend_one, self.recall_one = self._storage.spend_one, self._storage.recall_one
         self.denials_at_hand = self._storage.denials_at_hand
+        self.loans_at_hand = self._storage.loans_at_hand
         """See `RedisStorage`."""
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
