@@ -288,6 +288,30 @@ def test_what_nobody_spends_goes_back(desk: Desk) -> None:
     assert desk.book.returned == 19
 
 
+def test_after_a_pause_the_first_loan_is_as_the_last_one_was(desk: Desk) -> None:
+    """What was learned of a bucket is not forgotten with the loan."""
+    desk.borrow(20)
+    for _ in range(400):
+        desk.clock.advance(0.000_5)
+        _, request = desk.book.pay(demand(), KEEPER)
+        if request is not None:
+            last = request.terms.wanted
+            desk.settle(request)
+    assert last > 500 * TOKEN
+    desk.book.due(KEEPER)
+    (back,) = desk.book.due(KEEPER)
+    desk.settle(back, 0)
+    for pause_s in (60, 1.5):
+        desk.clock.advance(pause_s)
+        request = desk.ask()
+        assert request is not None
+        assert request.terms.wanted in {last, last // 8 * 8}
+        desk.settle(request)
+        assert desk.book.due(KEEPER) == []
+        (back,) = desk.book.due(KEEPER)
+        desk.settle(back, 0)
+
+
 def test_what_is_spent_slowly_does_not_end(desk: Desk) -> None:
     """A loan that is in use is renewed before it ends, without asking for more."""
     desk.borrow(200)

@@ -19,7 +19,7 @@ PERIOD_US = 500_000
 _HOT = 8
 """So many times a check's cost must be asked for in a period before borrowing pays."""
 
-_GROWTH = 8
+GROWTH = 8
 """Nothing is known of a bucket that has just become hot: a loan is at most so many times the one before."""
 
 
@@ -87,11 +87,13 @@ def wanted(lease: Lease, demand: Demand, now_us: int) -> int:
     elapsed_us = max(1, now_us - lease.since_us)
     pace = used * PERIOD_US // elapsed_us
     hot = _HOT * demand.cost_units
-    if used < hot or pace < hot:
-        if elapsed_us > PERIOD_US:
-            lease.since_us, lease.used, lease.lent = now_us, demand.cost_units, lease.units
+    too_little = used < hot or pace < hot
+    if elapsed_us > PERIOD_US * (1 if too_little else 2):  # what was long ago says nothing of the pace of late
+        lease.since_us, lease.used, lease.lent = now_us, demand.cost_units, lease.units
         return 0
-    units = min(demand.lease_units, pace, _GROWTH * max(lease.wanted, demand.cost_units))
+    if too_little:
+        return 0
+    units = min(demand.lease_units, pace, GROWTH * max(lease.wanted, demand.cost_units))
     return units - units % lease.shape.units_per_token if units >= demand.cost_units else 0
 
 

@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sluicegate.domain.bucket_at_hand import LoansAtHand
 from sluicegate.domain.demand import Demand, Reading
 from sluicegate.domain.protocols import Clock
-from sluicegate.infrastructure.lease import SPENT_US, Lease, Request, reading, wanted
+from sluicegate.infrastructure.lease import GROWTH, SPENT_US, Lease, Request, reading, wanted
 from sluicegate.infrastructure.token_bucket_script import Loan, Terms
 from sluicegate.runtime.system_clock import SuspendAwareClock
 from sluicegate.runtime.turn import Turn
@@ -189,11 +189,14 @@ class LeaseBook:
         self.returned += request.terms.returned / token
         self.borrowed += loan.units / token
         lease.units += loan.units
-        lease.lent = lease.units
+        lease.lent, lease.at_last_look = lease.units, -1
         lease.low = lease.units // 2 if loan.units else 0
         lease.until_us = request.asked_us + SPENT_US
         lease.until_ns = lease.until_us * 1000
-        lease.wanted = request.terms.wanted
+        if request.terms.wanted:
+            lease.wanted = request.terms.wanted
+        elif request.terms.returned:  # after a pause the first loan is as the last one was, not eight times that
+            lease.wanted //= GROWTH
         left = loan.verdict.readings[0]
         lease.level, lease.read_us = left.level, self._now_us() + left.lead_us
 
