@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluicegate import InvalidInputError, InvalidTypeError, RateLimitRule
+from sluicegate import InvalidInputError, InvalidTypeError, Listing, RateLimitRule, RuleBook
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.rule_set import RuleSet
 
@@ -66,3 +66,14 @@ def test_two_rules_of_one_name_are_refused() -> None:
         RuleSet({"GET /": (RateLimitRule(5, 5, "ip", name="a"), RateLimitRule(6, 6, "ip", name="a"))}, KeyFormat())
     with pytest.raises(InvalidTypeError):
         RuleSet({"GET /": b"x"}, KeyFormat())  # type: ignore[dict-item]
+
+
+def test_with_lists_a_path_that_no_rule_fits_is_asked_about_all_the_same() -> None:
+    """A denied client is denied everywhere: what no template fits belongs to `*`, as it does where `*` has a rule."""
+    rules = {"GET /items": RateLimitRule.per_minute(5)}
+    key_format = KeyFormat("rate_limit")
+    denied = RuleSet(RuleBook(rules, deny=[Listing(scope="ip", identifier="192.0.2.0/24")]), key_format)
+    assert denied.match("GET", "/elsewhere") == "*"
+    assert denied.match("GET", "/items") == "GET /items"
+    assert RuleSet(rules, key_format).match("GET", "/elsewhere") is None
+    assert RuleSet({**rules, "*": RateLimitRule.per_minute(5)}, key_format).match("GET", "/elsewhere") == "*"

@@ -1,5 +1,6 @@
 """Whose turn it is: one thread at a time, whatever interrupts it."""
 
+import os
 import signal
 import threading
 import time
@@ -80,3 +81,46 @@ def test_a_signals_handler_that_raises_leaves_the_turn_free() -> None:
         signal.signal(signal.SIGALRM, before)
     assert interrupted == 300
     assert turn._items == [None]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_waits_for_every_turn() -> None:
+    """What another thread has begun is ended before the process doubles: in the child that thread would never end it."""
+    turn = Turn()
+    taken, given = threading.Event(), []
+
+    def take_long() -> None:
+        turn.take()
+        taken.set()
+        time.sleep(0.1)
+        given.append(True)
+        turn.give(None)
+
+    thread = threading.Thread(target=take_long)
+    thread.start()
+    taken.wait()
+    pid = os.fork()
+    if pid == 0:
+        turn.during(list)
+        os._exit(0 if given else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    thread.join()
+    assert turn.during(list) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_thread_may_fork_in_its_own_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal's handler might: the fork does not wait for ever, and both processes end the turn."""
+    monkeypatch.setattr("sluicegate.runtime.turn._FORK_TRIES", 3)
+    turn = Turn()
+
+    def fork() -> int:
+        pid = os.fork()
+        if pid == 0:
+            turn.give(None)
+            turn.during(list)
+            os._exit(0)
+        return pid
+
+    assert os.waitpid(turn.during(fork), 0)[1] == 0
+    assert turn.during(list) == []

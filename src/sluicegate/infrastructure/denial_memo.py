@@ -4,7 +4,6 @@ Until then the answer is known without asking the server, whose part in a flood 
 """
 
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any, TypeAlias
 
 from sluicegate.domain.bucket_at_hand import Denial, DenialsAtHand
@@ -12,6 +11,7 @@ from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.token_bucket import accrue, wait_us
 from sluicegate.runtime.system_clock import SystemClock
+from sluicegate.runtime.turn import Turn
 
 MAX_DENIALS = 10_000
 """Most denials that are remembered: some four megabytes. The oldest is forgotten first, and asked for again."""
@@ -37,7 +37,7 @@ class DenialMemo:
         max_denials: Most denials that are remembered, at least 1.
     """
 
-    __slots__ = ("_forgotten", "_lock", "_max_denials", "_now_us", "_of_one", "_of_several", "at_hand")
+    __slots__ = ("_forgotten", "_max_denials", "_now_us", "_of_one", "_of_several", "_turn", "at_hand")
 
     def __init__(self, *, clock: Clock | None = None, max_denials: int = MAX_DENIALS) -> None:
         clock = clock or SystemClock()
@@ -46,7 +46,7 @@ class DenialMemo:
         self._of_one: dict[str, Denial] = {}
         self._of_several: dict[tuple[str, ...], tuple[Denial, ...]] = {}
         self._forgotten = 0
-        self._lock = Lock()
+        self._turn = Turn()
         read, per_us = (clock.read, clock.per_us) if type(clock) is SystemClock else (clock.now_us, 1)
         self.at_hand = DenialsAtHand(self._of_one.get, read, per_us)
         """Denials of single demands, for who works with them in place."""
@@ -94,8 +94,7 @@ class DenialMemo:
         """
         if verdict.allowed:
             if self._of_one or self._of_several:
-                with self._lock:
-                    self._drop(demands)
+                self._turn.during(self._drop, demands)
             return
         asked_us, forgotten = asked
         waits_us = [
@@ -111,27 +110,30 @@ class DenialMemo:
                 for demand, reading in zip(demands, verdict.readings, strict=True)
             ]
         )
-        with self._lock:
-            if forgotten != self._forgotten:
-                return
-            self._drop(demands)  # so that the order is that of age
-            if len(self) >= self._max_denials:
-                oldest: dict[Any, Any] = self._of_one or self._of_several
-                del oldest[next(iter(oldest))]
-            if len(demands) == 1:
-                self._of_one[demands[0].key] = denials[0]
-            else:
-                self._of_several[_keys(demands)] = denials
+        self._turn.during(self._note, demands, denials, forgotten)
 
     def forget(self, demands: Sequence[Demand]) -> None:
         """Forget all denials that one of these buckets has a part in: its level has been raised."""
-        with self._lock:
-            self._forgotten += 1
-            keys = {demand.key for demand in demands}
-            for key in keys:
-                self._of_one.pop(key, None)
-            for several in [several for several in self._of_several if not keys.isdisjoint(several)]:
-                del self._of_several[several]
+        self._turn.during(self._forget, {demand.key for demand in demands})
+
+    def _note(self, demands: Sequence[Demand], denials: tuple[Denial, ...], forgotten: int) -> None:
+        if forgotten != self._forgotten:
+            return
+        self._drop(demands)  # so that the order is that of age
+        if len(self) >= self._max_denials:
+            oldest: dict[Any, Any] = self._of_one or self._of_several
+            del oldest[next(iter(oldest))]
+        if len(demands) == 1:
+            self._of_one[demands[0].key] = denials[0]
+        else:
+            self._of_several[_keys(demands)] = denials
+
+    def _forget(self, keys: set[str]) -> None:
+        self._forgotten += 1
+        for key in keys:
+            self._of_one.pop(key, None)
+        for several in [several for several in self._of_several if not keys.isdisjoint(several)]:
+            del self._of_several[several]
 
     def _drop(self, demands: Sequence[Demand]) -> None:
         if len(demands) == 1:

@@ -243,19 +243,8 @@ class LeaseBook:
         """Tokens that were lent and have been spent."""
         return self.borrowed - self.returned - self.lost - sum(self.held.values())
 
-    def hold(self) -> None:
-        """Let nobody spend until `let_go`, while the process forks."""
-        try:
-            self.turn.take()
-        except IndexError:
-            self.turn.wait()
-
-    def let_go(self) -> None:
-        """End what `hold` began."""
-        self.turn.give(None)
-
     def forget_all(self) -> None:
-        """Begin anew, in a child process, between `hold` and `let_go`: what was lent is its parent's."""
+        """Begin anew, in a child process: what was lent is its parent's."""
         self._leases.clear()
         self.borrowed = self.returned = self.lost = 0.0
 
@@ -307,28 +296,14 @@ class LeaseBook:
         return self._random.getrandbits(52) + 1
 
 
-# Both processes of a fork would spend the same loans. Locks are taken first, so that no other thread holds one in the child.
+# Both processes of a fork would spend the same loans. No turn is taken while it forks: see `Turn`.
 _books: "weakref.WeakSet[LeaseBook]" = weakref.WeakSet()
-_held_through_fork: list[LeaseBook] = []
 
 
-def _before_fork() -> None:
-    _held_through_fork[:] = _books
-    for book in _held_through_fork:
-        book.hold()
-
-
-def _after_fork(*, in_child: bool) -> None:
-    for book in _held_through_fork:
-        if in_child:
-            book.forget_all()
-        book.let_go()
-    _held_through_fork.clear()
+def _forget_all() -> None:
+    for book in _books:
+        book.forget_all()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=lambda: _after_fork(in_child=False),
-        after_in_child=lambda: _after_fork(in_child=True),
-    )
+    os.register_at_fork(after_in_child=_forget_all)
