@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluicegate import InvalidInputError, InvalidTypeError, Listing, RateLimitRule, RuleBook
+from sluicegate import InvalidInputError, InvalidTypeError, Listing, Override, RateLimitRule, RuleBook
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.rule_set import RuleSet
 
@@ -77,3 +77,26 @@ def test_with_lists_a_path_that_no_rule_fits_is_asked_about_all_the_same() -> No
     assert denied.match("GET", "/items") == "GET /items"
     assert RuleSet(rules, key_format).match("GET", "/elsewhere") is None
     assert RuleSet({**rules, "*": RateLimitRule.per_minute(5)}, key_format).match("GET", "/elsewhere") == "*"
+
+
+def test_an_override_may_be_smaller_than_its_rules_lease() -> None:
+    """Who has a smaller bucket is lent less at a time, up to all of it."""
+    rule = RateLimitRule(100, 60, "ip", name="search", lease=50)
+    override = Override(policy="search", identifier="192.0.2.1", rule=RateLimitRule(10, 10, "ip"))
+    plan = RuleSet(RuleBook({"GET /": rule}, overrides=[override]), KeyFormat("rate_limit")).find("GET /")
+    assert plan is not None
+    assert plan.meters[0].lease_units == 50 * rule.shape.units_per_token
+    assert plan.meters[0].overrides is not None
+    found = plan.meters[0].overrides.find("192.0.2.1", lambda: None)  # type: ignore[arg-type, return-value]
+    assert found is not None
+    assert found.meter is not None
+    assert found.meter.lease_units == 10 * found.meter.shape.units_per_token
+
+
+def test_a_lease_without_a_size_is_a_quarter_of_the_capacity() -> None:
+    """But a token at least; without a lease nothing is lent."""
+    for capacity, lease, tokens in ((100, True, 25), (3, True, 1), (100, 7, 7), (100, False, 0)):
+        rule = RateLimitRule(capacity, 60, "ip", lease=lease)
+        plan = RuleSet({"GET /": rule}, KeyFormat("rate_limit")).find("GET /")
+        assert plan is not None
+        assert plan.meters[0].lease_units == tokens * rule.shape.units_per_token
