@@ -498,10 +498,10 @@ async def test_connections_are_few_whatever_the_concurrency(redis_server: RedisS
 async def test_the_limiter_fails_open_in_time_and_says_so() -> None:
     """The shipped parts together: denial while the server lives, the policy's answer while it hangs, denial again."""
     with RedisServer() as server:
-        storage = RedisStorage.from_url(server.url, deadline_ms=DEADLINE_MS, remember_denials=False)
+        storage = RedisStorage.from_url(server.url, deadline_ms=500, remember_denials=False)
         logger = RecordingLogger()
         rules = {"POST /login": DAILY, "GET /": RateLimitRule(5, 5, "ip", on_storage_error="local")}
-        limiter = TokenBucketAdapter(storage=storage, rules=rules, logger=logger)
+        limiter = TokenBucketAdapter(storage=storage, rules=rules, logger=logger, deadline_ms=500)
 
         async def allowed(endpoint: str, count: int) -> int:
             total = 0

@@ -136,7 +136,7 @@ async def test_cluster_rules_of_one_identifier_share_a_slot(cluster_set: Cluster
     """The limiter puts identifiers in braces, so that several rules are one atomic call."""
     async with RedisStorage.from_url(cluster_set.url, deadline_ms=10_000) as storage:
         rules = (RateLimitRule.per_day(5), RateLimitRule.per_hour(3, scope="user"))
-        limiter = TokenBucketAdapter(storage=storage, rules={"GET /": rules})
+        limiter = TokenBucketAdapter(storage=storage, rules={"GET /": rules}, deadline_ms=10_000)
         results = [await limiter.is_allowed(endpoint="GET /", identifier="203.0.113.9") for _ in range(5)]
         assert [result.value.allowed for result in results] == [True] * 3 + [False] * 2  # type: ignore[union-attr]
         keys = [key for node in cluster_set.masters() for key in node.client().keys("rate_limit:*203.0.113.9*")]  # type: ignore[union-attr]
