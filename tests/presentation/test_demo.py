@@ -41,7 +41,13 @@ def test_the_storage_of_the_environment_is_left_alone() -> None:
     """Whatever the environment says, the demonstration uses memory and rules of its own, and control-C ends it at once."""
     environ = {"SLUICEGATE_STORAGE_URL": "redis://127.0.0.1:1", "SLUICEGATE_RULES": "/nowhere"}
     with subprocess.Popen(
-        [COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+        [COMMAND, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ,
+        # A shell's background job, as a test run may be, is started with control-C ignored; this process has no other thread now.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - see above
     ) as process:
         assert process.stdout
         assert process.stderr
