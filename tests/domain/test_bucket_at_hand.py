@@ -184,8 +184,12 @@ def test_a_check_that_is_paid_from_a_loan_is_payment_and_result(
     assert spend("nobody") is ELSEWHERE
     assert spend("you") is ELSEWHERE
     answer = spend("me")
-    if not same or units - cost_units < low or late >= 0:
+    if not same or units < cost_units:
         assert answer is ELSEWHERE
+        assert loan.units == units
+        return
+    if units - cost_units < low or late >= 0:
+        assert answer is None
         assert loan.units == units
         return
     assert loan.units == units - cost_units

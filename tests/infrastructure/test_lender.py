@@ -19,7 +19,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.domain.demand import Demand
+from sluicegate.domain.demand import Demand, Reading, Verdict
 from support.borrowing_worker import Hot, run
 from support.fault_proxy import FaultProxy
 from support.redis_servers import ClusterSet, RedisServer
@@ -239,6 +239,20 @@ async def test_the_limiter_spends_loans_on_its_short_way(redis_server: RedisServ
         assert checked.result.remaining == 999
         assert script_calls(redis_server) - before < 100
         assert await limiter.get_remaining(endpoint=HOT, identifier="x") == Success(999)
+
+
+async def test_a_loan_comes_before_a_denial_that_was_true_without_it(storage: RedisStorage) -> None:
+    """All that is borrowed is spent, whatever was remembered of the bucket while nothing was."""
+    limiter = TokenBucketAdapter(storage=storage, rules={HOT: SLOW}, deadline_ms=PATIENT_MS)
+    for _ in range(100):
+        await limiter.is_allowed(endpoint=HOT, identifier="x")
+    held = int(storage.leases.held[KEY])
+    assert held > 1
+    assert storage.denials is not None
+    one = demand()
+    storage.denials.learn([one], Verdict(False, (Reading(0, 0),)), storage.denials.asked())
+    answers = [await limiter.is_allowed(endpoint=HOT, identifier="x") for _ in range(held)]
+    assert [isinstance(answer, Success) and answer.value.allowed for answer in answers] == [True] * held
 
 
 def test_threads_without_an_event_loop_borrow_too(redis_server: RedisServer) -> None:

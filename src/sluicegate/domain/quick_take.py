@@ -197,7 +197,7 @@ def build_spend(
         cost_units: What each is asked for.
         key_of: Returns the key of an identifier if it is at hand.
         loans: What is lent.
-        otherwise: Checks where nothing is, or too little, or it has ended or is to be renewed.
+        otherwise: Checks where nothing is, or too little. A loan that has ended or is to be renewed is for the long way.
     """
     capacity, units_per_token, max_tokens = shape.capacity, shape.units_per_token, shape.max_tokens
     rounding_up, units_per_second = shape.capacity + shape.units_per_second - 1, shape.units_per_second
@@ -220,14 +220,13 @@ def build_spend(
             raise
         try:
             left = loan.units - cost_units
-            if left < loan.low or read() >= loan.until_ns:
-                left = -1
-            else:
+            paid = left >= loan.low and read() < loan.until_ns
+            if paid:
                 loan.units = left
         finally:
             give(None)
-        if left < 0:
-            return otherwise(identifier)
+        if not paid:  # a loan that suffices comes before a denial that was true without it
+            return otherwise(identifier) if left < 0 else None
         level = loan.level + left
         if level > capacity:  # noqa: PLR1730 - as in `build_take`
             level = capacity

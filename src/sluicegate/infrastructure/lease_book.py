@@ -117,6 +117,13 @@ class LeaseBook:
         lease.units = left
         return reading(lease, now_us)
 
+    def suffices(self, demand: Demand) -> bool:
+        """Return whether a loan could pay, if it is renewed perhaps."""
+        lease = self._leases.get(demand.key)
+        if lease is None or lease.shape is not demand.shape or lease.units < demand.cost_units:
+            return False
+        return self._now_us() < lease.until_us
+
     @_in_turn
     def give_back(self, demand: Demand, keeper: object, *, if_of_another_rule: bool) -> Request | None:
         """Return what gives back all of a bucket's loan; None if there is none.

@@ -103,6 +103,8 @@ class RedisStorage:
             left = self.leases.spend(demands[0], to_the_end=False)
             if left is not None:
                 return Verdict(allowed=True, readings=self.with_borrowed(demands, (left,)))
+            if self.leases.suffices(demands[0]):
+                return None  # it is to be renewed, and comes before a denial that was true without it
         return None if self.denials is None else self.denials.recall(demands)
 
     async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
