@@ -25,7 +25,7 @@ QuickChecks: TypeAlias = Mapping[str, QuickCheck]
 """The short ways by the endpoint: one for each endpoint that a rule is for."""
 
 MAX_REMEMBERED = 32_768
-"""Most demands that are remembered, of all endpoints together: some eight megabytes."""
+"""Most demands that are remembered, of all endpoints together."""
 
 _ONE_IN = 8
 """Of so many checks that are not remembered one will be: who asks often is soon, and a crowd that asks once costs little."""

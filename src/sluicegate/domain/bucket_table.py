@@ -21,7 +21,7 @@ _FEW = 10_000
 _FULL = -1  # a bucket that was reset; its key leaves when the calendar comes to it
 
 MAX_AT_HAND = 32_768
-"""Most buckets that are at hand: some eight megabytes, with what finds them."""
+"""Most buckets that are at hand: some ten megabytes, with what finds them."""
 
 TakeOne: TypeAlias = Callable[[str, BucketShape, int], tuple[bool, int, int]]
 """Pay for one bucket: key, shape, cost in units; verdict, level in units, lead in microseconds."""

@@ -14,7 +14,7 @@ from sluicegate.runtime.system_clock import SystemClock
 from sluicegate.runtime.turn import Turn
 
 MAX_DENIALS = 10_000
-"""Most denials that are remembered: some four megabytes. The oldest is forgotten first, and asked for again."""
+"""Most denials that are remembered: some three megabytes. The oldest is forgotten first, and asked for again."""
 
 MAX_AGE_US = 1_000_000
 """The longest that a denial is believed: what another process resets or refunds shows within a second everywhere."""

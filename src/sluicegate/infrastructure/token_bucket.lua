@@ -7,8 +7,7 @@
 -- replies  a MessagePack array: echo, and for each check: 1 if it was paid (0 if not), and for each demand: level, lead in
 --          microseconds; for LEND also the units that were lent
 --
--- One packed argument and one packed reply: as arguments and integers of their own, a check's numbers took Redis and the
--- caller half a microsecond more each.
+-- One packed argument and one packed reply: arguments and integers of their own take both sides longer to read and write.
 --
 -- A bucket is one string, `level last shape`, a shape `capacity units_per_token units_per_tick tick_us full_ticks`.
 -- Where units are lent, each loan follows as `|holder units end`, in the order of their ends.

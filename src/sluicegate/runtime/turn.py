@@ -1,4 +1,4 @@
-"""Whose turn it is: a lock for a few hundred nanoseconds, at a fifth of the price of `threading.Lock`."""
+"""Whose turn it is: a lock for a few hundred nanoseconds, at a fraction of the price of `threading.Lock`."""
 
 import os
 import weakref
