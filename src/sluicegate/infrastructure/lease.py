@@ -50,8 +50,7 @@ class Lease(msgspec.Struct, gc=False):
         units: What is left of the loan.
         lent: What it was when it was given or renewed.
         low: Below it the loan is renewed, while it can still be spent.
-        until_us: When it ends.
-        until_ns: The same, for a clock that is read without rounding.
+        until_ns: When it ends, for a clock that is read without rounding.
         level: Units that were left in the bucket at `read_us`.
         read_us: See `level`; by this process's clock.
         wanted: How much was asked for last.
@@ -69,7 +68,6 @@ class Lease(msgspec.Struct, gc=False):
     units: int = 0
     lent: int = 0
     low: int = 0
-    until_us: int = 0
     until_ns: int = 0
     level: int = 0
     read_us: int = 0
@@ -79,6 +77,11 @@ class Lease(msgspec.Struct, gc=False):
     orphaned: bool = False
     at_last_look: int = -1
     keeper: object = None
+
+    @property
+    def until_us(self) -> int:
+        """When it ends, in microseconds."""
+        return self.until_ns // 1000
 
 
 def wanted(lease: Lease, demand: Demand, now_us: int) -> int:

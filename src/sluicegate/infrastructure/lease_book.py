@@ -198,8 +198,7 @@ class LeaseBook:
         lease.units += loan.units
         lease.lent, lease.at_last_look = lease.units, -1
         lease.low = lease.units // 2 if loan.units else 0
-        lease.until_us = request.asked_us + SPENT_US
-        lease.until_ns = lease.until_us * 1000
+        lease.until_ns = (request.asked_us + SPENT_US) * 1000
         if request.terms.wanted:
             lease.wanted = request.terms.wanted
         elif request.terms.returned:  # after a pause the first loan is as the last one was, not eight times that
