@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from redis.asyncio import Redis
 
 from sluicegate import RateLimitRule, RedisStorage, TokenBucketAdapter
-from sluicegate.domain.demand import Demand
-from sluicegate.infrastructure.token_bucket_script import TAKE, Call, TokenBucketScript
+from sluicegate.domain.bucket_request import Demand
+from sluicegate.infrastructure.redis.script import TAKE, Call, TokenBucketScript
 from support.redis_servers import RedisServer
 
 ROUNDS, SECONDS = 5, 0.7

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from starlette.routing import Match, Route
 
-from sluicegate.domain.route_table import RouteTable
-from sluicegate.domain.route_template import parse_endpoint
+from sluicegate.domain.routing.table import RouteTable
+from sluicegate.domain.routing.template import parse_endpoint
 
 SIZE = 8_192
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/rule_file_fuzz.py [MINUTES] [FIRST_SEED]
 
-Each round runs `tests/infrastructure/test_rule_file_fuzz.py` with 10,000 examples a test and one seed; the first that fails
+Each round runs `tests/infrastructure/rules_file/test_reader_fuzz.py` with 10,000 examples a test and one seed; one that fails
 is printed with its output, and reproduces with `--hypothesis-seed=SEED`.
 """
 
@@ -22,7 +22,7 @@ def main(minutes: float, seed: int) -> int:
     while time.monotonic() < end:
         command = [
             *(sys.executable, "-m", "pytest", "-q", "-x", f"--hypothesis-seed={seed}", "--timeout=0"),
-            "tests/infrastructure/test_rule_file_fuzz.py",
+            "tests/infrastructure/rules_file/test_reader_fuzz.py",
         ]
         run = subprocess.run(  # noqa: S603 - our own tests
             command, cwd=ROOT, env={**os.environ, "SLUICEGATE_LONG": "1"}, capture_output=True, text=True, check=False

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from sluicegate import MemoryStorage, RuleBook, TokenBucketAdapter
-from sluicegate.infrastructure.rule_file import parse_rules
+from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.testing import RecordingLogger
 
 NETWORKS = 100_000

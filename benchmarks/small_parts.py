@@ -9,9 +9,9 @@ from collections.abc import Callable
 from threading import Lock
 
 from sluicegate import MemoryStorage, RateLimitRule, SyncTokenBucketAdapter
-from sluicegate.domain.demand import Demand, Reading, Verdict
-from sluicegate.infrastructure.denial_memo import DenialMemo
-from sluicegate.infrastructure.lease_book import LeaseBook
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.infrastructure.redis.denial_cache import DenialMemo
+from sluicegate.infrastructure.redis.lease_table import LeaseBook
 from sluicegate.runtime.turn import Turn
 
 COUNT = 10_000

@@ -16,7 +16,7 @@ from slowapi.util import get_remote_address
 from memory_peers import rule
 from rounds import Check
 from sluicegate import MemoryStorage, RateLimitMiddleware, RedisStorage, StorageProtocol, TokenBucketAdapter
-from sluicegate.presentation.rate_limit_headers import HeaderStyle
+from sluicegate.presentation.web.headers import HeaderStyle
 
 _MILLION = 10**6
 _HOUR_MS = 3_600_000

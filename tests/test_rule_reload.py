@@ -12,7 +12,7 @@ import pytest
 from sluicegate import RateLimitRule, Success, TokenBucketAdapter
 from sluicegate.container import build_rate_limit, watch_rules
 from sluicegate.domain.events import RateLimitRulesChanged, RateLimitRulesRefused
-from sluicegate.infrastructure.rule_file import parse_rules
+from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.infrastructure.settings import Settings, read_settings
 from sluicegate.testing import RecordingEventBus, RecordingLogger
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sluicegate import MemoryStorage, RateLimitResult, RateLimitRule, RedisStorage, Success, TokenBucketAdapter
-from sluicegate.infrastructure.rule_file import parse_rules
+from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.testing import FakeClock, RecordingLogger
 from support.clocked_script import ClockedScript
 from support.redis_servers import RedisServer

@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sluicegate.application.slots import SlotTimeoutError
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.application.wait_queue import SlotTimeoutError
 from sluicegate.container import get_rate_limit
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, RuleFileError, StorageError
@@ -40,31 +40,31 @@ from sluicegate.runtime.stdlib_logger import StdlibLogger
 if TYPE_CHECKING:
     from sluicegate.application.rule_merging import RuleRegistry, merge_rules
     from sluicegate.container import watch_rules
-    from sluicegate.infrastructure.redis_storage import RedisStorage
-    from sluicegate.infrastructure.rule_file import load_rules
-    from sluicegate.infrastructure.sync_redis_storage import SyncRedisStorage
-    from sluicegate.presentation.asgi import RateLimitMiddleware
-    from sluicegate.presentation.fastapi_dependency import install_rate_limits, rate_limit
-    from sluicegate.presentation.flask_extension import FlaskRateLimit
+    from sluicegate.infrastructure.redis.storage import RedisStorage
+    from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage
+    from sluicegate.infrastructure.rules_file.reader import load_rules
+    from sluicegate.presentation.decorator import RateLimitedError, rate_limited
     from sluicegate.presentation.httpx_transport import RateLimitTransport
-    from sluicegate.presentation.rate_limited import RateLimitedError, rate_limited
-    from sluicegate.presentation.wsgi import WSGIRateLimitMiddleware
+    from sluicegate.presentation.web.asgi import RateLimitMiddleware
+    from sluicegate.presentation.web.fastapi import install_rate_limits, rate_limit
+    from sluicegate.presentation.web.flask import FlaskRateLimit
+    from sluicegate.presentation.web.wsgi import WSGIRateLimitMiddleware
 
 # Names that need an extra, or that few need, are imported when they are asked for: `import sluicegate` needs none of them.
 _LAZY = {
-    "FlaskRateLimit": "sluicegate.presentation.flask_extension",
-    "RateLimitMiddleware": "sluicegate.presentation.asgi",
+    "FlaskRateLimit": "sluicegate.presentation.web.flask",
+    "RateLimitMiddleware": "sluicegate.presentation.web.asgi",
     "RateLimitTransport": "sluicegate.presentation.httpx_transport",
-    "RateLimitedError": "sluicegate.presentation.rate_limited",
-    "RedisStorage": "sluicegate.infrastructure.redis_storage",
+    "RateLimitedError": "sluicegate.presentation.decorator",
+    "RedisStorage": "sluicegate.infrastructure.redis.storage",
     "RuleRegistry": "sluicegate.application.rule_merging",
-    "SyncRedisStorage": "sluicegate.infrastructure.sync_redis_storage",
-    "WSGIRateLimitMiddleware": "sluicegate.presentation.wsgi",
-    "install_rate_limits": "sluicegate.presentation.fastapi_dependency",
-    "load_rules": "sluicegate.infrastructure.rule_file",
+    "SyncRedisStorage": "sluicegate.infrastructure.redis.sync_storage",
+    "WSGIRateLimitMiddleware": "sluicegate.presentation.web.wsgi",
+    "install_rate_limits": "sluicegate.presentation.web.fastapi",
+    "load_rules": "sluicegate.infrastructure.rules_file.reader",
     "merge_rules": "sluicegate.application.rule_merging",
-    "rate_limit": "sluicegate.presentation.fastapi_dependency",
-    "rate_limited": "sluicegate.presentation.rate_limited",
+    "rate_limit": "sluicegate.presentation.web.fastapi",
+    "rate_limited": "sluicegate.presentation.decorator",
     "watch_rules": "sluicegate.container",
 }
 

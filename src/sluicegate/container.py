@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sluicegate.application.failure_policy import describe
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import (
     EventBusProtocol,
@@ -17,14 +18,13 @@ from sluicegate.domain.protocols import (
     StorageProtocol,
     SyncStorageProtocol,
 )
-from sluicegate.domain.rule_set import Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from sluicegate.application.rule_merging import CodeRules
-    from sluicegate.infrastructure.file_watch import FileWatch
-    from sluicegate.infrastructure.rule_file import RuleFile
+    from sluicegate.infrastructure.rules_file.reader import RuleFile
+    from sluicegate.infrastructure.rules_file.watcher import FileWatch
 
 S = TypeVar("S")
 
@@ -38,7 +38,7 @@ def build_storage(settings: Settings) -> StorageProtocol:
     if _is_memory(settings):
         return MemoryStorage()
     try:
-        from sluicegate.infrastructure.redis_storage import RedisStorage  # noqa: PLC0415 - it needs an extra
+        from sluicegate.infrastructure.redis.storage import RedisStorage  # noqa: PLC0415 - it needs an extra
     except ModuleNotFoundError as error:
         raise _extra_is_missing(settings, error) from None
     return _from_url(settings, RedisStorage.from_url)
@@ -53,7 +53,7 @@ def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
     if _is_memory(settings):
         return MemoryStorage()
     try:
-        from sluicegate.infrastructure.sync_redis_storage import SyncRedisStorage  # noqa: PLC0415 - it needs an extra
+        from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage  # noqa: PLC0415 - it needs an extra
     except ModuleNotFoundError as error:
         raise _extra_is_missing(settings, error) from None
     return _from_url(settings, SyncRedisStorage.from_url)
@@ -114,7 +114,7 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
         quiet_ms: How long nothing may have happened beside the file before it is read.
     """
     from sluicegate.application.rule_merging import merge_rules  # noqa: PLC0415 - a limiter without a file does without
-    from sluicegate.infrastructure.file_watch import FileWatch  # noqa: PLC0415 - the same
+    from sluicegate.infrastructure.rules_file.watcher import FileWatch  # noqa: PLC0415 - the same
 
     rules = limiter.rules
 
@@ -149,7 +149,7 @@ def _follow(limiter: TokenBucketAdapter | SyncTokenBucketAdapter, file: "RuleFil
 
 
 def _read(path: str | Path) -> "RuleFile":
-    from sluicegate.infrastructure.rule_file import read_rule_file  # noqa: PLC0415 - a limiter without a file does without
+    from sluicegate.infrastructure.rules_file.reader import read_rule_file  # noqa: PLC0415 - a limiter without a file does without
 
     return read_rule_file(path)
 

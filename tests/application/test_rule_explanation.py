@@ -8,13 +8,13 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from sluicegate import InvalidInputError, MemoryStorage, Success, SyncTokenBucketAdapter
+from sluicegate.application.live_rules import put_into_force
 from sluicegate.application.rule_explanation import Explainer, Explanation
-from sluicegate.application.rules_in_force import put_into_force
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.demand import Demand, Verdict
+from sluicegate.domain.bucket_request import Demand, Verdict
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule_book import RuleBook
-from sluicegate.infrastructure.rule_file import parse_rules
+from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.testing import RecordingLogger
 
 REQUESTS = 100_000 if os.environ.get("SLUICEGATE_LONG") else 10_000

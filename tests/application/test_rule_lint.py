@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from sluicegate.application.rule_lint import lint
-from sluicegate.infrastructure.rule_document import dotted
-from sluicegate.infrastructure.rule_file import parse_rules
+from sluicegate.infrastructure.rules_file.interpreter import dotted
+from sluicegate.infrastructure.rules_file.reader import parse_rules
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ import pytest
 
 from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, SyncTokenBucketAdapter
 from sluicegate.application.rule_merging import RuleRegistry, merge_rules
-from sluicegate.infrastructure.rule_file import parse_rules
+from sluicegate.infrastructure.rules_file.reader import parse_rules
 
 FILE = parse_rules(
     """

@@ -35,8 +35,8 @@ def test_broad_excepts_stand_only_where_failure_is_answered() -> None:
     assert decision_path == {
         "application/token_bucket_adapter.py",
         "application/sync_token_bucket_adapter.py",
-        "application/announcer.py",
-        "application/background_calls.py",
+        "application/notifier.py",
+        "application/background_worker.py",
     }
 
 

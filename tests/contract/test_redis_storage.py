@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageProtocol
-from sluicegate.domain.demand import Demand, Reading, Verdict
-from sluicegate.infrastructure.denial_memo import DenialMemo
-from sluicegate.infrastructure.lease_book import LeaseBook
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.infrastructure.redis.denial_cache import DenialMemo
+from sluicegate.infrastructure.redis.lease_table import LeaseBook
 from sluicegate.testing import FakeClock, StorageContract
 from support.clocked_script import ClockedScript
 from support.redis_servers import ClusterSet, RedisServer, SentinelSet
@@ -75,7 +75,7 @@ class TestRedis7WithLoans(TestRedis7):
     @pytest.fixture(autouse=True)
     def eager(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Find every bucket hot."""
-        monkeypatch.setattr("sluicegate.infrastructure.lease._HOT", 1)
+        monkeypatch.setattr("sluicegate.infrastructure.redis.lease._HOT", 1)
 
     async def make_storage(self) -> StorageProtocol:
         """Return a storage that borrows."""

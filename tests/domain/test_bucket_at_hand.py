@@ -7,10 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sluicegate.domain.bucket_at_hand import GONE, Bucket, Denial, DenialsAtHand, LoansAtHand, Timekeeping
-from sluicegate.domain.bucket_shape import MAX_UNITS, BucketShape, shape_of
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_spec import MAX_UNITS, BucketShape, shape_of
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.quick_take import build_recall, build_spend, build_take, build_take_all
 from sluicegate.domain.result import Success

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate.domain.bucket_at_hand import Timekeeping
-from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.bucket_request import Demand
+from sluicegate.domain.bucket_spec import BucketShape
 from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.demand import Demand
-from sluicegate.domain.fullness_calendar import FullnessCalendar
+from sluicegate.domain.expiry_queue import FullnessCalendar
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import full_at_us
 from sluicegate.runtime.turn import Turn

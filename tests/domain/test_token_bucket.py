@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from sluicegate.domain.bucket_shape import MAX_UNITS, BucketShape
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_spec import MAX_UNITS, BucketShape
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import accrue, full_at_us, impossible, tightest, to_result

@@ -7,9 +7,9 @@ from math import ceil
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_shape import MAX_UNITS, BucketShape
+from sluicegate.domain.bucket_request import Demand
+from sluicegate.domain.bucket_spec import MAX_UNITS, BucketShape
 from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.demand import Demand
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import accrue, carry_over, to_result
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sluicegate.domain.protocols import Clock
-from sluicegate.infrastructure.token_bucket_script import Call, TokenBucketScript
+from sluicegate.infrastructure.redis.script import Call, TokenBucketScript
 
 # TIME tells the echo; SET leaves the expiry out, which would go by the server's own clock.
 _SHIM = """

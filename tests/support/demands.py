@@ -2,7 +2,7 @@
 
 import itertools
 
-from sluicegate.domain.demand import Demand
+from sluicegate.domain.bucket_request import Demand
 from sluicegate.domain.rule import RateLimitRule
 
 _keys = itertools.count()

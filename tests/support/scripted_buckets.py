@@ -5,8 +5,8 @@ from concurrent.futures import Future
 from typing import Any
 
 import redis
-from sluicegate.domain.demand import Demand
-from sluicegate.infrastructure.token_bucket_script import LEND, Call, Loan, Terms
+from sluicegate.domain.bucket_request import Demand
+from sluicegate.infrastructure.redis.script import LEND, Call, Loan, Terms
 from sluicegate.testing import FakeClock
 from support.clocked_script import ClockedScript
 from support.redis_servers import RedisServer

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from sluicegate.application.announcer import Announcer
-from sluicegate.application.checking import Check, ShadowedCheck, prepare
-from sluicegate.application.exemptions import ListAnswer
+from sluicegate.application.check import Check, ShadowedCheck, prepare
 from sluicegate.application.failure_policy import FailurePolicy, describe, reason_of
-from sluicegate.application.rules_in_force import RulesInForce
-from sluicegate.application.shadow_watch import with_all_buckets
+from sluicegate.application.lists_and_overrides import ListAnswer
+from sluicegate.application.live_rules import RulesInForce
+from sluicegate.application.notifier import Announcer
+from sluicegate.application.shadow_rules import with_all_buckets
 from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.compiled_rules import Plan
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.result import Failure
-from sluicegate.domain.rule_set import Plan
 
 
 class Administration:

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from sluicegate.application.checking import Check
+from sluicegate.application.check import Check
 from sluicegate.application.failure_policy import Answer
+from sluicegate.domain.bucket_request import Verdict
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.demand import Verdict
 from sluicegate.domain.rule import OnStorageError, RateLimitRule
 from sluicegate.domain.token_bucket import to_result
 

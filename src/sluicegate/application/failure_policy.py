@@ -13,7 +13,7 @@ from threading import Lock
 
 import msgspec
 
-from sluicegate.application.checking import Check
+from sluicegate.application.check import Check
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, StorageError

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 from sluicegate.application.quick_check import MAX_REMEMBERED, PlainChecks, QuickCheck, QuickChecks, no_quick_check
 from sluicegate.domain.bucket_at_hand import Bucket, Timekeeping
+from sluicegate.domain.bucket_request import Demand
 from sluicegate.domain.bucket_table import TakeOne
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.demand import Demand
 from sluicegate.domain.protocols import SyncStorageProtocol
 from sluicegate.domain.quick_take import build_take, build_take_all
 from sluicegate.domain.result import Success

@@ -7,15 +7,15 @@ and a failure included, is left to the long way.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
-from sluicegate.application.checking import Check
-from sluicegate.application.exemptions import listed_scopes
+from sluicegate.application.check import Check
+from sluicegate.application.lists_and_overrides import listed_scopes
 from sluicegate.domain.bucket_at_hand import DenialsAtHand, LoansAtHand
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat
+from sluicegate.domain.bucket_request import Demand, Verdict
+from sluicegate.domain.compiled_rules import Meter, Plan, RuleSet
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.demand import Demand, Verdict
 from sluicegate.domain.quick_take import build_recall, build_spend
 from sluicegate.domain.result import Success
-from sluicegate.domain.rule_set import Meter, Plan, RuleSet
 from sluicegate.domain.token_bucket import tightest, to_result
 
 QuickCheck: TypeAlias = Callable[[str], Success[RateLimitResult] | None]

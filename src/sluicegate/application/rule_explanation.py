@@ -5,15 +5,15 @@ from typing import Literal
 
 import msgspec
 
-from sluicegate.application.checking import Check, ShadowedCheck, demand_for, prepare
-from sluicegate.application.exemptions import ListAnswer, identifier_for
-from sluicegate.application.rules_in_force import InForce
+from sluicegate.application.check import Check, ShadowedCheck, demand_for, prepare
+from sluicegate.application.lists_and_overrides import ListAnswer, identifier_for
+from sluicegate.application.live_rules import InForce
 from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.compiled_rules import Meter, Plan
 from sluicegate.domain.identifier_index import Now
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED, Bound, KillSwitch
-from sluicegate.domain.rule_set import Meter, Plan
 
 Outcome = Literal["checked", "allowed", "denied", "impossible", "no_rule"]
 """What becomes of the request: its buckets decide, a list or switched-off rules let it pass, a list denies it, it costs more than

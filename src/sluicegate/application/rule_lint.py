@@ -10,8 +10,8 @@ import msgspec
 
 from sluicegate.domain.identifier_index import read_network
 from sluicegate.domain.rate import exact_rate
-from sluicegate.domain.route_table import RouteTable
-from sluicegate.domain.route_template import Parameter, RouteTemplate, parse_endpoint
+from sluicegate.domain.routing.table import RouteTable
+from sluicegate.domain.routing.template import Parameter, RouteTemplate, parse_endpoint
 from sluicegate.domain.rule import RateLimitRule, RateLimitScope
 from sluicegate.domain.rule_book import Bound, Listing, RuleBook, is_global
 

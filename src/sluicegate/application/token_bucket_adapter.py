@@ -11,13 +11,14 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar, cast
 
-from sluicegate.application.check_flow import build_flow
+from sluicegate.application.check import RULES_OWN, Check, ShadowedCheck
 from sluicegate.application.checked import Checked, decided, degraded
-from sluicegate.application.checking import RULES_OWN, Check, ShadowedCheck
-from sluicegate.application.shadow_watch import demands_of, with_all_buckets
-from sluicegate.application.slots import Slots
+from sluicegate.application.checker import build_flow
+from sluicegate.application.shadow_rules import demands_of, with_all_buckets
+from sluicegate.application.wait_queue import Slots
+from sluicegate.domain.bucket_request import Demand, Verdict
+from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.demand import Demand, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
 from sluicegate.domain.protocols import (
     Clock,
@@ -29,7 +30,6 @@ from sluicegate.domain.protocols import (
 )
 from sluicegate.domain.result import Failure, Result, Success
 from sluicegate.domain.rule import OnStorageError
-from sluicegate.domain.rule_set import Rules
 
 DEFAULT_DEADLINE_MS = 50
 

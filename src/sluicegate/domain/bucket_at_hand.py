@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.bucket_spec import BucketShape
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.result import Success
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from sluicegate.domain.bucket_at_hand import GONE, Bucket, Timekeeping
-from sluicegate.domain.bucket_shape import BucketShape
-from sluicegate.domain.demand import Demand, Reading, Verdict
-from sluicegate.domain.fullness_calendar import FullnessCalendar
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_spec import BucketShape
+from sluicegate.domain.expiry_queue import FullnessCalendar
 from sluicegate.domain.token_bucket import accrue, carry_over, full_at_us, paid_from
 
 # A state is a `Bucket` where a check has it at hand. Else it is one integer, `shape number << 113 | last << 53 | level`, which

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.result import Result

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import inf
 
 from sluicegate.domain.bucket_at_hand import Bucket, DenialsAtHand, LoansAtHand, QuickTake, Timekeeping
-from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.bucket_spec import BucketShape
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.result import Success
 from sluicegate.domain.token_bucket import result_at, slack

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias, get_args
 
-from sluicegate.domain.bucket_shape import BucketShape, shape_of
+from sluicegate.domain.bucket_spec import BucketShape, shape_of
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rate import SECONDS, exact_rate, parse_rate
 

@@ -9,9 +9,9 @@ doubles, which is why `MAX_UNITS` leaves every sum below 2**53.
 from collections.abc import Sequence
 from math import inf
 
-from sluicegate.domain.bucket_shape import BucketShape
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_spec import BucketShape
 from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.demand import Demand, Reading, Verdict
 
 _SECOND_US = 1_000_000
 

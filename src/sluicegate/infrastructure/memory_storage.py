@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from sluicegate.domain.bucket_at_hand import Bucket, Timekeeping
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
 from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.demand import Demand, Reading, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock
 from sluicegate.runtime.system_clock import SystemClock

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import httpx
 
-from sluicegate.application.slots import SlotTimeoutError
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.application.wait_queue import SlotTimeoutError
 from sluicegate.container import get_rate_limit
-from sluicegate.presentation.identity import identifier_text
-from sluicegate.presentation.own_rules import LimiterByName, RuleOrText, policies, read_rules
+from sluicegate.presentation.inline_rules import LimiterByName, RuleOrText, policies, read_rules
+from sluicegate.presentation.web.client_address import identifier_text
 
 
 class RateLimitTimeout(httpx.TimeoutException):

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Literal, cast
 
-from sluicegate.domain.demand import Reading, Verdict
+from sluicegate.domain.bucket_request import Reading, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
 

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from math import ceil
 
-from sluicegate.domain.demand import Demand, Reading
+from sluicegate.domain.bucket_request import Demand, Reading
 from sluicegate.domain.protocols import StorageProtocol
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import to_result

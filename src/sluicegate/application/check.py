@@ -1,0 +1,177 @@
+"""The pure halves of a check: what to ask the storage, and what its answer means. Shared by the async and sync faces."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import msgspec
+
+from sluicegate.application.lists_and_overrides import ListAnswer, identifier_for, list_answer, overridden
+from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat, require_text
+from sluicegate.domain.bucket_request import Demand, Verdict
+from sluicegate.domain.compiled_rules import Meter, Plan, RuleSet
+from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.identifier_index import Now
+from sluicegate.domain.protocols import Identifier
+from sluicegate.domain.token_bucket import tightest, to_result
+
+NO_RULE = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
+"""The answer for an endpoint that no rule names."""
+
+RULES_OWN = 0
+"""The cost that stands for a rule's own. Compare by identity: 0 is one object, False and 0.0 are others, which are refused."""
+
+
+class Check(msgspec.Struct, frozen=True, gc=False):
+    """What to ask the storage.
+
+    Args:
+        plan: The endpoint's rules.
+        demands: One for each of the plan's meters.
+        cost: Tokens to take in place of the rules' own costs; 0: the rules' own.
+    """
+
+    plan: Plan
+    demands: tuple[Demand, ...]
+    cost: int
+
+
+class ShadowedCheck(msgspec.Struct, frozen=True, gc=False):
+    """A check with rules in shadow mode beside it.
+
+    Each of these is a check of its own: it is paid or not whatever becomes of the others, so that it neither changes nor
+    follows the answer.
+
+    Args:
+        plan: The endpoint's rules.
+        check: What decides; None if nothing does, because all rules are in shadow mode or the cost exceeds `max_cost`.
+        shadows: For each rule in shadow mode what to ask; None if the cost exceeds its capacity, and it would deny.
+        cost: As in `Check`.
+    """
+
+    plan: Plan
+    check: Check | None
+    shadows: tuple[Demand | None, ...]
+    cost: int
+
+
+def prepare(  # noqa: PLR0913 - what a check depends on
+    rules: RuleSet,
+    key_format: KeyFormat,
+    endpoint: str,
+    identifier: Identifier,
+    cost: int,
+    *,
+    now: Now,
+    heed_lists: bool = True,
+) -> Check | ShadowedCheck | ListAnswer | Plan | None:
+    """Work out what to ask.
+
+    Args:
+        rules: The rules in force.
+        key_format: How buckets are named.
+        endpoint: The endpoint as the caller names it.
+        identifier: Who asks.
+        cost: Tokens; 0: the rules' own cost.
+        now: The wall clock, asked only where a list's entry or an override that matches has an end.
+        heed_lists: Whether the allow and deny lists are asked; not where the buckets themselves are meant.
+
+    Returns:
+        The check, with the rules in shadow mode if there are any; the answer if the allow or deny list has one; the plan if
+        there is nothing to ask, because all its rules are disabled or the cost exceeds `max_cost`; None if no rule is for
+        the endpoint.
+
+    Raises:
+        InvalidInputError: If an argument is wrong: negative cost, empty or overlong text, a scope without identifier.
+        InvalidTypeError: If an argument is of the wrong type.
+    """
+    if type(cost) is not int or cost < 0:
+        _require_cost(cost)
+    plan = rules.find(endpoint) if type(endpoint) is str else None
+    if type(identifier) is not str or not 0 < len(identifier) <= CERTAINLY_SHORT:
+        _require_identifier(identifier)
+    if plan is None:
+        require_text("endpoint", endpoint)
+    if rules.lists and heed_lists:
+        answer = list_answer(rules.lists, plan, endpoint, identifier, now)
+        if answer is not None:
+            return answer
+    if plan is None:
+        return None
+    if plan.special:
+        plan = overridden(plan, identifier, now)
+        if plan.shadows:
+            return _with_shadows(plan, key_format, identifier, cost)
+    return _ask(plan, key_format, identifier, cost)
+
+
+def conclude(check: Check, verdict: Verdict) -> RateLimitResult:
+    """Derive the answer that binds from what the storage told."""
+    demands = check.demands
+    if len(demands) == 1:
+        return to_result(demands[0], verdict.readings[0], allowed=verdict.allowed)
+    return tightest(demands, verdict)
+
+
+def demand_for(key_format: KeyFormat, meter: Meter, identifier: Identifier, cost: int) -> Demand:
+    """Return what to ask one rule's bucket for; arguments as in `prepare`.
+
+    Raises:
+        InvalidInputError: If the identifier is a mapping without the rule's scope.
+    """
+    name = identifier_for(meter, identifier)
+    key = meter.before if meter.after is None else meter.before + key_format.encode(name) + meter.after
+    cost_units = cost * meter.shape.units_per_token if cost else meter.cost_units
+    return Demand(key, meter.shape, cost_units, meter.lease_units)
+
+
+def _ask(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -> Check | Plan:
+    meters = plan.meters
+    if not meters or cost > plan.max_cost:
+        return plan
+    if len(meters) == 1 and type(identifier) is str:
+        meter = meters[0]
+        after = meter.after
+        return Check(
+            plan,
+            (
+                Demand(
+                    meter.before if after is None else meter.before + key_format.encode(identifier) + after,
+                    meter.shape,
+                    cost * meter.shape.units_per_token if cost else meter.cost_units,
+                    meter.lease_units,
+                ),
+            ),
+            cost,
+        )
+    return Check(plan, tuple([demand_for(key_format, meter, identifier, cost) for meter in meters]), cost)
+
+
+def _with_shadows(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -> ShadowedCheck:
+    asked = _ask(plan, key_format, identifier, cost)
+    check = asked if isinstance(asked, Check) else None
+    shadows = tuple(
+        [
+            None if cost > meter.rule.max_tokens else demand_for(key_format, meter, identifier, cost)
+            for meter in plan.shadows
+        ]
+    )
+    return ShadowedCheck(plan, check, shadows, cost)
+
+
+def _require_cost(cost: object) -> None:
+    if type(cost) is not int:
+        raise InvalidTypeError(f"cost={cost!r:.80}: expected a whole number, not {type(cost).__name__}")
+    if cost < 0:
+        raise InvalidInputError(f"cost={cost}: expected 0 (the rule's own cost) or more")
+
+
+def _require_identifier(identifier: object) -> None:
+    if isinstance(identifier, Mapping):
+        named = cast("Mapping[object, object]", identifier)
+        if not named:
+            raise InvalidInputError("identifier={}: expected an entry for each scope of the endpoint's rules")
+        for scope, name in named.items():
+            require_text(f"identifier[{scope!r:.80}]", name)
+    else:
+        require_text("identifier", identifier)

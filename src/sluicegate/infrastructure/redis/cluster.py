@@ -1,0 +1,243 @@
+"""Which node of a Cluster keeps a bucket, while slots move and nodes come and go.
+
+Checks of one slot go to its node. MOVED and ASK prove that nothing was executed, so following them is safe. A check whose buckets
+lie in several slots is charged slot by slot, and what was charged is given back if another slot denies: it never admits
+more than its rules, and for one round trip it may leave less to others.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from random import random, shuffle
+from typing import Any, cast
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.errors import StorageError
+from sluicegate.infrastructure.redis.batcher import CheckDispatcher
+from sluicegate.infrastructure.redis.connection import RedisConnection, pack
+from sluicegate.infrastructure.redis.errors import Fault
+from sluicegate.infrastructure.redis.script import PEEK, REFUND, TAKE, Call, TokenBucketScript
+from sluicegate.infrastructure.redis.script_client import ScriptExchange
+from sluicegate.infrastructure.redis.target import RedisTarget
+
+Address = tuple[str, int]
+
+_MAX_HOPS = 8
+_REFRESH_PAUSE_S = 0.2
+
+
+class ClusterRouter:
+    """Send calls to the nodes of a Cluster, on one event loop.
+
+    Args:
+        target: The Cluster's first nodes, and how to log in.
+        script: What is called.
+        deadline_s: The longest that a caller waits.
+        connect_timeout_s: How long opening a connection may take.
+    """
+
+    def __init__(
+        self, target: RedisTarget, script: TokenBucketScript, *, deadline_s: float, connect_timeout_s: float
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._target = target
+        self._script = script
+        self._deadline_s = deadline_s
+        self._connect_timeout_s = connect_timeout_s
+        self._owners: dict[int, Address] = {}
+        self._nodes: dict[Address, CheckDispatcher] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refresher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def submit(self, call: Call) -> None:
+        """Take a call over; its future gets the answer, in time.
+
+        Raises:
+            StorageError: At once, if the node's breaker is open or the storage was closed.
+        """
+        if self._closed:
+            raise StorageError("connection", "The storage was closed.")
+        demands = call.demands
+        call.slot = slot = key_slot(demands[0].key.encode())
+        if len(demands) > 1:
+            slots = [key_slot(demand.key.encode()) for demand in demands]
+            if any(other != slot for other in slots):
+                self._split(call, slots)
+                return
+        self._node(self._owner(slot)).submit(call)
+
+    async def aclose(self) -> None:
+        """Close the connections to all nodes."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        nodes, self._nodes = self._nodes, {}
+        await asyncio.gather(*(node.aclose() for node in nodes.values()), *self._tasks, return_exceptions=True)
+
+    def _owner(self, slot: int) -> Address:
+        """Return the node that keeps a slot as far as is known; whoever is asked wrongly will send us on."""
+        owner = self._owners.get(slot)
+        if owner is None:
+            self._refresh()
+            owner = self._target.hosts[0]
+        return owner
+
+    def _node(self, address: Address) -> CheckDispatcher:
+        node = self._nodes.get(address)
+        if node is None:
+            node = self._nodes[address] = CheckDispatcher(
+                self._target.connector(self._connect_timeout_s, address),
+                ScriptExchange(self._script, self._redirect),
+                deadline_s=self._deadline_s,
+                connect_timeout_s=self._connect_timeout_s,
+                on_trip=self._refresh,
+            )
+        return node
+
+    def _redirect(self, call: Call, fault: Fault, alone: bool) -> None:
+        """Place a call that a node did not execute.
+
+        Args:
+            call: The call.
+            fault: What the node said.
+            alone: Whether it said that of this call, or of several of one slot. While a slot is on the move, some of its
+                buckets are here and others there, and Redis 6.2 sends a script call on if but one of them is not here:
+                to follow for all would make a second, full bucket of those that are. So each asks here on its own first.
+        """
+        if call.future.done():
+            return
+        call.hops += 1
+        try:
+            if call.hops > _MAX_HOPS or self._closed:
+                raise fault.error()
+            call.asking = alone and fault.kind == "ask"
+            if fault.kind == "moved":
+                self._owners[call.slot] = address = cast("Address", fault.address)
+                self._refresh()
+                self._node(address).resubmit(call)
+            elif call.asking:
+                self._node(cast("Address", fault.address)).resubmit(call)
+            elif alone and len(call.demands) > 1:
+                self._split(call, range(len(call.demands)))
+            else:
+                self._node(self._owner(call.slot)).resubmit(call)
+        except StorageError as error:
+            call.future.set_exception(error)
+
+    # Checks on several slots
+
+    def _split(self, call: Call, labels: Sequence[int]) -> None:
+        """Carry a call out part by part; demands with one label belong to one part."""
+        parts: dict[int, list[int]] = {}
+        for number, label in enumerate(labels):
+            parts.setdefault(label, []).append(number)
+        task = self._loop.create_task(self._carry_out(call, list(parts.values())))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry_out(self, call: Call, parts: list[list[int]]) -> None:
+        due_s = call.due_s
+        answers = await self._ask(call.verb, [[call.demands[i] for i in part] for part in parts], due_s)
+        readings: list[Reading | None] = [None] * len(call.demands)
+        allowed = all(not isinstance(answer, Verdict) or answer.allowed for answer in answers)
+        error = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+        give_back: list[list[Demand]] = []
+        for part, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, BaseException) or answer is None:
+                continue  # a part that may or may not have been charged is not given back: that could mint tokens
+            charged = isinstance(answer, Verdict) and answer.allowed and (not allowed or error is not None)
+            if charged:
+                give_back.append([call.demands[i] for i in part])
+            for i, reading in zip(part, answer.readings if isinstance(answer, Verdict) else answer, strict=True):
+                readings[i] = _given_back(call.demands[i], reading) if charged else reading
+        future = call.future
+        if not future.done():
+            if error is not None:
+                future.set_exception(error)
+            elif call.verb == TAKE:
+                future.set_result(Verdict(allowed, tuple(cast("list[Reading]", readings))))
+            else:
+                future.set_result(tuple(cast("list[Reading]", readings)) if call.verb in {PEEK, REFUND} else None)
+        if give_back:
+            await self._ask(REFUND, give_back, self._loop.time() + self._deadline_s)
+
+    async def _ask(self, verb: int, parts: Sequence[Sequence[Demand]], due_s: float) -> list[Any]:
+        futures: list[asyncio.Future[Any]] = []
+        for demands in parts:
+            future: asyncio.Future[Any] = self._loop.create_future()
+            futures.append(future)
+            try:
+                self.submit(Call(verb, demands, future, due_s))
+            except StorageError as error:
+                future.set_exception(error)
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+    # The map of slots
+
+    def _refresh(self) -> None:
+        """Ask the Cluster for its map, in the background, one at a time."""
+        if self._refresher is None and not self._closed:
+            self._refresher = self._loop.create_task(self._read_map())
+            self._tasks.add(self._refresher)
+            self._refresher.add_done_callback(self._tasks.discard)
+
+    async def _read_map(self) -> None:
+        try:
+            while True:
+                addresses = list({*self._owners.values(), *self._target.hosts})
+                shuffle(addresses)
+                for address in addresses:
+                    if await self._read_map_of(address):
+                        break
+                await asyncio.sleep(_REFRESH_PAUSE_S * (0.5 + random()))  # noqa: S311 - it spreads, it hides nothing
+                if not any(node.breaker.is_open and node.wanted for node in self._nodes.values()):
+                    return
+        finally:
+            self._refresher = None
+
+    async def _read_map_of(self, address: Address) -> bool:
+        connector = self._target.connector(self._connect_timeout_s, address)
+        connection: RedisConnection | None = None
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                connection = await connector.open()
+                await connection.send_packed_command(pack("CLUSTER", "SLOTS"), check_health=False)
+                owners = _owners(await connection.read_response(), address[0])
+        except Exception:  # noqa: BLE001 - the next node may know
+            return False
+        finally:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+        if owners:
+            self._adopt(owners)
+        return bool(owners)
+
+    def _adopt(self, owners: dict[int, Address]) -> None:
+        self._owners = owners
+        current = {*owners.values()}
+        for address in [
+            address for address in self._nodes if address not in current and address not in self._target.hosts
+        ]:
+            node = self._nodes.pop(address)
+            task = self._loop.create_task(node.aclose())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def __repr__(self) -> str:
+        return f"ClusterRouter(nodes={len(self._nodes)}, slots={len(self._owners)})"
+
+
+def _given_back(demand: Demand, reading: Reading) -> Reading:
+    return Reading(min(demand.shape.capacity, reading.level + demand.cost_units), reading.lead_us)
+
+
+def _owners(reply: object, host: str) -> dict[int, Address]:
+    """Read a CLUSTER SLOTS reply: lists of first slot, last slot, master, replicas. An empty host means the one asked."""
+    owners: dict[int, Address] = {}
+    for first, last, master, *_ in cast("list[list[Any]]", reply):
+        name = master[0].decode() if master[0] else host
+        for slot in range(int(first), min(int(last), REDIS_CLUSTER_HASH_SLOTS - 1) + 1):
+            owners[slot] = (name if name != "?" else host, int(master[1]))
+    return owners

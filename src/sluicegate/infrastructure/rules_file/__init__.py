@@ -1,0 +1,1 @@
+"""Rules files: TOML and YAML, checked and watched."""

@@ -1,0 +1,182 @@
+"""Rules files: TOML or YAML that operators write, read whole or not at all."""
+
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.compiled_rules import RuleSet
+from sluicegate.domain.errors import InvalidInputError, RuleFileError
+from sluicegate.domain.rule_book import RuleBook
+from sluicegate.infrastructure.rules_file.error_messages import find_fault
+from sluicegate.infrastructure.rules_file.interpreter import FieldError, dotted, to_rule_book
+from sluicegate.infrastructure.rules_file.schema import RuleFileTable
+from sluicegate.infrastructure.rules_file.toml_positions import FieldPath, line_of
+from sluicegate.infrastructure.rules_file.yaml_reader import YamlError, read_yaml
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+"""The largest rules file that is read: room for some hundred thousand addresses."""
+
+_PIECE_BYTES = 1024 * 1024
+_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+class RuleFile(msgspec.Struct, frozen=True):
+    """A rules file that was read.
+
+    Args:
+        rules: What it says.
+        warnings: What is doubtful about the file itself, one line each.
+        text: What was read.
+        yaml: Whether it is YAML.
+    """
+
+    rules: RuleBook
+    warnings: tuple[str, ...]
+    text: str
+    yaml: bool
+
+    def line_of(self, path: FieldPath) -> int:
+        """Return the line, from 1, on which a field begins; 0 for the file as a whole."""
+        return _line(self.text, path, read_yaml(self.text)[1] if self.yaml else None)
+
+
+def load_rules(path: str | Path) -> RuleBook:
+    """Read a rules file.
+
+    Args:
+        path: A file as docs/reference/rules-file.md describes it: YAML if its name ends in `.yaml` or `.yml`, else TOML.
+
+    Returns:
+        Its rules: a mapping from endpoint to rules, in the file's order, and what else the file holds.
+
+    Raises:
+        RuleFileError: If the file cannot be read or something in it is wrong; the message names file, line and field.
+    """
+    return read_rule_file(path).rules
+
+
+def read_rule_file(path: str | Path) -> RuleFile:
+    """Read a rules file, and note what is doubtful about the file itself.
+
+    Raises:
+        RuleFileError: As `load_rules`.
+    """
+    name = str(path)
+    data, warnings = _read(name)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RuleFileError(name, "not UTF-8", line=data.count(b"\n", 0, error.start) + 1) from None
+    yaml = Path(path).suffix.lower() in {".yaml", ".yml"}
+    return RuleFile(parse_rules(text, name=name, yaml=yaml), warnings, text, yaml)
+
+
+def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBook:
+    """Read the text of a rules file.
+
+    Args:
+        text: TOML or YAML.
+        name: What errors call the file.
+        yaml: Whether it is YAML.
+
+    Raises:
+        RuleFileError: If something in it is wrong; the message names file, line and field.
+    """
+    lines: dict[FieldPath, int] | None = None
+    try:
+        if yaml:
+            document, lines = read_yaml(text)
+        else:
+            document = _toml(text, name)
+        book = _meaning(document)
+        RuleSet(book, KeyFormat())  # what can only be found when plans are made of the rules is found here
+    except YamlError as error:
+        raise RuleFileError(name, error.message, line=error.line) from None
+    except FieldError as error:
+        line = _line(text, error.path, lines)
+        raise RuleFileError(name, error.message, line=line, field=dotted(error.path)) from None
+    except RuleFileError:
+        raise
+    except InvalidInputError as error:
+        raise RuleFileError(name, str(error)) from None
+    except RecursionError:
+        raise RuleFileError(name, "nested too deeply") from None
+    return book
+
+
+def _read(name: str) -> tuple[bytes, tuple[str, ...]]:
+    """Return a file's bytes. Everything is asked of the open file, so that nobody can swap it between two looks."""
+    if "\0" in name:
+        raise RuleFileError(name, "cannot be read: no file has such a name")
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for ever for somebody to write to it.
+        descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+        try:
+            before = os.fstat(descriptor)
+            warnings = _inspect(name, before)
+            data = b""
+            while len(data) <= MAX_FILE_BYTES and (piece := os.read(descriptor, _PIECE_BYTES)):
+                data += piece
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise RuleFileError(name, f"cannot be read: {error.strerror or error}") from None
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        raise RuleFileError(name, "was being written while it was read")
+    return data, warnings
+
+
+def _inspect(name: str, facts: os.stat_result) -> tuple[str, ...]:
+    if not stat.S_ISREG(facts.st_mode):
+        raise RuleFileError(name, "not a regular file")
+    if facts.st_size > MAX_FILE_BYTES:
+        raise RuleFileError(name, f"longer than {MAX_FILE_BYTES} bytes")
+    if os.name != "posix":
+        return ()
+    mode = stat.S_IMODE(facts.st_mode)
+    if mode & stat.S_IWOTH:
+        raise RuleFileError(name, f"anybody may write to it (mode {mode:04o}); take that right away: chmod o-w")
+    if mode & stat.S_IWGRP:
+        return (f"{name}: its group may write to it (mode {mode:04o})",)
+    return ()
+
+
+def _toml(text: str, name: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, and int's refusal of thousands of digits
+        message = str(error)
+        place = _TOML_PLACE.search(message)
+        line = 0
+        if place:
+            line = int(place[1]) if place[1] else text.count("\n") + 1
+            message = message[: place.start()]
+        if message.startswith("Exceeds the limit"):
+            message = "a number of thousands of digits"
+        raise RuleFileError(name, f"not TOML: {message}", line=line) from None
+
+
+def _meaning(document: object) -> RuleBook:
+    if not document:
+        raise FieldError((), "holds nothing; expected at least one table, such as endpoints")
+    try:
+        return to_rule_book(msgspec.convert(document, RuleFileTable))
+    except msgspec.ValidationError as error:
+        path, message = find_fault(document, error)
+        raise FieldError(path, message) from None
+
+
+def _line(text: str, path: FieldPath, lines: dict[FieldPath, int] | None) -> int:
+    if not path:
+        return 0
+    if lines is None:
+        return line_of(text, path)
+    while path not in lines:
+        path = path[:-1]
+    return lines[path]

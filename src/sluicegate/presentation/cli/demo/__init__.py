@@ -1,0 +1,1 @@
+"""`sluicegate demo`: a small site, good and bad clients."""

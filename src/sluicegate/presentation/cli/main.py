@@ -1,0 +1,191 @@
+"""The command `sluicegate`.
+
+A command answers with its exit status: 0 for allowed or done, 1 for denied or not done, 2 for bad input. What is wrong is
+raised as `InvalidInputError` wherever it is found, and `main` turns it into the one line that the user sees. Typer shows
+the docstrings of commands as their help: they are written for the user of the command.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.presentation.cli import limiter_commands
+from sluicegate.presentation.cli.replay.engine import DEFAULT_REORDER_LINES
+from sluicegate.presentation.cli.terminal import write_complaint, write_line
+
+try:
+    import typer
+except ModuleNotFoundError as missing:
+    if missing.name != "typer":
+        raise
+    write_complaint("the command line needs more parts: pip install 'sluicegate[cli]'")
+    raise SystemExit(2) from None
+
+BAD_INPUT = 2
+BROKEN_PIPE = 141
+"""What a shell reports of a program that a closed pipe has ended: 128 and the signal's number."""
+
+app = typer.Typer(
+    name="sluicegate",
+    help="Ask a rate limiter, try rules on an access log, and watch a limiter at work.",
+    epilog="Exit status: 0 allowed or done, 1 denied or not done, 2 usage or bad input.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number from the command line.
+
+    Raises:
+        typer.BadParameter: If it is none; the message shows the value, which Typer's own does not.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text[:80]!r} is not a whole number.") from None
+
+
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="What is asked for, such as 'POST /login'.")]
+Identifier = Annotated[str, typer.Argument(metavar="IDENTIFIER", help="Who asks: an address, a user, a tenant.")]
+RulesFile = Annotated[
+    Path | None, typer.Option("--rules", metavar="FILE", help="The rules file, in place of $SLUICEGATE_RULES.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        write_line(f"sluicegate {version('sluicegate')}")
+        raise typer.Exit
+
+
+from sluicegate.presentation.cli.rules_cli import rules_app  # noqa: E402 - it needs typer as well
+
+app.add_typer(rules_app)
+
+
+@app.callback()
+def _sluicegate(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def check(
+    endpoint: Endpoint,
+    identifier: Identifier,
+    *,
+    cost: Annotated[
+        int, typer.Option(parser=whole_number, metavar="N", help="Tokens to take; 0: the rule's own cost.")
+    ] = 0,
+    rules: RulesFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask whether a request may pass, and take its tokens.
+
+    SLUICEGATE_STORAGE_URL says where the buckets are. With memory://, the default, they are in this process and end with
+    it: every check finds a full bucket, and shows what a rule does to one request and no more.
+    """
+    raise typer.Exit(limiter_commands.check(endpoint, identifier, cost, rules, as_json=as_json))
+
+
+@app.command()
+def remaining(endpoint: Endpoint, identifier: Identifier, *, rules: RulesFile = None, as_json: AsJson = False) -> None:
+    """Show how many tokens are left, and take none.
+
+    With SLUICEGATE_STORAGE_URL=memory://, the default, buckets are those of this process, and full.
+    """
+    raise typer.Exit(limiter_commands.remaining(endpoint, identifier, rules, as_json=as_json))
+
+
+@app.command()
+def reset(endpoint: Endpoint, identifier: Identifier, *, rules: RulesFile = None, as_json: AsJson = False) -> None:
+    """Fill the buckets of an identifier again.
+
+    Exit status 1, and a line that says why, if the storage did not do it or no rule names the endpoint.
+    """
+    raise typer.Exit(limiter_commands.reset(endpoint, identifier, rules, as_json=as_json))
+
+
+@app.command()
+def replay(
+    access_log: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACCESS_LOG", help="A log in Common or Combined format, plain or gzipped; - is standard input."
+        ),
+    ],
+    *,
+    rules: RulesFile = None,
+    top: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Rows of each table; 0: all.")] = 10,
+    reorder: Annotated[
+        int,
+        typer.Option(parser=whole_number, metavar="LINES", help="Requests held back to put the log in order of time."),
+    ] = DEFAULT_REORDER_LINES,
+    as_json: AsJson = False,
+) -> None:
+    """Try rules on the requests of an access log.
+
+    Each line becomes one check of 'METHOD /path' by the client's address, at the log's own time and in memory: nothing
+    outside is asked or changed. Malformed lines are counted, shown and passed over.
+    """
+    from sluicegate.presentation.cli.replay import command as replay_command  # noqa: PLC0415 - rich is slow to import; other commands do without
+
+    raise typer.Exit(replay_command.replay(access_log, rules, top=top, reorder_lines=reorder, as_json=as_json))
+
+
+@app.command()
+def demo() -> None:
+    """Protect a small web site and send it good and bad clients, for about 8 seconds.
+
+    Real HTTP requests on the loopback interface, from 127.0.0.2 to 127.0.0.5; nothing else is touched.
+    """
+    from sluicegate.presentation.cli.demo import command as demonstration  # noqa: PLC0415 - it needs a web server
+
+    raise typer.Exit(demonstration.demo())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status.
+
+    Args:
+        arguments: What follows the command's name; None: those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # a log may hold any character, and the terminal know only some
+            reconfigure(errors="backslashreplace")
+    try:
+        status = app(arguments, prog_name="sluicegate", standalone_mode=False)
+        sys.stdout.flush()
+    except InvalidInputError as error:
+        write_complaint(str(error))
+        return BAD_INPUT
+    except typer.TyperException as error:
+        return _bad_usage(error)
+    except (BrokenPipeError, SystemExit):  # Typer makes the latter of the former
+        # What is still buffered would be written at exit, fail again and be reported.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return status if isinstance(status, int) else 0
+
+
+def _bad_usage(error: typer.TyperException) -> int:
+    message = error.format_message()
+    if message.startswith("Usage:"):  # nothing was asked for: the message is the help
+        sys.stderr.write(f"{message}\n")
+        return BAD_INPUT
+    command: str = getattr(getattr(error, "ctx", None), "command_path", "sluicegate")
+    write_complaint(f"{message.rstrip('.')}. Try '{command} --help'.")
+    return BAD_INPUT

@@ -1,0 +1,1 @@
+"""`sluicegate replay`: what rules would have done to an access log."""

@@ -1,0 +1,217 @@
+"""What a replay found, worked out for people and programs: the structures here are the command's JSON."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+
+from sluicegate.domain.compiled_rules import RuleSet
+from sluicegate.presentation.cli.replay.engine import MalformedSample, Replay, Tally
+
+T = TypeVar("T")
+
+
+class RuleRow(msgspec.Struct, frozen=True):
+    """What became of one endpoint's requests.
+
+    Args:
+        endpoint: The endpoint as its rule names it; `(allow list)` and `(deny list)` for what these decided.
+        policies: The names of its rules.
+        requests: How many there were.
+        allowed: How many passed.
+        denied: How many did not.
+        denied_share: The part that was denied, 0 to 1.
+        shadow_denied: How many a rule in shadow mode would have denied.
+        clients: How many clients there were.
+        clients_denied: How many of them were denied at least once.
+        longest_wait_s: The longest wait that one was told; None if none was denied, or no wait would have helped.
+    """
+
+    endpoint: str
+    policies: list[str]
+    requests: int
+    allowed: int
+    denied: int
+    denied_share: float
+    shadow_denied: int
+    clients: int
+    clients_denied: int
+    longest_wait_s: float | None
+
+
+class ClientRow(msgspec.Struct, frozen=True):
+    """What became of one client's requests.
+
+    Args:
+        client: Its address.
+        requests: How many it made that a rule or list decided.
+        allowed: How many passed.
+        denied: How many did not.
+        denied_share: The part that was denied, 0 to 1.
+        worst_endpoint: Where most were denied; where none was, where most were made.
+        first_denied: When the first was denied (ISO 8601, UTC); None if none was.
+    """
+
+    client: str
+    requests: int
+    allowed: int
+    denied: int
+    denied_share: float
+    worst_endpoint: str
+    first_denied: str | None
+
+
+class UnruledRow(msgspec.Struct, frozen=True):
+    """An endpoint that no rule names, and how often it was asked for."""
+
+    endpoint: str
+    requests: int
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """How many lines could not be replayed, and the first few."""
+
+    count: int
+    first: list[MalformedSample]
+
+
+class ReplayReport(msgspec.Struct, frozen=True):
+    """What a replay found.
+
+    Args:
+        lines: Lines that are not blank. Each is malformed or a request.
+        requests: Requests that were checked: allowed, denied or without a rule.
+        allowed: Requests that a rule or list decided and let pass.
+        denied: Requests that did not pass.
+        denied_share: The part of these that was denied, 0 to 1.
+        no_rule: Requests that neither a rule nor a list was for.
+        malformed: Lines that could not be replayed.
+        late: Requests that were too far out of order to be put right.
+        evicted_unfull: Buckets that were forgotten for want of room; above 0 the figures flatter their clients.
+        first: The time of the first request (ISO 8601, UTC); None if there was none.
+        last: The time of the last.
+        warnings: What the limiter warned of, such as a kill switch.
+        rule_count: How many endpoints the rules name, and lists that decided; `rules` lists the most denied of them.
+        client_count: How many clients these were; `clients` lists the most denied of them.
+        no_rule_endpoint_count: How many different endpoints had no rule, as far as they were told apart.
+        rules: Rows of endpoints, the most denied first.
+        clients: Rows of clients, the most denied first.
+        no_rule_endpoints: Endpoints without a rule, the most frequent first.
+    """
+
+    lines: int
+    requests: int
+    allowed: int
+    denied: int
+    denied_share: float
+    no_rule: int
+    malformed: Malformed
+    late: int
+    evicted_unfull: int
+    first: str | None
+    last: str | None
+    warnings: list[str]
+    rule_count: int
+    client_count: int
+    no_rule_endpoint_count: int
+    rules: list[RuleRow]
+    clients: list[ClientRow]
+    no_rule_endpoints: list[UnruledRow]
+
+
+def report_on(replay: Replay, top: int) -> ReplayReport:
+    """Sum up a replay that has run.
+
+    Args:
+        replay: The replay.
+        top: How many rows of each list to give; 0: all.
+    """
+    total = Tally()
+    for tally in replay.tallies.values():
+        total.add(tally)
+    rules = sorted(_rule_rows(replay), key=lambda row: (-row.denied, -row.requests))
+    clients = sorted(_client_rows(replay), key=lambda row: (-row.denied, -row.requests, row.client))
+    return ReplayReport(
+        lines=replay.lines,
+        requests=total.requests + replay.unruled_requests,
+        allowed=total.allowed,
+        denied=total.denied,
+        denied_share=total.denied_share,
+        no_rule=replay.unruled_requests,
+        malformed=Malformed(replay.malformed, replay.malformed_samples),
+        late=replay.late,
+        evicted_unfull=replay.evicted_unfull,
+        first=_iso(replay.first_s),
+        last=_iso(replay.last_s),
+        warnings=replay.warnings,
+        rule_count=len(rules),
+        client_count=len(clients),
+        no_rule_endpoint_count=len(replay.unruled),
+        rules=_top(rules, top),
+        clients=_top(clients, top),
+        no_rule_endpoints=_top([UnruledRow(*item) for item in replay.unruled.most_common()], top),
+    )
+
+
+def _rule_rows(replay: Replay) -> Iterable[RuleRow]:
+    totals = {plan.endpoint: Tally() for plan in replay.rule_set.plans}
+    clients: Counter[str] = Counter()
+    clients_denied: Counter[str] = Counter()
+    for (endpoint, _), tally in replay.tallies.items():
+        totals.setdefault(endpoint, Tally()).add(tally)
+        clients[endpoint] += 1
+        clients_denied[endpoint] += tally.denied > 0
+    policies = _policies(replay.rule_set)
+    for endpoint, total in totals.items():
+        yield RuleRow(
+            endpoint,
+            policies.get(endpoint, []),
+            total.requests,
+            total.allowed,
+            total.denied,
+            total.denied_share,
+            total.shadow_denied,
+            clients[endpoint],
+            clients_denied[endpoint],
+            total.longest_wait_s if total.denied and total.longest_wait_s != float("inf") else None,
+        )
+
+
+def _client_rows(replay: Replay) -> Iterable[ClientRow]:
+    totals: dict[str, Tally] = {}
+    worst: dict[str, tuple[int, int, str]] = {}
+    for (endpoint, client), tally in replay.tallies.items():
+        totals.setdefault(client, Tally()).add(tally)
+        worst[client] = max(worst.get(client, (-1, -1, "")), (tally.denied, tally.requests, endpoint))
+    for client, total in totals.items():
+        yield ClientRow(
+            client,
+            total.requests,
+            total.allowed,
+            total.denied,
+            total.denied_share,
+            worst[client][2],
+            _iso(total.first_denied_s),
+        )
+
+
+def _policies(rule_set: RuleSet) -> dict[str, list[str]]:
+    return {
+        plan.endpoint: [
+            *(meter.rule.policy for meter in plan.meters),
+            *(f"{meter.rule.policy} (shadow)" for meter in plan.shadows),
+        ]
+        for plan in rule_set.plans
+    }
+
+
+def _iso(seconds: int | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _top(rows: Sequence[T], top: int) -> list[T]:
+    return list(rows[:top] if top else rows)

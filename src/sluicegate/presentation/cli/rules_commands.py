@@ -1,0 +1,235 @@
+"""What the commands `sluicegate rules …` do. Each returns an exit status: 0 fine, 1 findings or denied, 2 bad input."""
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+
+import msgspec
+
+from sluicegate.application.live_rules import put_into_force
+from sluicegate.application.rule_explanation import ExplainedRule, Explainer, Explanation
+from sluicegate.application.rule_lint import Finding, lint, sample_path
+from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.compiled_rules import RuleSet
+from sluicegate.domain.errors import InvalidInputError, RuleFileError
+from sluicegate.domain.protocols import Identifier
+from sluicegate.domain.routing.template import parse_endpoint
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rule_book import UNMATCHED
+from sluicegate.infrastructure.rules_file.interpreter import dotted
+from sluicegate.infrastructure.rules_file.reader import RuleFile, read_rule_file
+from sluicegate.infrastructure.rules_file.schema import json_schema
+from sluicegate.infrastructure.settings import read_settings
+from sluicegate.presentation.cli.app_routes import endpoints_of, load_app
+from sluicegate.presentation.cli.terminal import printable, write_complaint, write_json, write_line
+from sluicegate.presentation.web.client_address import ClientAddresses
+from sluicegate.runtime.system_clock import utc_now
+
+FINE, FOUND, BAD_INPUT = 0, 1, 2
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a lint report, as `--json` prints it."""
+
+    file: str
+    line: int
+    field: str
+    severity: str
+    code: str
+    message: str
+    hint: str = ""
+
+
+def lint_files(paths: list[Path], *, as_json: bool) -> int:
+    """Check rules files."""
+    reports = [report for path in paths for report in _lint_file(path)]
+    if as_json:
+        write_json(reports)
+    else:
+        for report in reports:
+            _write_report(report)
+    if any(report.severity == "error" for report in reports):
+        return BAD_INPUT
+    return FOUND if reports else FINE
+
+
+def show(path: Path | None, *, as_json: bool) -> int:
+    """Print the effective rules."""
+    file = read_rule_file(_path(path))
+    book, key_format = file.rules, _key_format()
+    if as_json:
+        write_json({"rules_version": book.version, **book.content()})
+        return FINE
+    write_line(f"rules version {book.version}")
+    for name in book:
+        write_line(printable(name))
+        for bound in book.bound(name):
+            rule = bound.rule
+            shared = "" if bound.bucket == name else f", shared by the group {bound.bucket}"
+            write_line(f"  {_limit(rule)}{_attributes(rule)}{printable(shared)}")
+    for override in book.overrides:
+        limit = _limit(override.rule) if override.rule.enabled else f"{override.policy}: off"
+        until = f" until {override.until.isoformat()}" if override.until else ""
+        write_line(printable(f"override for {override.rule.scope} {override.identifier}: {limit}{until}"))
+    for which, listings in (("allow", book.allow), ("deny", book.deny)):
+        if listings:
+            write_line(f"{which} list: {len(listings)} entries")
+    for switch in put_into_force(book, key_format, utc_now()).switches:
+        until = f" until {switch.until.isoformat()}" if switch.until else ""
+        write_line(f"SWITCHED OFF: {', '.join(switch.policies) or 'everything'}{until}")
+    return FINE
+
+
+def explain(path: Path | None, endpoint: str, identifiers: list[tuple[str, str]], cost: int, *, as_json: bool) -> int:
+    """Print which rules would apply to a request, and why."""
+    names = dict(identifiers)
+    if len(names) != len(identifiers):
+        raise InvalidInputError("identifier: a scope was given twice")
+    if not names:
+        raise InvalidInputError("identifier: expected one of --ip, --user or --id SCOPE=IDENTIFIER")
+    book, key_format = read_rule_file(_path(path)).rules, _key_format()
+    explainer = Explainer(put_into_force(book, key_format, utc_now()), key_format, utc_now)
+    identifier: Identifier = names
+    explanation = explainer.explain(endpoint, identifier, cost)
+    if as_json:
+        write_json(explanation)
+    else:
+        _write_explanation(explanation)
+    return FOUND if explanation.outcome in {"denied", "impossible"} else FINE
+
+
+def routes(app: str, path: Path | None, *, as_json: bool) -> int:
+    """Print an application's routes that no rule is for."""
+    rules = RuleSet(read_rule_file(_path(path)).rules, _key_format())
+    endpoints = endpoints_of(load_app(app))
+    bare = [endpoint for endpoint in endpoints if not _has_rule(rules, endpoint)]
+    if as_json:
+        write_json({"routes": len(endpoints), "without_rule": bare, "unmatched_rule": rules.unmatched is not None})
+        return FOUND if bare and rules.unmatched is None else FINE
+    for endpoint in bare:
+        write_line(printable(endpoint))
+    if rules.unmatched is not None and bare:
+        write_complaint("these have the rules of unmatched endpoints, and share their buckets")
+        return FINE
+    return FOUND if bare else FINE
+
+
+def schema() -> int:
+    """Print the JSON Schema of rules files."""
+    write_json(json_schema())
+    return FINE
+
+
+def _lint_file(path: Path) -> list[Report]:
+    try:
+        file = read_rule_file(path)
+    except RuleFileError as error:
+        return [
+            Report(
+                file=error.path,
+                line=error.line,
+                field=error.field,
+                severity="error",
+                code="invalid",
+                message=error.message,
+            )
+        ]
+    found = [_report(path, file, finding) for finding in lint(file.rules, utc_now())]
+    return found + [
+        Report(file=str(path), line=0, field="", severity="warning", code="mode", message=warning.partition(": ")[2])
+        for warning in file.warnings
+    ]
+
+
+def _report(path: Path, file: RuleFile, finding: Finding) -> Report:
+    return Report(
+        file=str(path),
+        line=file.line_of(finding.place),
+        field=dotted(finding.place),
+        severity="warning",
+        code=finding.code,
+        message=finding.message,
+        hint=finding.hint,
+    )
+
+
+def _write_report(report: Report) -> None:
+    place = f"{report.file}:{report.line}" if report.line else report.file
+    field = f"{report.field}: " if report.field else ""
+    hint = f" ({report.hint})" if report.hint else ""
+    write_line(printable(f"{place}: {report.severity}: {field}{report.message}{hint}"))
+
+
+def _write_explanation(explanation: Explanation) -> None:
+    matched = "" if explanation.matched in {None, explanation.endpoint} else f", matched by {explanation.matched}"
+    write_line(printable(f"{explanation.endpoint}{matched}"))
+    write_line(printable(f"{explanation.outcome}: {explanation.why}"))
+    for n, rule in enumerate(explanation.rules, 1):
+        write_line(printable(f"{n}. {_limit(rule)}, cost {rule.cost}: {rule.effect}"))
+        if rule.key:
+            write_line(printable(f"   key {rule.key}"))
+        for why in rule.why:
+            write_line(printable(f"   because {why}"))
+    write_line(f"rules version {explanation.rules_version}")
+
+
+def _limit(rule: RateLimitRule | ExplainedRule) -> str:
+    return f"{rule.policy}: {rule.max_tokens} at once and {rule.refill_rate:g} a minute per {rule.scope}"
+
+
+def _attributes(rule: RateLimitRule) -> str:
+    told = [
+        f"cost {rule.cost}" if rule.cost != 1 else "",
+        "" if rule.enabled else "off",
+        "shadow" if rule.shadow else "",
+        f"on storage error {rule.on_storage_error}" if rule.on_storage_error else "",
+        "lease" if rule.lease else "",
+    ]
+    return "".join(f", {one}" for one in told if one)
+
+
+def _has_rule(rules: RuleSet, endpoint: str) -> bool:
+    template = parse_endpoint(endpoint)
+    if template is None:
+        return rules.find(endpoint) is not rules.unmatched
+    method = "GET" if template.method == "*" else template.method
+    return rules.match(method, sample_path(template)) not in {None, UNMATCHED}
+
+
+def _path(path: Path | None) -> Path:
+    if path is not None:
+        return path
+    named = os.environ.get("SLUICEGATE_RULES", "")
+    if not named:
+        raise InvalidInputError("rules: expected a FILE, or its path in SLUICEGATE_RULES")
+    return Path(named)
+
+
+def _key_format() -> KeyFormat:
+    settings = read_settings()
+    return KeyFormat(settings.key_prefix, hash_tag="+cluster://" in settings.storage_url)
+
+
+def read_address(text: str, ipv6_prefix: int) -> str:
+    """Return what the middleware makes of a client's address.
+
+    Raises:
+        InvalidInputError: If it is none, or the prefix is out of range.
+    """
+    try:
+        address = str(ip_address(text))
+    except ValueError:
+        raise InvalidInputError(f"ip={text!r:.80}: expected an address") from None
+    return ClientAddresses(ipv6_prefix=ipv6_prefix).client(address) or address
+
+
+def read_identifier(text: str) -> tuple[str, str]:
+    """Read `SCOPE=IDENTIFIER`.
+
+    Raises:
+        InvalidInputError: If it is not of that form.
+    """
+    scope, equals, identifier = text.partition("=")
+    if not (scope and equals and identifier):
+        raise InvalidInputError(f"id={text!r:.80}: expected SCOPE=IDENTIFIER, such as tenant=acme")
+    return scope, identifier

@@ -1,0 +1,1 @@
+"""HTTP: middlewares and integrations for web frameworks."""

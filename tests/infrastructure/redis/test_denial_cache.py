@@ -1,0 +1,292 @@
+"""Denials that are answered without the server: never wrong, never for long."""
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluicegate import (
+    InlineEventBus,
+    RateLimitCheckDenied,
+    RateLimitRule,
+    RedisStorage,
+    Success,
+    SyncRedisStorage,
+    SyncTokenBucketAdapter,
+    TokenBucketAdapter,
+)
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.token_bucket import to_result, wait_us
+from sluicegate.infrastructure.redis.denial_cache import MAX_AGE_US, DenialMemo
+from sluicegate.testing import FakeClock
+from support.redis_servers import RedisServer
+
+RULE = RateLimitRule(5, 300, "ip")
+SLOW = RateLimitRule(3, 3, "ip")
+DAILY = RateLimitRule.per_day(2)
+LOGIN = "POST /login"
+
+
+def demand(rule: RateLimitRule = RULE, cost: int = 1, key: str = "k") -> Demand:
+    """Ask a bucket for tokens."""
+    return Demand(key, rule.shape, cost * rule.shape.units_per_token)
+
+
+class Distant:
+    """A server with a clock of its own, a memo in front of it, and a way between them that takes time."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.memo = DenialMemo(clock=self.clock)
+        self.table = BucketTable(100)
+
+    @property
+    def server_us(self) -> int:
+        """The server's clock, which has nothing to do with ours."""
+        return self.clock.now_us() + 123_456_789_123
+
+    def pass_us(self, microseconds: int) -> None:
+        """Let time go by."""
+        self.clock.advance(microseconds / 1e6)
+
+    def ask(self, demands: list[Demand], there_us: int = 0, back_us: int = 0) -> Verdict:
+        """Take from the server, and learn."""
+        asked = self.memo.asked()
+        self.pass_us(there_us)
+        verdict = self.table.take(demands, self.server_us)
+        self.pass_us(back_us)
+        self.memo.learn(demands, verdict, asked)
+        return verdict
+
+    def would_deny(self, demands: list[Demand]) -> bool:
+        """Return what the server would say now, without asking it."""
+        readings = self.table.peek(demands, self.server_us)
+        return any(reading.level < one.cost_units for one, reading in zip(demands, readings, strict=True))
+
+
+def wait_of(demands: list[Demand], verdict: Verdict) -> int:
+    """Return the longest wait that a denial tells, in microseconds."""
+    return max(
+        wait_us(one.shape, one.cost_units, reading.level, reading.lead_us)
+        for one, reading in zip(demands, verdict.readings, strict=True)
+        if reading.level < one.cost_units
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.sampled_from([(RULE, "a"), (RULE, "b"), (SLOW, "c")]), min_size=1, max_size=3, unique=True),
+            st.integers(1, 3),
+            st.integers(0, 3_000),
+            st.integers(0, 3_000),
+            st.one_of(st.integers(0, 10), st.integers(0, 400_000), st.integers(0, 3_000_000)),
+        ),
+        max_size=40,
+    )
+)
+def test_nobody_is_denied_who_would_pass_and_every_wait_is_the_servers(steps: list[tuple]) -> None:
+    """What is recalled is true at that instant, and ends when the server's own answer said that it would."""
+    world = Distant()
+    ends: dict[tuple[str, ...], tuple[int, int]] = {}
+    for buckets, cost, there_us, back_us, passed_us in steps:
+        demands = [demand(rule, cost, key) for rule, key in buckets]
+        name = tuple(key for _, key in buckets)
+        recalled = world.memo.recall(demands)
+        if recalled is None:
+            verdict = world.ask(demands, there_us, back_us)
+            ends.pop(name, None)
+            if not verdict.allowed:
+                ends[name] = cost, world.clock.now_us() + wait_of(demands, verdict)
+        else:
+            assert not recalled.allowed
+            assert world.would_deny(demands)
+            denied_cost, end_us = ends[name]
+            assert cost >= denied_cost
+            assert to_result(demands[0], recalled.readings[0], allowed=False).remaining >= 0
+            if cost == denied_cost:
+                assert world.clock.now_us() + wait_of(demands, recalled) == end_us
+        world.pass_us(passed_us)
+
+
+def test_a_denial_is_recalled_until_the_question_and_the_wait_have_passed() -> None:
+    """Counted from the question, which the server cannot have read before: then it is asked again, not later."""
+    world = Distant()
+    one = [demand()]
+    for _ in range(5):
+        assert world.ask(one).allowed
+    denied = world.ask(one, 3_000, 5_000)
+    wait = wait_of(one, denied)
+    assert wait == 200_000 - 3_000
+    world.pass_us(wait - 8_000 - 1)
+    assert world.memo.recall(one) is not None
+    world.pass_us(1)
+    assert world.memo.recall(one) is None
+
+
+def test_only_costs_from_the_denied_one_up_are_denied() -> None:
+    """Three tokens were too many; two might be there."""
+    world = Distant()
+    assert world.ask([demand(SLOW, 2)]).allowed
+    assert not world.ask([demand(SLOW, 2)]).allowed
+    assert world.memo.recall([demand(SLOW, 1)]) is None
+    assert world.memo.recall([demand(SLOW, 2)]) is not None
+    dearer = world.memo.recall([demand(SLOW, 3)])
+    assert dearer is not None
+    assert wait_of([demand(SLOW, 3)], dearer) == 40_000_000
+
+
+def test_another_rule_is_another_question() -> None:
+    """A rule that was changed since has another shape, and what the old one denied says nothing of it."""
+    world = Distant()
+    assert world.ask([demand(SLOW, 3)]).allowed
+    assert not world.ask([demand(SLOW)]).allowed
+    assert world.memo.recall([demand(DAILY)]) is None
+
+
+def test_several_buckets_are_recalled_together_or_not_at_all() -> None:
+    """Of a check with two rules the answer needs both; another check that shares one of them is asked for."""
+    world = Distant()
+    both = [demand(SLOW, 1, "ip"), demand(RULE, 1, "all")]
+    for _ in range(3):
+        assert world.ask(both).allowed
+    assert not world.ask(both).allowed
+    world.pass_us(250_000)
+    recalled = world.memo.recall(both)
+    assert recalled is not None
+    assert recalled.readings == world.table.peek(both, world.server_us)
+    assert world.memo.recall([both[1]]) is None
+    assert world.memo.recall([both[0]]) is None
+
+
+def test_a_denial_is_believed_for_a_second_at_most() -> None:
+    """So that what another process resets shows."""
+    world = Distant()
+    assert world.ask([demand(SLOW, 3)]).allowed
+    assert not world.ask([demand(SLOW)]).allowed
+    world.pass_us(MAX_AGE_US - 1)
+    assert world.memo.recall([demand(SLOW)]) is not None
+    world.pass_us(1)
+    assert world.memo.recall([demand(SLOW)]) is None
+    assert MAX_AGE_US <= 1_000_000
+
+
+def test_what_is_forgotten_is_asked_for_at_once() -> None:
+    """Its own bucket, any bucket of a check with several, and no other."""
+    world = Distant()
+    a, b, pair = [demand(SLOW, 1, "a")], [demand(SLOW, 1, "b")], [demand(SLOW, 1, "c"), demand(SLOW, 1, "d")]
+    for demands in (a, b, pair):
+        while world.ask(demands).allowed:
+            pass
+        assert world.memo.recall(demands) is not None
+    world.memo.forget([demand(SLOW, 1, "d"), demand(SLOW, 1, "a")])
+    assert world.memo.recall(a) is None
+    assert world.memo.recall(pair) is None
+    assert world.memo.recall(b) is not None
+
+
+def test_an_answer_from_before_a_reset_is_not_remembered() -> None:
+    """A denial that was on its way while somebody reset the bucket may be out of date."""
+    memo, one = DenialMemo(clock=FakeClock()), [demand(SLOW)]
+    asked = memo.asked()
+    memo.forget(one)
+    memo.learn(one, Verdict(False, (Reading(0, 0),)), asked)
+    assert memo.recall(one) is None
+    memo.learn(one, Verdict(False, (Reading(0, 0),)), memo.asked())
+    assert memo.recall(one) is not None
+
+
+def test_a_check_that_passes_forgets_the_denial_of_a_dearer_one() -> None:
+    """It has changed the level that a wait was derived from."""
+    world = Distant()
+    assert world.ask([demand(SLOW, 1)]).allowed
+    assert not world.ask([demand(SLOW, 3)]).allowed
+    assert world.ask([demand(SLOW, 1)]).allowed
+    assert world.memo.recall([demand(SLOW, 3)]) is None
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_number_of_denials_is_bounded(several: bool) -> None:
+    """The oldest is forgotten first; one that was renewed is young again."""
+    memo = DenialMemo(clock=FakeClock(), max_denials=3)
+
+    def asked_for(name: str) -> list[Demand]:
+        return [demand(SLOW, 1, name), *([demand(SLOW, 1, "other")] if several else [])]
+
+    denied = Verdict(False, (Reading(0, 0),) * (2 if several else 1))
+    for name in "abcbde":
+        memo.learn(asked_for(name), denied, memo.asked())
+    assert len(memo) == 3
+    assert [name for name in "abcde" if memo.recall(asked_for(name))] == ["b", "d", "e"]
+
+
+async def test_a_flood_is_answered_without_the_server(redis_server: RedisServer) -> None:
+    """A thousand denied checks cost the server one for each second that they take, and count as denials all the same."""
+    client = redis_server.client()
+    bus, heard = InlineEventBus(), []
+    bus.subscribe(RateLimitCheckDenied, heard.append)
+    storage = RedisStorage.from_url(redis_server.url, deadline_ms=10_000)
+    rules = {LOGIN: DAILY, "GET /": (DAILY, RateLimitRule.per_hour(3))}
+    for limiter in (
+        TokenBucketAdapter(storage=storage, rules=rules),
+        TokenBucketAdapter(storage=storage, rules=rules, event_bus=bus, key_prefix="heard"),
+    ):
+        for endpoint in rules:
+            before = client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+            started = time.monotonic()
+            answers = [await limiter.is_allowed(endpoint=endpoint, identifier="flood") for _ in range(1_000)]
+            took_s = time.monotonic() - started
+            results = [answer.value for answer in answers if isinstance(answer, Success)]
+            assert [result.allowed for result in results] == [True] * 2 + [False] * 998
+            waits = [result.retry_after for result in results[2:]]
+            assert waits == sorted(waits, reverse=True)
+            assert 0 < waits[0] - waits[-1] <= took_s + 0.001
+            calls = client.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+            assert 3 <= calls <= 4 + took_s
+    assert len(heard) == 2 * 998
+    await storage.aclose()
+
+
+async def test_reset_and_refund_show_at_once_here_and_within_a_second_elsewhere(redis_server: RedisServer) -> None:
+    """Two storages stand for two processes."""
+    here, there = (RedisStorage.from_url(redis_server.url, deadline_ms=10_000) for _ in range(2))
+    mine, theirs = (TokenBucketAdapter(storage=storage, rules={LOGIN: DAILY}) for storage in (here, there))
+
+    async def allowed(limiter: TokenBucketAdapter) -> bool:
+        match await limiter.is_allowed(endpoint=LOGIN, identifier="x"):
+            case Success(value=result):
+                return result.allowed
+        return False
+
+    for give_back in (mine.reset, mine.refund):
+        while await allowed(mine):
+            pass
+        assert not await allowed(theirs)
+        asked_s = time.monotonic()
+        assert await give_back(endpoint=LOGIN, identifier="x") == Success(None)
+        assert await allowed(mine)
+        assert await mine.reset(endpoint=LOGIN, identifier="x") == Success(None)
+        while not await allowed(theirs):
+            await asyncio.sleep(0.01)
+            assert time.monotonic() - asked_s < 30
+    await here.aclose()
+    await there.aclose()
+
+
+def test_the_sync_face_remembers_too_and_may_be_told_not_to(redis_server: RedisServer) -> None:
+    """Plain calls on Redis; with the memory switched off, each check is the server's."""
+    client = redis_server.client()
+    for remember in (True, False):
+        with SyncRedisStorage.from_url(redis_server.url, deadline_ms=10_000, remember_denials=remember) as storage:
+            limiter = SyncTokenBucketAdapter(storage=storage, rules={LOGIN: DAILY}, key_prefix=f"sync-{remember}")
+            before = client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+            started = time.monotonic()
+            allowed = [limiter.is_allowed(endpoint=LOGIN, identifier="x").value.allowed for _ in range(60)]
+            assert allowed == [True] * 2 + [False] * 58
+            calls = client.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+            assert calls <= 4 + time.monotonic() - started if remember else calls == 60
+            assert limiter.reset(endpoint=LOGIN, identifier="x") == Success(None)
+            assert limiter.is_allowed(endpoint=LOGIN, identifier="x").value.allowed

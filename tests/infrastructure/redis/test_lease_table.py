@@ -1,0 +1,455 @@
+"""What is borrowed, when it is spent, and what becomes of it: never more than was lent, never after its end."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+
+from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.infrastructure.redis.lease import PERIOD_US, SPENT_US, Request
+from sluicegate.infrastructure.redis.lease_table import LeaseBook
+from sluicegate.infrastructure.redis.script import LENT_US, Loan
+from sluicegate.testing import FakeClock
+
+RULE = RateLimitRule(10_000, 60_000, "global")
+TOKEN = RULE.shape.units_per_token
+KEEPER = object()
+
+
+def demand(cost: int = 1, *, lease: int = 1000, key: str = "k", rule: RateLimitRule = RULE) -> Demand:
+    """Ask a bucket that lends for tokens."""
+    token = rule.shape.units_per_token
+    return Demand(key, rule.shape, cost * token, lease * token)
+
+
+class Desk:
+    """A book, its clock, and a server that lends whatever is asked for."""
+
+    def __init__(self, *, max_leases: int = 100) -> None:
+        self.clock = FakeClock()
+        self.book = LeaseBook(clock=self.clock, max_leases=max_leases)
+        self.level = 5000
+
+    def settle(self, request: Request, tokens: int | None = None) -> None:
+        """Answer a request; with so many tokens, or as many as it wants."""
+        units = request.terms.wanted if tokens is None else tokens * TOKEN
+        left = Reading(self.level * TOKEN, 0)
+        self.book.settle(request, Loan(Verdict(True, (left,)), units))
+
+    def ask(self, one: Demand | None = None) -> Request | None:
+        """Ask for a token until the book wants to borrow; it must not pay meanwhile."""
+        for _ in range(20):
+            reading, request = self.book.pay(one or demand(), KEEPER)
+            assert reading is None
+            if request is not None:
+                return request
+        return None
+
+    def borrow(self, tokens: int = 20) -> Request:
+        """Have so many tokens, lent just now."""
+        request = self.ask()
+        assert request is not None
+        self.settle(request, tokens)
+        return request
+
+    @property
+    def held(self) -> float:
+        """The tokens of the bucket that are held."""
+        return self.book.held.get("k", 0.0)
+
+    def spend(self) -> bool:
+        """Spend a token by the short way."""
+        return self.book.spend(demand(), to_the_end=False) is not None
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Return an empty book."""
+    return Desk()
+
+
+def test_a_bucket_that_is_asked_for_now_and_then_is_not_borrowed_of(desk: Desk) -> None:
+    """Seven checks at once, or twelve in a second, are decided by the server."""
+    for _ in range(7):
+        assert desk.book.pay(demand(), KEEPER) == (None, None)
+    desk.clock.advance(1)
+    for _ in range(100):
+        desk.clock.advance(1 / 12)
+        assert desk.book.pay(demand(), KEEPER) == (None, None)
+
+
+def test_a_hot_bucket_is_borrowed_of_and_more_so_while_it_stays_hot(desk: Desk) -> None:
+    """The first loan is small, each at most eight times the one before, and as much as half a second takes at this pace."""
+    wanted: list[int] = []
+    for _ in range(60):
+        desk.clock.advance(0.001)
+        reading, request = desk.book.pay(demand(), KEEPER)
+        if request is not None:
+            assert request.terms.wanted % TOKEN == 0
+            wanted.append(request.terms.wanted // TOKEN)
+            desk.settle(request)
+        elif reading is None:
+            assert wanted == []
+    assert wanted[0] == 8
+    assert wanted[1] == 64
+    for _ in range(2000):
+        desk.clock.advance(0.001_013)
+        _, request = desk.book.pay(demand(), KEEPER)
+        if request is not None:
+            assert request.terms.wanted % TOKEN == 0
+            wanted.append(request.terms.wanted // TOKEN)
+            desk.settle(request)
+    assert 450 <= wanted[-1] <= 510
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_no_more_is_wanted_than_the_rule_has_it(desk: Desk, size: int) -> None:
+    """A lease of so many tokens is a bound, however hot the bucket is."""
+    for _ in range(2000):
+        _, request = desk.book.pay(demand(lease=size), KEEPER)
+        if request is not None:
+            assert 0 < request.terms.wanted <= size * TOKEN
+            desk.settle(request)
+    assert desk.book.borrowed > 0
+
+
+def test_what_is_lent_is_spent_and_no_more(desk: Desk) -> None:
+    """Twenty tokens pay for twenty checks, by the long way or the short one."""
+    desk.borrow(20)
+    paid = 0
+    for _ in range(30):
+        if desk.spend() or desk.book.pay(demand(), KEEPER)[0] is not None:
+            paid += 1
+    assert paid == 20
+    assert desk.book.spent == 20
+
+
+def test_a_loan_is_renewed_before_it_is_spent(desk: Desk) -> None:
+    """Half-way the server is asked for more, once; what is left is kept and goes on being spent."""
+    desk.borrow(20)
+    requests = []
+    for _ in range(20):
+        desk.clock.advance(0.001)
+        reading, request = desk.book.pay(demand(), KEEPER)
+        assert reading is not None
+        requests += [request] if request else []
+    assert [(one.terms.returned, one.terms.kept // TOKEN) for one in requests] == [(0, 9)]
+    assert requests[0].demand.cost_units == 0
+    desk.settle(requests[0], 30)
+    assert desk.held == 30
+
+
+def test_while_a_loan_is_renewed_the_rest_is_spent_on_the_short_way(desk: Desk) -> None:
+    """Only the check that asks for the renewal goes the long way, and only one does."""
+    desk.borrow(20)
+    assert sum(desk.spend() for _ in range(20)) == 10
+    assert desk.book.pay(demand(), KEEPER)[1] is not None
+    assert sum(desk.spend() for _ in range(20)) == 9
+
+
+def test_a_loan_that_is_being_renewed_is_not_renewed_again(desk: Desk) -> None:
+    """Whoever asked for it first: a check, or who saw that it would end."""
+    desk.borrow(200)
+    desk.clock.advance(1.1)
+    assert sum(desk.spend() for _ in range(200)) == 100
+    (renewal,) = desk.book.due(KEEPER)
+    assert renewal.terms.kept == 100 * TOKEN
+    assert [desk.book.pay(demand(), KEEPER)[1] for _ in range(10)] == [None] * 10
+
+
+def test_too_little_for_a_check_goes_back_with_the_next_request(desk: Desk) -> None:
+    """A check that costs more than what is left is paid by the server, out of that as well."""
+    desk.borrow(20)
+    reading, request = desk.book.pay(demand(25), KEEPER)
+    assert reading is None
+    assert request is not None
+    assert (request.terms.returned, request.terms.kept) == (20 * TOKEN, 0)
+    assert desk.held == 0
+    desk.settle(request, 5)
+    assert desk.held == 5
+    assert desk.book.returned == 20
+
+
+def test_a_loan_ends_two_seconds_after_it_was_asked_for(desk: Desk) -> None:
+    """It counts from the question: when the answer came, and what the server's clock says, is nothing to it."""
+    request = desk.ask()
+    assert request is not None
+    desk.clock.advance(1.5)
+    desk.settle(request, 20)
+    assert desk.spend()
+    desk.clock.advance(0.499_999)
+    assert desk.spend()
+    desk.clock.advance(0.000_001)
+    assert not desk.spend()
+    assert desk.held == 0
+    assert desk.book.pay(demand(), KEEPER)[0] is None
+    assert desk.book.lost == 18
+    assert SPENT_US + 500_000 == LENT_US
+
+
+def test_an_answer_that_comes_after_the_end_is_worth_nothing(desk: Desk) -> None:
+    """A process that was stopped in between spends nothing of it."""
+    request = desk.ask()
+    assert request is not None
+    desk.clock.advance(2)
+    desk.settle(request, 20)
+    assert not desk.spend()
+    assert desk.book.pay(demand(), KEEPER)[0] is None
+
+
+def test_after_a_lost_answer_the_rest_is_spent_but_not_reported(desk: Desk) -> None:
+    """What is in doubt at the server is left to end there; the next loan is another one."""
+    first = desk.borrow(20)
+    for _ in range(11):
+        desk.clock.advance(0.001)
+        _, request = desk.book.pay(demand(), KEEPER)
+    assert request is not None
+    desk.book.give_up(request)
+    assert desk.held == 9
+    desk.clock.advance(0.6)
+    assert desk.book.due(KEEPER) == desk.book.due(KEEPER) == []
+    assert sum(desk.spend() for _ in range(20)) == 9
+    second = desk.ask()
+    assert second is not None
+    assert (second.terms.returned, second.terms.kept) == (0, 0)
+    assert second.terms.holder != first.terms.holder
+    desk.settle(request, 50)
+    assert desk.held == 0
+    desk.settle(second, 5)
+    assert desk.held == 5
+
+
+def test_what_is_left_of_a_loan_in_doubt_does_not_go_back(desk: Desk) -> None:
+    """If it is too little for a check, it is given up."""
+    desk.borrow(20)
+    for _ in range(11):
+        _, request = desk.book.pay(demand(), KEEPER)
+    assert request is not None
+    desk.book.give_up(request)
+    assert desk.book.pay(demand(20), KEEPER) == (None, None)
+    assert (desk.held, desk.book.lost) == (0, 9)
+
+
+def test_what_was_returned_in_a_lost_request_is_lost(desk: Desk) -> None:
+    """It may be in the bucket again, or not: it must not be spent here."""
+    first = desk.borrow(20)
+    _, request = desk.book.pay(demand(25), KEEPER)
+    assert request is not None
+    desk.book.give_up(request)
+    assert desk.held == 0
+    assert desk.book.lost == 20
+    second = desk.ask()
+    assert second is not None
+    assert second.terms.holder != first.terms.holder
+
+
+def test_a_request_that_was_not_sent_changes_nothing(desk: Desk) -> None:
+    """With the breaker open nothing leaves this process, and the tokens stay."""
+    desk.borrow(20)
+    _, request = desk.book.pay(demand(25), KEEPER)
+    assert request is not None
+    desk.book.unsent(request)
+    assert desk.held == 20
+    assert desk.spend()
+
+
+def test_only_one_request_is_under_way(desk: Desk) -> None:
+    """Checks that arrive meanwhile are decided by the server one by one."""
+    request = desk.ask()
+    assert request is not None
+    for _ in range(30):
+        assert desk.book.pay(demand(), KEEPER) == (None, None)
+    desk.settle(request)
+    assert desk.held == 8
+
+
+def test_a_request_whose_answer_never_came_is_given_up(desk: Desk) -> None:
+    """An event loop that ended under way does not keep others from borrowing."""
+    assert desk.ask() is not None
+    desk.clock.advance(2.1)
+    assert desk.ask() is not None
+
+
+def test_what_nobody_spends_goes_back(desk: Desk) -> None:
+    """Half a second without a check is enough."""
+    desk.borrow(20)
+    assert desk.spend()
+    assert desk.book.due(KEEPER) == []
+    assert desk.book.due(object()) == []
+    (request,) = desk.book.due(KEEPER)
+    assert (request.terms.returned, request.terms.kept, request.terms.wanted) == (19 * TOKEN, 0, 0)
+    assert desk.held == 0
+    assert desk.book.keeps(KEEPER)
+    desk.settle(request, 0)
+    assert not desk.book.keeps(KEEPER)
+    assert desk.book.returned == 19
+
+
+def test_after_a_pause_the_first_loan_is_as_the_last_one_was(desk: Desk) -> None:
+    """What was learned of a bucket is not forgotten with the loan."""
+    desk.borrow(20)
+    for _ in range(400):
+        desk.clock.advance(0.000_5)
+        _, request = desk.book.pay(demand(), KEEPER)
+        if request is not None:
+            last = request.terms.wanted
+            desk.settle(request)
+    assert last > 500 * TOKEN
+    desk.book.due(KEEPER)
+    (back,) = desk.book.due(KEEPER)
+    desk.settle(back, 0)
+    for pause_s in (60, 1.5):
+        desk.clock.advance(pause_s)
+        request = desk.ask()
+        assert request is not None
+        assert request.terms.wanted in {last, last // 8 * 8}
+        desk.settle(request)
+        assert desk.book.due(KEEPER) == []
+        (back,) = desk.book.due(KEEPER)
+        desk.settle(back, 0)
+
+
+def test_what_is_spent_slowly_does_not_end(desk: Desk) -> None:
+    """A loan that is in use is renewed before it ends, without asking for more."""
+    desk.borrow(200)
+    for _ in range(20):
+        desk.clock.advance(PERIOD_US / 1e6)
+        assert desk.spend()
+        for request in desk.book.due(KEEPER):
+            assert request.terms.returned == request.terms.wanted == 0
+            desk.settle(request, 0)
+    assert desk.held == 180
+
+
+def test_closing_returns_everything(desk: Desk) -> None:
+    """Also what was spent of a moment ago."""
+    desk.borrow(20)
+    desk.spend()
+    (request,) = desk.book.due(KEEPER, closing=True)
+    assert request.terms.returned == 19 * TOKEN
+
+
+def test_what_a_closed_keeper_could_not_return_is_struck_out(desk: Desk) -> None:
+    """Nothing is spent of it any more."""
+    desk.borrow(20)
+    desk.book.end(object())
+    assert desk.spend()
+    desk.book.end(KEEPER)
+    assert not desk.spend()
+    assert desk.book.lost == 19
+
+
+def test_a_denied_check_is_paid_from_a_loan_that_is_being_renewed(desk: Desk) -> None:
+    """What came meanwhile counts, however little is left of it."""
+    desk.borrow(20)
+    while desk.spend():
+        pass
+    assert desk.held == 10
+    assert desk.book.spend(demand(3), to_the_end=True) == Reading(5000 * TOKEN, 0)
+    assert desk.book.spend(demand(8), to_the_end=True) is None
+    assert desk.book.spend(demand(key="another"), to_the_end=True) is None
+    assert desk.held == 7
+    desk.clock.advance(2)
+    assert desk.book.spend(demand(), to_the_end=True) is None
+
+
+def test_what_was_lent_under_another_rule_goes_back(desk: Desk) -> None:
+    """It is of no use any more, and the bucket is the same one."""
+    request = desk.borrow(20)
+    changed = demand(rule=RateLimitRule(9_999, 60_000, "global"))
+    assert desk.book.give_back(demand(), KEEPER, if_of_another_rule=True) is None
+    assert desk.book.saw(changed, Reading(0, 0)) == 20 * changed.shape.units_per_token
+    assert desk.book.spend(changed, to_the_end=True) is None
+    back = desk.book.give_back(changed, KEEPER, if_of_another_rule=True)
+    assert back is not None
+    assert back.demand == Demand("k", RULE.shape, 0)
+    assert (back.terms.holder, back.terms.returned) == (request.terms.holder, 20 * TOKEN)
+    assert desk.book.pay(changed, KEEPER) == (None, None)
+    assert desk.book.lost == 0
+
+
+def test_a_changed_rule_ends_a_loan(desk: Desk) -> None:
+    """Tokens of the old rule pay for nothing under the new one."""
+    desk.borrow(20)
+    changed = demand(rule=RateLimitRule(9_999, 60_000, "global"))
+    assert desk.book.spend(changed, to_the_end=True) is None
+    assert desk.book.pay(changed, KEEPER) == (None, None)
+    assert desk.held == 0
+    assert desk.book.lost == 20
+
+
+def test_what_remains_counts_the_loan_and_the_bucket_as_last_seen(desk: Desk) -> None:
+    """A client sees tokens that are there; how they come back shows when the server is asked."""
+    desk.level = 100
+    desk.borrow(20)
+    desk.clock.advance(0.005)
+    assert desk.book.pay(demand(), KEEPER)[0] == Reading(105 * TOKEN, 0)
+    assert desk.book.saw(demand(), Reading(50 * TOKEN, 0)) == 19 * TOKEN
+    assert desk.book.saw(demand(key="another"), Reading(50 * TOKEN, 0)) == 0
+
+
+def test_the_book_is_bounded(desk: Desk) -> None:
+    """Beyond so many buckets the one that was watched first is forgotten."""
+    desk = Desk(max_leases=10)
+    for number in range(30):
+        desk.book.pay(demand(key=f"k{number}"), KEEPER)
+    assert len(desk.book) == 10
+
+
+def test_threads_spend_no_more_than_was_lent(desk: Desk) -> None:
+    """Eight threads and a loan of 10,000 tokens: exactly these are spent."""
+    desk.borrow(10_000)
+
+    def work(_: int) -> int:
+        paid = 0
+        for _ in range(4_000):
+            paid += desk.spend() or desk.book.pay(demand(), KEEPER)[0] is not None
+        return paid
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(work, range(8))) == 10_000
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_process_has_nothing(desk: Desk) -> None:
+    """Parent and child must not both spend a loan; the parent goes on."""
+    desk.borrow(20)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, b"%d %d" % (desk.spend(), len(desk.book)))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(read, 10) == b"0 0"
+    os.close(read)
+    os.close(write)
+    assert desk.spend()
+    assert desk.held == 19
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_waits_for_who_is_spending() -> None:
+    """Nobody has the turn for ever in the child, whatever other threads do."""
+    desk = Desk()
+    desk.borrow(20)
+    taken, given = Event(), []
+
+    def spend_slowly() -> None:
+        desk.book.turn.take()
+        taken.set()
+        time.sleep(0.1)
+        given.append(True)
+        desk.book.turn.give(None)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(spend_slowly)
+        taken.wait()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(int(desk.spend()))
+        assert given
+        assert os.waitpid(pid, 0)[1] == 0
+    assert desk.spend()

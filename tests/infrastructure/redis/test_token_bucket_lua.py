@@ -1,0 +1,353 @@
+"""The script against the arithmetic in Python: the same sequences, the same answers, to the bit."""
+
+import functools
+import itertools
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import redis
+from sluicegate.domain.bucket_request import Demand
+from sluicegate.domain.bucket_spec import MAX_FULL_US, MAX_UNITS, BucketShape, shape_of
+from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.token_bucket import full_at_us
+from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
+from support.redis_servers import RedisServer
+from support.scripted_buckets import ScriptedBuckets, undecoded
+
+START_US = 1_795_000_000_123_456
+
+Step = tuple[int, int, tuple[tuple[int, int, int], ...]]
+"""Verb, microseconds since the step before, and for each demand: bucket, shape, and which cost."""
+
+
+class Keeping(BucketTable):
+    """A table that forgets nothing: when a full bucket leaves, memory and Redis may each choose."""
+
+    def _make_room(self, now_us: int) -> None:
+        pass
+
+
+def in_memory(table: BucketTable, verb: int, demands: Sequence[Demand], now_us: int) -> Any:
+    """Carry a step out in memory."""
+    if verb == TAKE:
+        return table.take(demands, now_us)
+    if verb == PEEK:
+        return table.peek(demands, now_us)
+    if verb == REFUND:
+        return table.refund(demands, now_us)
+    return table.reset(demands)
+
+
+@pytest.fixture(scope="module", params=["redis_7_server", "redis_6_server"])
+def lua(request: pytest.FixtureRequest) -> ScriptedBuckets:
+    """Return the script on each version of Redis."""
+    return ScriptedBuckets(request.getfixturevalue(request.param))
+
+
+rates = st.one_of(
+    st.integers(1, 60_000_000).map(Fraction),
+    st.fractions(Fraction(1, 1440), 1000, max_denominator=1440),
+    st.sampled_from([Fraction(7), Fraction(1, 1440), Fraction(600_001 * 60), Fraction(999_983, 1440)]),
+)
+# Small capacities are where buckets run dry; a rate of one a day fills 30,000 tokens within a century.
+shapes = st.builds(shape_of, st.one_of(st.integers(1, 8), st.integers(1, 30_000)), rates) | st.builds(
+    shape_of, st.integers(1, 10**6), st.integers(60, 60_000_000).map(Fraction)
+)
+
+
+_numbers = itertools.count(10**6)
+
+
+@functools.cache
+def numbered(*numbers: int) -> BucketShape:
+    """Build a shape; equal shapes are one, as `shape_of` has it."""
+    return BucketShape(*numbers, number=next(_numbers))
+
+
+@st.composite
+def coarse_shapes(draw: st.DrawFn) -> BucketShape:
+    """Draw a shape whose tick is longer than a microsecond, or whose numbers are near 2**52."""
+    per_token = draw(st.integers(1, 10**9))
+    max_tokens = draw(st.one_of(st.integers(1, 8), st.integers(1, MAX_UNITS // per_token)))
+    per_tick = draw(st.one_of(st.integers(1, 10**6), st.integers(1, MAX_UNITS)))
+    tick_us = draw(st.sampled_from([1, 2, 3, 1000, 60_000, 1_000_000]))
+    capacity = max_tokens * per_token
+    full_ticks = -(-capacity // per_tick)
+    assume(full_ticks * tick_us <= MAX_FULL_US)
+    return numbered(capacity, per_token, per_tick, tick_us, full_ticks, max_tokens)
+
+
+shapes = shapes | coarse_shapes()
+elapsed = st.one_of(
+    st.integers(0, 10),
+    st.integers(0, 5_000_000),
+    st.integers(0, 90_000_000_000),
+    st.integers(-5_000_000, 0),
+    st.integers(-90_000_000_000, 0),
+)
+demand_keys = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=3, unique_by=lambda d: d[0]
+)
+steps = st.tuples(
+    st.sampled_from([TAKE, TAKE, TAKE, TAKE, PEEK, REFUND, RESET]),
+    st.one_of(st.just(0), elapsed),
+    demand_keys.map(tuple),
+)
+
+
+@given(st.lists(shapes, min_size=3, max_size=3), st.lists(steps, min_size=1, max_size=25), st.booleans())
+def test_memory_and_lua_agree_to_the_bit(
+    lua: ScriptedBuckets, given_shapes: list[BucketShape], sequence: list[Step], one: bool
+) -> None:
+    """Levels, leads and verdicts are the same through refills, denials, rule changes and clocks that step back."""
+    lua.client.flushall()
+    table = Keeping(100)
+    now_us = START_US
+    while sequence:
+        now_us += sequence[0][1]
+        # Steps of one instant travel in one call, or one by one: it must make no difference.
+        together = 1
+        while not one and together < len(sequence) and sequence[together][1] == 0:
+            together += 1
+        calls = [
+            (verb, [_demand(given_shapes, *demand) for demand in demands]) for verb, _, demands in sequence[:together]
+        ]
+        expected = [in_memory(table, verb, demands, now_us) for verb, demands in calls]
+        assert lua.call(calls, now_us) == expected
+        sequence = sequence[together:]
+
+
+def _demand(given_shapes: list[BucketShape], key: int, shape_number: int, cost: int) -> Demand:
+    shape = given_shapes[shape_number]
+    tokens = [1, shape.max_tokens, max(1, shape.max_tokens // 2), min(3, shape.max_tokens)][cost]
+    return Demand(f"k{key}", shape, tokens * shape.units_per_token)
+
+
+@given(shapes, st.integers(0, 100), st.integers(-100, 10**12))
+def test_what_is_stored_is_what_memory_holds(
+    lua: ScriptedBuckets, shape: BucketShape, cost: int, later_us: int
+) -> None:
+    """The value reads `level last shape`, with every digit."""
+    lua.client.flushall()
+    units = min(shape.capacity, max(1, cost) * shape.units_per_token)
+    for now_us in (START_US, START_US + later_us):
+        lua.call([(TAKE, [Demand("k", shape, units)])], now_us)
+    level, last, *text = map(int, str(lua.client.get("k")).split())
+    assert text == [shape.capacity, shape.units_per_token, shape.units_per_tick, shape.tick_us, shape.full_ticks]
+    table = BucketTable(1)
+    for now_us in (START_US, START_US + later_us):
+        table.take([Demand("k", shape, units)], now_us)
+    state = table._states["k"]
+    assert (level, last) == (state & (1 << 53) - 1, state >> 53 & (1 << 53) - 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "garbage",
+        "1",
+        "1 2",
+        "1 2 3",
+        "-1 2 5 1 1 1 5",
+        "nan 0 x",
+        "1e3 0 x",
+        "5 0 0 0 0 0 0",
+        "5 0 5 0 1 1 5",
+        "\x00" * 40,
+    ],
+)
+def test_a_value_that_is_no_bucket_is_a_full_bucket_and_is_replaced(lua: ScriptedBuckets, value: str) -> None:
+    """Whatever lies at a bucket's key, the limit holds from the first check on."""
+    lua.client.flushall()
+    lua.client.set("k", value)
+    rule = RateLimitRule.per_minute(5)
+    demand = Demand("k", rule.shape, rule.shape.units_per_token)
+    allowed = [lua.call([(TAKE, [demand])], START_US)[0].allowed for _ in range(9)]
+    assert allowed == [True] * 5 + [False] * 4
+
+
+def test_a_key_of_another_type_is_a_full_bucket_and_is_replaced(lua: ScriptedBuckets) -> None:
+    """A hash at a bucket's key neither admits for ever nor fails the checks that travel with it."""
+    lua.client.flushall()
+    lua.client.hset("k", "tokens", "1")
+    rule = RateLimitRule.per_minute(5)
+    demand = Demand("k", rule.shape, rule.shape.units_per_token)
+    other = Demand("other", rule.shape, rule.shape.units_per_token)
+    answers = lua.call([(TAKE, [demand]), (TAKE, [other])] * 6, START_US)
+    assert [answer.allowed for answer in answers[::2]] == [True] * 5 + [False]
+    assert [answer.allowed for answer in answers[1::2]] == [True] * 5 + [False]
+
+
+def test_a_level_or_an_instant_that_cannot_be_is_bounded(lua: ScriptedBuckets) -> None:
+    """A value with more units than the bucket holds, or from far in the future, neither admits nor denies for long."""
+    rule = RateLimitRule.per_minute(5)
+    shape = rule.shape
+    text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
+    demand = Demand("k", shape, shape.units_per_token)
+    for level, last in ((10**15, START_US), (10**15, 10**16), (0, 10**16)):
+        lua.client.set("k", f"{level} {last} {text}")
+        allowed = sum(lua.call([(TAKE, [demand])], START_US)[0].allowed for _ in range(20))
+        assert allowed <= 5
+        assert lua.call([(TAKE, [demand])], START_US + 60_000_000)[0].allowed
+
+
+def test_denials_and_peeks_write_nothing(redis_server: RedisServer) -> None:
+    """A denied check, a peek and a refund of an absent bucket leave value and expiry as they were."""
+    client = redis_server.client()
+    script = TokenBucketScript()
+    rule = RateLimitRule.per_hour(2)
+    demand = Demand("k", rule.shape, 2 * rule.shape.units_per_token)
+    _real(client, script, [(TAKE, [demand])])
+    client.pexpire("k", 1_000_000)
+    before = client.get("k")
+    client.config_resetstat()
+    absent = Demand("absent", rule.shape, rule.shape.units_per_token)
+    answers = _real(client, script, [(TAKE, [demand]), (PEEK, [demand, absent]), (REFUND, [absent]), (RESET, [absent])])
+    assert answers[0].allowed is False
+    stats: Any = client.info("commandstats")
+    assert "cmdstat_set" not in stats
+    assert "cmdstat_del" not in stats
+    assert client.get("k") == before
+    assert client.pttl("k") <= 1_000_000
+    assert client.exists("absent") == 0
+
+
+def test_one_denying_demand_keeps_the_others_unpaid(redis_server: RedisServer) -> None:
+    """A check of several buckets is all or nothing, and so are the checks beside it in the same call."""
+    client = redis_server.client()
+    script = TokenBucketScript()
+    roomy, tight = RateLimitRule.per_hour(10), RateLimitRule.per_hour(1)
+    pair = [
+        Demand("roomy", roomy.shape, roomy.shape.units_per_token),
+        Demand("tight", tight.shape, tight.shape.capacity),
+    ]
+    verdicts = _real(client, script, [(TAKE, pair), (TAKE, pair), (TAKE, pair[:1])])
+    assert [verdict.allowed for verdict in verdicts] == [True, False, True]
+    assert verdicts[2].readings[0].level // roomy.shape.units_per_token == 8
+
+
+@given(shapes, st.integers(1, 1000))
+def test_every_key_expires_but_not_before_it_is_full(
+    redis_7_server: RedisServer, shape: BucketShape, tokens: int
+) -> None:
+    """The expiry is at least the time to full and at most some seconds more, whatever the rule."""
+    client = redis_7_server.client()
+    client.flushall()
+    script = TokenBucketScript()
+    _real(client, script, [(TAKE, [Demand("k", shape, min(shape.capacity, tokens * shape.units_per_token))])])
+    level, last, *_ = map(int, str(client.get("k")).split())
+    full_ms = full_at_us(shape, level, last) / 1000
+    ttl_ms = int(client.pttl("k"))  # type: ignore[arg-type]
+    seconds, microseconds = client.time()  # type: ignore[misc]
+    expires_ms = seconds * 1000 + microseconds / 1000 + ttl_ms
+    assert ttl_ms > 0
+    assert expires_ms >= full_ms
+    assert expires_ms <= full_ms + 1_010 + shape.tick_us / 1000 + 5_000
+
+
+SWIFT = RateLimitRule(max_tokens=1_000_000, refill_rate=1_000_000, scope="ip")
+"""A token takes 60 microseconds: takes of one bucket seldom move the second in which it will be full."""
+
+
+def test_an_expiry_that_will_do_is_kept(redis_server: RedisServer) -> None:
+    """A bucket that will be full in the same second as before keeps its expiry; in a later one it gets a new one."""
+    client = redis_server.client()
+    script = TokenBucketScript()
+    unit = SWIFT.shape.units_per_token
+    _real(client, script, [(TAKE, [Demand("k", SWIFT.shape, 500_000 * unit)])])
+    client.pexpire("k", 1_000_000)
+    _real(client, script, [(TAKE, [Demand("k", SWIFT.shape, unit)])] * 3)
+    assert int(client.pttl("k")) > 990_000  # type: ignore[arg-type]
+    _real(client, script, [(TAKE, [Demand("k", SWIFT.shape, 100_000 * unit)])])
+    assert int(client.pttl("k")) < 60_000  # type: ignore[arg-type]
+
+
+@given(shapes | st.just(SWIFT.shape), st.lists(st.integers(0, 30), min_size=1, max_size=6))
+def test_every_key_that_is_written_again_lives_until_it_is_full(
+    redis_7_server: RedisServer, shape: BucketShape, costs: list[int]
+) -> None:
+    """After each of several takes and refunds the expiry is at least the time to full."""
+    client = redis_7_server.client()
+    client.flushall()
+    script = TokenBucketScript()
+    for cost in costs:
+        verb = TAKE if cost else REFUND
+        _real(client, script, [(verb, [Demand("k", shape, min(shape.capacity, max(1, cost) * shape.units_per_token))])])
+        if client.exists("k"):
+            assert _spare_ms(client, "k", shape) >= 0
+
+
+def test_an_expiry_of_an_earlier_release_will_do_as_well(redis_7_server: RedisServer) -> None:
+    """Its keys expired a second after they were full, to the millisecond, wherever in a second that was."""
+    client = redis_7_server.client()
+    script = TokenBucketScript()
+    shape = RateLimitRule.per_minute(50).shape  # a token takes 1.2 seconds
+    text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
+    for part in range(10):
+        for cost in (1, shape.units_per_token // 2, shape.units_per_token):
+            level, last = shape.capacity // 2, (time.time_ns() // 1000 + part * 100_000) // shape.tick_us
+            client.set("k", f"{level} {last} {text}", pxat=-(-full_at_us(shape, level, last) // 1000) + 1000)
+            _real(client, script, [(TAKE, [Demand("k", shape, cost)])])
+            assert _spare_ms(client, "k", shape) >= 0
+
+
+def _spare_ms(client: redis.Redis, key: str, shape: BucketShape) -> float:
+    """Return how long a key outlives its refill."""
+    level, last, *_ = map(int, str(client.get(key)).split())
+    expires_ms = int(client.execute_command("PEXPIRETIME", key))  # type: ignore[no-untyped-call]
+    return expires_ms - full_at_us(shape, level, last) / 1000
+
+
+@given(shapes, st.integers(1, 1000))
+def test_where_a_long_is_short_the_same_is_stored(lua: ScriptedBuckets, shape: BucketShape, cost: int) -> None:
+    """A server whose C `long` has 32 bits writes the same digits by the other format."""
+    demand_ = Demand("k", shape, min(shape.capacity, cost * shape.units_per_token))
+    stored: list[object] = []
+    for digits in ("'4503599627370496'", "'0'"):
+        lua.client.flushall()
+        text, digest = lua.script.text, lua.script.digest
+        try:
+            lua.script.text = text.replace("'4503599627370496'", digits)
+            lua.script.digest = str(lua.client.script_load(lua.script.text))
+            lua.call([(TAKE, [demand_])], START_US)
+        finally:
+            lua.script.text, lua.script.digest = text, digest
+        stored.append(lua.client.get("k"))
+    assert stored[0] == stored[1]
+    assert stored[0] is not None
+
+
+def test_after_a_clock_that_stepped_back_the_key_still_outlives_its_refill(redis_server: RedisServer) -> None:
+    """A bucket that counts on from an instant ahead of the server's clock expires when it is full, not earlier."""
+    client = redis_server.client()
+    script = TokenBucketScript()
+    rule = RateLimitRule.per_minute(60)
+    shape = rule.shape
+    text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
+    ahead_us = time.time_ns() // 1000 + 30_000_000
+    client.set("k", f"{shape.units_per_token} {ahead_us} {text}")
+    verdict = _real(client, script, [(TAKE, [Demand("k", shape, shape.units_per_token)])])[0]
+    assert verdict.allowed
+    assert verdict.readings[0].lead_us > 0
+    assert 85_000 < int(client.pttl("k")) < 92_000  # type: ignore[arg-type]
+
+
+def test_the_digest_is_the_servers(redis_server: RedisServer) -> None:
+    """The digest that is computed here names the script there."""
+    script = TokenBucketScript()
+    assert redis_server.client().script_load(script.text) == script.digest
+
+
+def _real(client: redis.Redis, script: TokenBucketScript, steps_: Sequence[tuple[int, Sequence[Demand]]]) -> list[Any]:
+    calls = [Call(verb, demands, Future(), 0.0) for verb, demands in steps_]
+    script.settle(calls, script.read(calls, 7, undecoded(client, "EVAL", script.text, *script.arguments(calls, 7))))
+    return [call.future.result() for call in calls]

@@ -1,0 +1,84 @@
+"""The decorator limits calls of functions and coroutine functions."""
+
+import inspect
+from typing import Any
+
+import pytest
+
+from sluicegate import InvalidInputError, InvalidTypeError, MemoryStorage, SyncTokenBucketAdapter, TokenBucketAdapter
+from sluicegate.presentation.decorator import RateLimitedError, rate_limited
+from sluicegate.testing import FakeClock
+
+
+async def test_a_coroutine_function() -> None:
+    """Calls beyond the rule raise, tell how long to wait, and do not run; after the wait they do."""
+    clock = FakeClock()
+    limiter = TokenBucketAdapter(storage=MemoryStorage(clock=clock), rules={})
+    ran: list[str] = []
+
+    @rate_limited("2/minute", identifier=lambda name: name, limiter=limiter)
+    async def send(name: str) -> int:
+        """Send something."""
+        ran.append(name)
+        return len(ran)
+
+    assert [await send("a"), await send("a"), await send("b")] == [1, 2, 3]
+    with pytest.raises(RateLimitedError, match="30 seconds") as caught:
+        await send("a")
+    assert caught.value.retry_after == 30
+    assert ran == ["a", "a", "b"]
+    clock.advance(caught.value.retry_after)
+    assert await send("a") == 4
+    assert send.__doc__ == "Send something."
+    assert inspect.iscoroutinefunction(send)
+
+
+def test_a_plain_function_with_a_cost() -> None:
+    """A plain function asks a plain limiter; the cost may come from the call."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={})
+
+    @rate_limited("10/minute", cost=len, limiter=limiter)
+    def write(text: str) -> str:
+        return text
+
+    assert write("12345678") == "12345678"
+    with pytest.raises(RateLimitedError):
+        write("123")
+    assert write("12") == "12"
+
+
+def test_functions_have_buckets_of_their_own() -> None:
+    """Two functions do not share a bucket, unless they share a name."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={})
+
+    def make(name: str, label: str) -> Any:
+        def function() -> str:
+            return label
+
+        function.__qualname__ = label
+        return rate_limited("1/minute", limiter=limiter, name=name)(function)
+
+    one, other = make("", "one"), make("", "other")
+    assert (one(), other()) == ("one", "other")
+    shared = make("both", "one"), make("both", "other")
+    assert shared[0]() == "one"
+    with pytest.raises(RateLimitedError):
+        shared[1]()
+
+
+async def test_the_wrong_kind_of_limiter() -> None:
+    """A coroutine function needs an async limiter, and is told so."""
+
+    @rate_limited("1/minute", limiter=SyncTokenBucketAdapter(storage=MemoryStorage(), rules={}))
+    async def call() -> None: ...
+
+    with pytest.raises(InvalidTypeError, match="expected a TokenBucketAdapter"):
+        await call()
+
+
+def test_bad_rules() -> None:
+    """No rule, or one that cannot be read, is an error at the decoration."""
+    with pytest.raises(InvalidInputError, match="at least one"):
+        rate_limited()
+    with pytest.raises(InvalidInputError, match="rate='x'"):
+        rate_limited("x")

@@ -1,0 +1,146 @@
+"""The client's address is what can be trusted, and identifiers never collide."""
+
+import pytest
+
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.presentation.web.client_address import (
+    ClientAddresses,
+    anonymous_at,
+    identifier_text,
+    joined,
+    verified_user,
+)
+
+PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48")
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("64:ff9b::192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_peer_alone(peer: str | None, client: str | None) -> None:
+    """Without trusted proxies the peer is the client, out of its wrapping, and no header is read."""
+    assert ClientAddresses().client(peer, ["203.0.113.9"]) == client
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        ([], "10.0.0.1"),
+        ([""], "10.0.0.1"),
+        (["203.0.113.9"], "203.0.113.9"),
+        (["198.51.100.1, 203.0.113.9"], "203.0.113.9"),
+        (["198.51.100.1", "203.0.113.9"], "203.0.113.9"),
+        (["203.0.113.9, 10.1.1.1, 10.2.2.2"], "203.0.113.9"),
+        (["203.0.113.9:4711"], "203.0.113.9"),
+        (["[2001:db8:1:2::9]:4711"], "2001:db8:1:2::/64"),
+        (["2001:db8:1:2::9"], "2001:db8:1:2::/64"),
+        (["::ffff:203.0.113.9"], "203.0.113.9"),
+        (["203.0.113.9, junk"], "10.0.0.1"),
+        (["203.0.113.9, junk, 10.2.2.2"], "10.2.2.2"),
+        (["203.0.113.9,"], "10.0.0.1"),
+        (["203.0.113.9, unknown"], "10.0.0.1"),
+        (["1.2.3.4.5"], "10.0.0.1"),
+        (["203.0.113.9; drop"], "10.0.0.1"),
+        (["10.9.9.9, 10.8.8.8"], "10.9.9.9"),
+        ([",".join(["10.1.1.1"] * 5_000)], "10.1.1.1"),
+        (["," * 60_000], "10.0.0.1"),
+    ],
+)
+def test_x_forwarded_for(lines: list[str], client: str) -> None:
+    """The walk goes from the right over trusted proxies to the first that is none, and stops at junk."""
+    assert ClientAddresses(PROXIES).client("10.0.0.1", lines) == client
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        (["for=203.0.113.9"], "203.0.113.9"),
+        (["for=198.51.100.1, For=203.0.113.9;proto=https;by=10.0.0.1"], "203.0.113.9"),
+        (['for="[2001:db8:1:2::9]:4711"'], "2001:db8:1:2::/64"),
+        (['for="203.0.113.9:80", for=10.2.2.2'], "203.0.113.9"),
+        (["for=unknown"], "10.0.0.1"),
+        (["for=_hidden, for=10.2.2.2"], "10.2.2.2"),
+        (['for="198.51.100.1, for=203.0.113.9'], "203.0.113.9"),
+        (['by="a,b";for=203.0.113.9'], "203.0.113.9"),
+        (["203.0.113.9"], "10.0.0.1"),
+        (['"' * 60_000], "10.0.0.1"),
+    ],
+)
+def test_forwarded(lines: list[str], client: str) -> None:
+    """RFC 7239's list is read in the same way, and a quotation mark that a client left open swallows nothing."""
+    assert ClientAddresses(PROXIES, header="forwarded").client("10.0.0.1", lines) == client
+
+
+def test_only_trusted_peers_are_believed() -> None:
+    """A client that writes the header itself is counted by its own address."""
+    assert ClientAddresses(PROXIES).client("203.0.113.9", ["198.51.100.1"]) == "203.0.113.9"
+
+
+def test_unix_sockets() -> None:
+    """A peer without an address is believed only if it is named among the proxies."""
+    assert ClientAddresses(("unix",)).client(None, ["203.0.113.9"]) == "203.0.113.9"
+    assert ClientAddresses(("unix",)).client(None, []) is None
+    assert ClientAddresses(PROXIES).client(None, ["203.0.113.9"]) is None
+
+
+def test_prefixes() -> None:
+    """How many bits tell clients apart is the operator's choice."""
+    addresses = ClientAddresses(ipv4_prefix=24, ipv6_prefix=56)
+    assert addresses.client("192.0.2.77") == "192.0.2.0/24"
+    assert addresses.client("2001:db8:1:2ff::1") == "2001:db8:1:200::/56"
+    assert ClientAddresses(ipv6_prefix=128).client("2001:db8::1") == "2001:db8::1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"trusted_proxies": ["0.0.0.0/0"]}, "everybody"),
+        ({"trusted_proxies": ["::/0"]}, "everybody"),
+        ({"trusted_proxies": ["10.0.0.1/8"]}, "'10.0.0.1/8'"),
+        ({"trusted_proxies": ["proxy"]}, "'proxy'"),
+        ({"trusted_proxies": "10.0.0.0/8"}, "several networks"),
+        ({"trusted_proxies": [8]}, "8 is no text"),
+        ({"header": "x-real-ip"}, "forwarded_header='x-real-ip'"),
+        ({"ipv4_prefix": 7}, "ipv4_prefix=7"),
+        ({"ipv6_prefix": 129}, "ipv6_prefix=129"),
+        ({"ipv6_prefix": True}, "ipv6_prefix=True"),
+    ],
+)
+def test_bad_options(arguments: dict[str, object], message: str) -> None:
+    """A wrong option is an error that names it and its value."""
+    with pytest.raises(InvalidInputError, match=message.replace("(", r"\(")) as caught:
+        ClientAddresses(**arguments)  # type: ignore[arg-type]
+    assert isinstance(caught.value, InvalidTypeError) == (
+        "no text" in message or "several" in message or "True" in message
+    )
+
+
+def test_identifiers_never_collide() -> None:
+    """Parts, users and those who are not signed in stay apart, whatever they are called."""
+    assert joined("a:b", "c") != joined("a", "b:c")
+    assert joined("a%3Ab") != joined("a:b")
+    users = ["anonymous@192.0.2.1", "~anonymous@192.0.2.1", "~~anonymous@192.0.2.1", "~", "x", "anonymous"]
+    assert len({verified_user(user) for user in users} | {anonymous_at("192.0.2.1")}) == len(users) + 1
+
+
+def test_texts_of_any_length() -> None:
+    """Numbers become texts, nothing stays nothing, and what is too long for a key becomes a digest."""
+    assert identifier_text(7) == "7"
+    assert identifier_text("") is None
+    assert identifier_text(None) is None
+    assert identifier_text("x" * 1024) == "x" * 1024
+    long, longer = identifier_text("x" * 1025), identifier_text("x" * 1026)
+    assert long is not None
+    assert long.startswith("blake2b-")
+    assert long != longer
+    assert identifier_text("\udcff" * 2000) is not None

@@ -1,0 +1,141 @@
+"""Django and REST framework applications are limited by their own routes."""
+
+import json
+from typing import Any
+
+import django
+import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory, override_settings
+from django.urls import include, path
+
+from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, SyncTokenBucketAdapter
+from sluicegate.testing import FakeClock
+
+if not settings.configured:
+    settings.configure(
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF=__name__,
+        SECRET_KEY="of a test",
+        MIDDLEWARE=["sluicegate.presentation.web.django.RateLimitMiddleware"],
+        INSTALLED_APPS=[],
+        REST_FRAMEWORK={"UNAUTHENTICATED_USER": None, "DEFAULT_AUTHENTICATION_CLASSES": []},
+        USE_TZ=True,
+    )
+    django.setup()
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from sluicegate.presentation.web.django import RateLimitMiddleware
+from sluicegate.presentation.web.rest_framework import throttle
+
+ONE = RateLimitRule(1, 1, "ip", name="one")
+TWO = RateLimitRule(2, 2, "ip", name="two")
+
+
+def limiter_of(rules: Any) -> SyncTokenBucketAdapter:
+    """Return a limiter on a clock that stands still."""
+    return SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=rules)
+
+
+def view(_: HttpRequest, **__: Any) -> HttpResponse:
+    """Answer."""
+    return HttpResponse("hello")
+
+
+class Throttled(APIView):
+    """A view with a throttle of its own."""
+
+    throttle_classes = (throttle("2/minute", limiter=limiter_of({})),)
+
+    def get(self, _: Request, **__: Any) -> Response:
+        """Answer."""
+        return Response({"it": "ran"})
+
+
+urlpatterns = [
+    path("items/<int:pk>/", view),
+    path("v1/", include([path("lines/<path:rest>", view)])),
+    path("throttled/<int:pk>/", Throttled.as_view()),
+]
+
+
+def client_of(rules: Any, **options: Any) -> Client:
+    """Return a client of an application with these rules."""
+    with override_settings(SLUICEGATE={"limiter": limiter_of(rules), **options}):
+        client = Client()
+        client.handler.load_middleware()
+        return client
+
+
+def test_by_its_own_routes() -> None:
+    """Rules name routes as Django does after a slash, those of includes too."""
+    client = client_of({"GET /items/<int:pk>/": TWO, "GET /v1/lines/<path:rest>": ONE})
+    answers = [client.get(f"/items/{number}/") for number in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["RateLimit"] == '"two";r=1;t=30'
+    assert answers[2].headers["Retry-After"] == "30"
+    assert answers[2].headers["Cache-Control"] == "no-store"
+    assert answers[2].headers["Content-Type"] == "application/problem+json"
+    assert json.loads(answers[2].content)["violated-policies"] == ["two"]
+    assert client.head("/items/9/").status_code == 429
+    assert [client.get(place).status_code for place in ("/v1/lines/a", "/v1/lines/b/c")] == [200, 429]
+
+
+def test_unmatched_paths_exemptions_and_proxies() -> None:
+    """What no route takes belongs to `*`; exempt paths are not counted; trusted proxies are believed."""
+    client = client_of({"*": TWO}, exempt=["/health"], trusted_proxies=["127.0.0.1"])
+    assert [client.get("/health").status_code for _ in range(3)] == [404] * 3
+    assert [client.get(place).status_code for place in ("/x", "/y", "/z")] == [404, 404, 429]
+    assert client.get("/x", headers={"X-Forwarded-For": "1.1.1.1, 203.0.113.9"}).status_code == 404
+
+
+def test_users_are_whom_django_signed_in() -> None:
+    """`user` is the signed-in user's key; who is not signed in is counted by address."""
+
+    class User:
+        pk = 7
+        is_authenticated = True
+
+    with override_settings(SLUICEGATE={"limiter": limiter_of({"GET /items/<int:pk>/": RateLimitRule(1, 1, "user")})}):
+        middleware = RateLimitMiddleware(view)
+
+    def status(address: str, user: object) -> int:
+        request = RequestFactory().get("/items/1/", REMOTE_ADDR=address)
+        if user is not None:
+            request.user = user  # type: ignore[assignment]
+        return middleware(request).status_code
+
+    user = User()
+    assert [status("192.0.2.1", user), status("192.0.2.2", user)] == [200, 429]
+    assert [status("192.0.2.1", None), status("192.0.2.1", None), status("192.0.2.2", None)] == [200, 429, 200]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"rules": {"GET /{id": ONE}}, "braces"), ({"rule": {}}, "rule"), ({"rules": {}, "headers": "x"}, "headers='x'")],
+)
+def test_bad_settings(options: Any, message: str) -> None:
+    """A wrong option is Django's own kind of error when it starts."""
+    with override_settings(SLUICEGATE=options), pytest.raises(ImproperlyConfigured, match=message):
+        RateLimitMiddleware(view)
+
+
+def test_rest_framework() -> None:
+    """A throttle limits its view, all paths of it together, and its wait is rounded up."""
+    client = client_of({})
+    answers = [client.get(f"/throttled/{number}/") for number in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].headers["Retry-After"] == "30"
+
+
+def test_bad_throttles() -> None:
+    """A throttle with a rule that cannot be read, or counts what nobody names, is an error where it is made."""
+    with pytest.raises(InvalidInputError, match="at least one"):
+        throttle()
+    with pytest.raises(InvalidInputError, match="'tenant'"):
+        throttle("5/minute per tenant")
