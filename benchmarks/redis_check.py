@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from redis.asyncio import Redis
 
 from sluicegate import RateLimitRule, RedisStorage, TokenBucketAdapter
-from sluicegate.domain.bucket_request import Demand
+from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.script import TAKE, Call, TokenBucketScript
 from support.redis_servers import RedisServer
 
@@ -52,7 +52,14 @@ async def main(numbers: Sequence[int]) -> None:
         plain.script_load(script.text)
         calls = [
             script.arguments(
-                [Call(TAKE, [Demand(f"bare:{number}", RULE.shape, RULE.shape.units_per_token)], asyncio.Future(), 0.0)],
+                [
+                    Call(
+                        TAKE,
+                        [BucketRequest(f"bare:{number}", RULE.spec, RULE.spec.units_per_token)],
+                        asyncio.Future(),
+                        0.0,
+                    )
+                ],
                 1,
             )
             for number in range(max(numbers))

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError, TokenBucketAdapter
-from sluicegate.domain.bucket_request import Demand, Verdict
+from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.testing import RecordingLogger
 from support.fault_proxy import FaultProxy
 from support.redis_servers import RedisServer, SentinelSet
@@ -39,10 +39,10 @@ class Watched:
         self.hash_tags = storage.hash_tags
         self.outcome = ""
 
-    async def take(self, demands: Sequence[Demand], /) -> Verdict:
+    async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Ask the storage."""
         try:
-            verdict = await self.storage.take(demands)
+            verdict = await self.storage.take(requests)
         except StorageError as error:
             OUTCOME.set(error.reason)
             raise

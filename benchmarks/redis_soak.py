@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from redis.crc import key_slot
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError
-from sluicegate.domain.bucket_request import Demand
+from sluicegate.domain.bucket_request import BucketRequest
 from support.borrowing_worker import Hot, run
 from support.fault_proxy import FaultProxy
 from support.redis_servers import ClusterSet, RedisServer
@@ -41,16 +41,16 @@ PROCESSES, TASKS, SECONDS = 4, 64, 20.0
 RULES = {f"{n}/s": RateLimitRule(max_tokens=n, refill_rate=n * 60, scope="global") for n in (500, 20_000)}
 
 
-def demand(key: str, rule: RateLimitRule, cost: int = 1) -> Demand:
+def request(key: str, rule: RateLimitRule, cost: int = 1) -> BucketRequest:
     """Return a demand of some tokens."""
-    return Demand(key, rule.shape, cost * rule.shape.units_per_token)
+    return BucketRequest(key, rule.spec, cost * rule.spec.units_per_token)
 
 
 async def worker(url: str, key: str, rule: RateLimitRule, start: float) -> None:
     """Ask as fast as it goes from an instant on; print what was admitted and until when."""
     counts: Counter[str] = Counter()
     async with RedisStorage.from_url(url, deadline_ms=5_000) as storage:
-        await storage.peek([demand(key, rule)])
+        await storage.peek([request(key, rule)])
         await asyncio.sleep(start - time.monotonic())
         first = time.monotonic()
         end = start + SECONDS
@@ -58,7 +58,7 @@ async def worker(url: str, key: str, rule: RateLimitRule, start: float) -> None:
         async def task() -> None:
             while time.monotonic() < end:
                 try:
-                    counts["allowed" if (await storage.take([demand(key, rule)])).allowed else "denied"] += 1
+                    counts["allowed" if (await storage.take([request(key, rule)])).allowed else "denied"] += 1
                 except StorageError as error:
                     counts[error.reason] += 1
 
@@ -128,9 +128,9 @@ async def cancel() -> None:
             async with RedisStorage.from_url(proxy.url, deadline_ms=5_000) as storage:
 
                 async def one(number: int) -> bool:
-                    asked = demand(f"k{number}", rule, number % 9973 + 1)
+                    asked = request(f"k{number}", rule, number % 9973 + 1)
                     verdict = await storage.take([asked])
-                    return verdict.readings[0].level == rule.shape.capacity - asked.cost_units
+                    return verdict.levels[0].level == rule.spec.capacity - asked.cost_units
 
                 for start in range(0, total, width):
                     tasks = [asyncio.create_task(one(start + i)) for i in range(width)]
@@ -158,7 +158,7 @@ async def cancel() -> None:
 
 
 async def cluster() -> None:  # noqa: PLR0915 - one story, told in order
-    """Slots on the move, then a dead master."""
+    """WaitQueue on the move, then a dead master."""
     rule = RateLimitRule(max_tokens=50, refill_rate=600, scope="ip")
     keys = [f"rate_limit:ip:{{client-{number}}}:GET /" for number in range(300)]
     with ClusterSet(node_timeout_ms=1500) as nodes:
@@ -187,7 +187,7 @@ async def cluster() -> None:  # noqa: PLR0915 - one story, told in order
                     key = rng.choice(keys)
                     started = time.monotonic()
                     try:
-                        verdict = await storage.take([demand(key, rule)])
+                        verdict = await storage.take([request(key, rule)])
                         reasons["allowed" if verdict.allowed else "denied"] += 1
                         admitted[key] += verdict.allowed
                     except StorageError as error:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from threading import Lock
 
 from sluicegate import MemoryStorage, RateLimitRule, SyncTokenBucketAdapter
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
-from sluicegate.infrastructure.redis.denial_cache import DenialMemo
-from sluicegate.infrastructure.redis.lease_table import LeaseBook
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.infrastructure.redis.denial_cache import DenialCache
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.runtime.turn import Turn
 
 COUNT = 10_000
@@ -23,10 +23,10 @@ def name(number: int) -> str:
     return f"10.0.{number // 250}.{number % 250}"
 
 
-def demand(number: int) -> Demand:
+def request(number: int) -> BucketRequest:
     """Ask for a token of an address' bucket."""
-    shape = RULE.shape
-    return Demand(f"rate_limit:ip:{name(number)}:GET /", shape, shape.units_per_token, 25 * shape.units_per_token)
+    spec = RULE.spec
+    return BucketRequest(f"rate_limit:ip:{name(number)}:GET /", spec, spec.units_per_token, 25 * spec.units_per_token)
 
 
 def bytes_each(what: str, work: Callable[[int], object]) -> None:
@@ -52,10 +52,10 @@ def main() -> None:
     """Measure."""
     limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={"GET /": RULE})
     bytes_each("a bucket that is at hand", lambda n: limiter.is_allowed(endpoint="GET /", identifier=name(n)))
-    memo, book = DenialMemo(), LeaseBook()
-    denial = Verdict(allowed=False, readings=(Reading(0, 0),))
-    bytes_each("a remembered denial", lambda n: memo.learn([demand(n)], denial, memo.asked()))
-    bytes_each("a lease that is watched", lambda n: book.pay(demand(n), None))
+    memo, book = DenialCache(), LeaseTable()
+    denial = Verdict(allowed=False, levels=(BucketLevel(0, 0),))
+    bytes_each("a remembered denial", lambda n: memo.learn([request(n)], denial, memo.asked()))
+    bytes_each("a lease that is watched", lambda n: book.pay(request(n), None))
     lock, turn = Lock(), Turn()
     nanoseconds("a lock, taken and given back", lock.acquire, lock.release, "one(); other()")
     nanoseconds("a turn, taken and given back", turn.take, turn.give, "one(); other(None)")

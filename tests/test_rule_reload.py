@@ -69,9 +69,9 @@ async def test_reloads_under_load(tmp_path: Path, listening: bool) -> None:  # n
     async def load(client: int) -> None:
         nonlocal checks
         while not stop:
-            plan = rules.now.rules.find("GET /a")
-            assert plan is not None
-            assert len({meter.rule.max_tokens for meter in plan.meters}) == 1
+            endpoint_rules = rules.now.rules.find("GET /a")
+            assert endpoint_rules is not None
+            assert len({limit_.rule.max_tokens for limit_ in endpoint_rules.limits}) == 1
             for endpoint in ("GET /a", "GET /b"):
                 before = rules.changes
                 result = await limiter.is_allowed(endpoint=endpoint, identifier=f"10.0.0.{client}")

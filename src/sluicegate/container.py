@@ -24,7 +24,7 @@ from sluicegate.infrastructure.settings import Settings, read_settings
 if TYPE_CHECKING:
     from sluicegate.application.rule_merging import CodeRules
     from sluicegate.infrastructure.rules_file.reader import RuleFile
-    from sluicegate.infrastructure.rules_file.watcher import FileWatch
+    from sluicegate.infrastructure.rules_file.watcher import FileWatcher
 
 S = TypeVar("S")
 
@@ -99,7 +99,7 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
     notify: bool = True,
     poll_seconds: float = 2.0,
     quiet_ms: int = 50,
-) -> "FileWatch":
+) -> "FileWatcher":
     """Make a watch, yet to be started, that puts a rules file into force whenever it changes.
 
     A file that is refused changes nothing: the last good rules stay, and a log line, an event and a counter tell why. The
@@ -114,7 +114,7 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
         quiet_ms: How long nothing may have happened beside the file before it is read.
     """
     from sluicegate.application.rule_merging import merge_rules  # noqa: PLC0415 - a limiter without a file does without
-    from sluicegate.infrastructure.rules_file.watcher import FileWatch  # noqa: PLC0415 - the same
+    from sluicegate.infrastructure.rules_file.watcher import FileWatcher  # noqa: PLC0415 - the same
 
     rules = limiter.rules
 
@@ -126,7 +126,7 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
         except InvalidInputError as error:
             rules.refuse(error)
 
-    watch = FileWatch(
+    watch = FileWatcher(
         path,
         reload,
         on_trouble=lambda error: rules.warn(describe(error)),

@@ -149,7 +149,7 @@ async def test_a_reset_means_the_local_bucket_too() -> None:
     class Flaky(MemoryStorage):
         immediate = False
 
-        async def take(self, demands: object, /) -> object:
+        async def take(self, requests: object, /) -> object:
             raise StorageError("connection")
 
     storage = Flaky()
@@ -248,11 +248,11 @@ async def test_observers_never_change_nor_delay_a_decision(observer: object) -> 
     broken = TokenBucketAdapter(storage=FailingStorage(), rules={LOGIN: RULE}, event_bus=observer, logger=observer)
     assert (await broken.is_allowed(endpoint=LOGIN, identifier="a")).value.allowed
     assert time.monotonic() - started < 20  # a hang, not a timing
-    assert limiter._flow._announcer.dropped > 0
+    assert limiter._flow._notifier.dropped > 0
     if isinstance(observer, _Blocking):
         observer.release.set()
     for flow in (limiter._flow, broken._flow):
-        while flow._announcer._background._waiting:
+        while flow._notifier._background._waiting:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:

@@ -48,9 +48,9 @@ def states(storage: MemoryStorage) -> Mapping[str, tuple[int, int, int] | None]:
     """Return each bucket's shape number, level and instant, whatever form it has; None: it was reset."""
     table = storage._table
     return {
-        key: None if state == bucket_table._FULL else (shape.number, level, last)
+        key: None if state == bucket_table._FULL else (spec.number, level, last)
         for key, state in table._states.items()
-        for shape, level, last in [(None, 0, 0) if state == bucket_table._FULL else table._read(state)]
+        for spec, level, last in [(None, 0, 0) if state == bucket_table._FULL else table._read(state)]
     }
 
 

@@ -207,10 +207,10 @@ async def test_endpoints_of_a_group_share_one_bucket() -> None:
 async def test_the_groups_key_has_the_groups_name() -> None:
     """And not an endpoint's."""
     world = World('[groups.all]\nrules = "3/day per ip"\nendpoints = ["GET /a", "GET /b"]\n')
-    plan = world.limiter.rules.now.rules.find("GET /b")
-    assert plan is not None
-    meter = plan.meters[0]
-    assert f"{meter.before}10.0.0.1{meter.after}" == "rate_limit:ip:10.0.0.1:all"
+    endpoint_rules = world.limiter.rules.now.rules.find("GET /b")
+    assert endpoint_rules is not None
+    limit_ = endpoint_rules.limits[0]
+    assert f"{limit_.before}10.0.0.1{limit_.after}" == "rate_limit:ip:10.0.0.1:all"
 
 
 async def test_unmatched_is_the_endpoint_with_the_asterisk() -> None:
@@ -437,9 +437,9 @@ class TestReplacing:
         class SlowStorage(MemoryStorage):
             immediate = False
 
-            async def take(self, demands: object, /) -> object:
+            async def take(self, requests: object, /) -> object:
                 await gate.wait()
-                return self.take_now(demands)
+                return self.take_now(requests)
 
         world = World('[endpoints]\n"GET /a" = "10/day"\n', storage=SlowStorage())
         world.limiter._deadline_s = 30

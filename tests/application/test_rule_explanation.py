@@ -11,7 +11,7 @@ from sluicegate import InvalidInputError, MemoryStorage, Success, SyncTokenBucke
 from sluicegate.application.live_rules import put_into_force
 from sluicegate.application.rule_explanation import Explainer, Explanation
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import Demand, Verdict
+from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule_book import RuleBook
 from sluicegate.infrastructure.rules_file.reader import parse_rules
@@ -156,17 +156,17 @@ class KeepingStorage(MemoryStorage):
     def __init__(self) -> None:
         super().__init__()
         self.take_one_now = None  # the short way would pass `take_now` by
-        self.asked: list[tuple[Demand, ...]] = []
+        self.asked: list[tuple[BucketRequest, ...]] = []
 
-    def take_now(self, demands: object, /) -> Verdict:
+    def take_now(self, requests: object, /) -> Verdict:
         """Keep the demands, and let pass."""
-        self.asked.append(tuple(demands))  # type: ignore[arg-type]
-        return super().take_now(demands)  # type: ignore[arg-type]
+        self.asked.append(tuple(requests))  # type: ignore[arg-type]
+        return super().take_now(requests)  # type: ignore[arg-type]
 
 
-def limits(demands: list[Demand]) -> list[tuple[str, int, int]]:
+def limits(requests: list[BucketRequest]) -> list[tuple[str, int, int]]:
     """Return keys, capacities and costs in tokens."""
-    return [(d.key, d.shape.max_tokens, d.cost_units // d.shape.units_per_token) for d in demands]
+    return [(d.key, d.spec.max_tokens, d.cost_units // d.spec.units_per_token) for d in requests]
 
 
 def plain_list_outcome(book: RuleBook, names: dict[str, str], now: datetime) -> str | None:
@@ -231,7 +231,7 @@ def agree(explained: Explanation, result: object, storage: KeepingStorage, cost:
     watching = [
         (r.key, r.max_tokens, r.cost) for r in explained.rules if r.effect == "watches" and r.cost <= r.max_tokens
     ]
-    asked = [limits(list(demands)) for demands in storage.asked]
+    asked = [limits(list(requests)) for requests in storage.asked]
     if explained.outcome == "checked":
         assert asked == [deciding, *([shadow] for shadow in watching)]
         return

@@ -126,10 +126,10 @@ class ShadowFails(MemoryStorage):
         super().__init__(clock=FakeClock())
         self.how = how
 
-    async def take(self, demands: object, /) -> object:
+    async def take(self, requests: object, /) -> object:
         """Fail for one key."""
-        if "~shadow" not in demands[0].key:
-            return self.take_now(demands)
+        if "~shadow" not in requests[0].key:
+            return self.take_now(requests)
         if self.how == "raise":
             raise StorageError("connection", "refused")
         if self.how == "hang":
@@ -165,17 +165,17 @@ async def test_both_are_asked_together() -> None:
     class Batching(MemoryStorage):
         immediate = False
 
-        async def take(self, demands: object, /) -> object:
-            waiting.append(demands)
+        async def take(self, requests: object, /) -> object:
+            waiting.append(requests)
             if len(waiting) == 2:
                 together.set()
             await together.wait()
-            return self.take_now(demands)
+            return self.take_now(requests)
 
     world = World(REAL, SHADOW, storage=Batching(clock=FakeClock()))
     world.limiter._deadline_s = 30
     assert (await world.check()).remaining == 2
-    assert [len(demands) for demands in waiting] == [1, 1]
+    assert [len(requests) for requests in waiting] == [1, 1]
 
 
 async def test_cancellation_goes_through() -> None:

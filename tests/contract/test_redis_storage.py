@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageProtocol
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
-from sluicegate.infrastructure.redis.denial_cache import DenialMemo
-from sluicegate.infrastructure.redis.lease_table import LeaseBook
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.infrastructure.redis.denial_cache import DenialCache
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.testing import FakeClock, StorageContract
 from support.clocked_script import ClockedScript
 from support.redis_servers import ClusterSet, RedisServer, SentinelSet
@@ -40,7 +40,7 @@ class TestRedis7OnAFakeClock(TestRedis7):
         """Return a storage whose script goes by a clock of ours."""
         self._clock = FakeClock()
         storage = RedisStorage.from_url(self._url, deadline_ms=PATIENT_MS)
-        storage.denials = DenialMemo(clock=self._clock)
+        storage.denials = DenialCache(clock=self._clock)
         storage._script = ClockedScript(self._clock)
         return storage
 
@@ -52,21 +52,21 @@ class TestRedis7OnAFakeClock(TestRedis7):
 class Borrowing(RedisStorage):
     """A storage that borrows of whatever it is asked for, from the second check on."""
 
-    async def take(self, demands: Sequence[Demand], /) -> Verdict:
+    async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Take as if the rules had a lease."""
-        return await super().take(_lent(demands))
+        return await super().take(_lent(requests))
 
-    async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    async def peek(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Peek as if the rules had a lease."""
-        return await super().peek(_lent(demands))
+        return await super().peek(_lent(requests))
 
 
-def _one(rule: RateLimitRule, key: str) -> Demand:
-    return Demand(key, rule.shape, rule.shape.units_per_token)
+def _one(rule: RateLimitRule, key: str) -> BucketRequest:
+    return BucketRequest(key, rule.spec, rule.spec.units_per_token)
 
 
-def _lent(demands: Sequence[Demand]) -> list[Demand]:
-    return [msgspec.structs.replace(demand, lease_units=demand.shape.capacity) for demand in demands]
+def _lent(requests: Sequence[BucketRequest]) -> list[BucketRequest]:
+    return [msgspec.structs.replace(request, lease_units=request.spec.capacity) for request in requests]
 
 
 class TestRedis7WithLoans(TestRedis7):
@@ -93,7 +93,7 @@ class TestRedis7WithLoans(TestRedis7):
             await storage.take([daily])
             verdict = await storage.take([smaller])
             assert verdict.allowed
-            assert verdict.readings[0].level // smaller.shape.units_per_token == 1
+            assert verdict.levels[0].level // smaller.spec.units_per_token == 1
             assert (await storage.take([larger])).allowed
             assert not (await storage.take([larger])).allowed
             await storage.aclose()
@@ -110,8 +110,8 @@ class TestRedis7WithLoansOnAFakeClock(TestRedis7WithLoans):
         """Return a storage that borrows, whose script goes by a clock of ours."""
         self._clock = FakeClock()
         storage = Borrowing.from_url(self._url, deadline_ms=PATIENT_MS)
-        storage.leases = LeaseBook(clock=self._clock)
-        storage.denials = DenialMemo(clock=self._clock)
+        storage.leases = LeaseTable(clock=self._clock)
+        storage.denials = DenialCache(clock=self._clock)
         storage._script = ClockedScript(self._clock)
         return storage
 

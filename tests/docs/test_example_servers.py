@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError
-from support.demands import demand
+from support.bucket_requests import bucket_request
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -48,7 +48,7 @@ async def test_an_example_serves_a_storage(name: str) -> None:
     """The printed URL is all that a storage needs."""
     with served(name) as url:
         async with RedisStorage.from_url(url, deadline_ms=5_000) as storage:
-            one = demand(RateLimitRule.per_day(5))
+            one = bucket_request(RateLimitRule.per_day(5))
             end = time.monotonic() + 30
             while True:
                 try:

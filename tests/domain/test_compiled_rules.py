@@ -4,7 +4,7 @@ import pytest
 
 from sluicegate import InvalidInputError, InvalidTypeError, Listing, Override, RateLimitRule, RuleBook
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import RuleSet
+from sluicegate.domain.compiled_rules import CompiledRules
 
 RULE = RateLimitRule.per_minute(5)
 
@@ -17,25 +17,25 @@ def test_several_rules_of_one_scope_have_keys_of_their_own() -> None:
         RateLimitRule(9, 9, "ip", name="daily"),
         RateLimitRule.per_day(9, scope="user"),
     )
-    plan = RuleSet({"GET /": rules}, KeyFormat()).find("GET /")
-    assert plan is not None
-    frames = [(meter.before, meter.after) for meter in plan.meters]
+    endpoint_rules = CompiledRules({"GET /": rules}, KeyFormat()).find("GET /")
+    assert endpoint_rules is not None
+    frames = [(limit_.before, limit_.after) for limit_ in endpoint_rules.limits]
     assert frames == [
         ("rate_limit:ip:", ":GET /"),
         ("rate_limit:ip~2:", ":GET /"),
         ("rate_limit:ip~daily:", ":GET /"),
         ("rate_limit:user:", ":GET /"),
     ]
-    assert plan.max_cost == 5
+    assert endpoint_rules.max_cost == 5
 
 
 def test_disabled_rules_are_left_out() -> None:
     """A plan asks the rules that are enabled; if none is, its answer is full."""
     off = RateLimitRule(7, 7, "ip", enabled=False)
-    plans = RuleSet({"GET /a": (off, RULE), "GET /b": off}, KeyFormat())
+    plans = CompiledRules({"GET /a": (off, RULE), "GET /b": off}, KeyFormat())
     some, none = plans.find("GET /a"), plans.find("GET /b")
     assert some is not None
-    assert [meter.rule for meter in some.meters] == [RULE]
+    assert [limit_.rule for limit_ in some.limits] == [RULE]
     assert none is not None
     assert none.disabled is not None
     assert (none.disabled.remaining, none.disabled.limit) == (7, 7)
@@ -56,47 +56,51 @@ def test_disabled_rules_are_left_out() -> None:
 def test_wrong_rules_are_named(rules: object, message: str) -> None:
     """The error names the endpoint and what stands there."""
     with pytest.raises(InvalidInputError) as caught:
-        RuleSet(rules, KeyFormat())  # type: ignore[arg-type]
+        CompiledRules(rules, KeyFormat())  # type: ignore[arg-type]
     assert message in str(caught.value)
 
 
 def test_two_rules_of_one_name_are_refused() -> None:
     """Names tell rules apart, in keys and for clients."""
     with pytest.raises(InvalidInputError, match="two rules are named 'a'"):
-        RuleSet({"GET /": (RateLimitRule(5, 5, "ip", name="a"), RateLimitRule(6, 6, "ip", name="a"))}, KeyFormat())
+        CompiledRules(
+            {"GET /": (RateLimitRule(5, 5, "ip", name="a"), RateLimitRule(6, 6, "ip", name="a"))}, KeyFormat()
+        )
     with pytest.raises(InvalidTypeError):
-        RuleSet({"GET /": b"x"}, KeyFormat())  # type: ignore[dict-item]
+        CompiledRules({"GET /": b"x"}, KeyFormat())  # type: ignore[dict-item]
 
 
 def test_with_lists_a_path_that_no_rule_fits_is_asked_about_all_the_same() -> None:
     """A denied client is denied everywhere: what no template fits belongs to `*`, as it does where `*` has a rule."""
     rules = {"GET /items": RateLimitRule.per_minute(5)}
     key_format = KeyFormat("rate_limit")
-    denied = RuleSet(RuleBook(rules, deny=[Listing(scope="ip", identifier="192.0.2.0/24")]), key_format)
+    denied = CompiledRules(RuleBook(rules, deny=[Listing(scope="ip", identifier="192.0.2.0/24")]), key_format)
     assert denied.match("GET", "/elsewhere") == "*"
     assert denied.match("GET", "/items") == "GET /items"
-    assert RuleSet(rules, key_format).match("GET", "/elsewhere") is None
-    assert RuleSet({**rules, "*": RateLimitRule.per_minute(5)}, key_format).match("GET", "/elsewhere") == "*"
+    assert CompiledRules(rules, key_format).match("GET", "/elsewhere") is None
+    assert CompiledRules({**rules, "*": RateLimitRule.per_minute(5)}, key_format).match("GET", "/elsewhere") == "*"
 
 
 def test_an_override_may_be_smaller_than_its_rules_lease() -> None:
     """Who has a smaller bucket is lent less at a time, up to all of it."""
     rule = RateLimitRule(100, 60, "ip", name="search", lease=50)
     override = Override(policy="search", identifier="192.0.2.1", rule=RateLimitRule(10, 10, "ip"))
-    plan = RuleSet(RuleBook({"GET /": rule}, overrides=[override]), KeyFormat("rate_limit")).find("GET /")
-    assert plan is not None
-    assert plan.meters[0].lease_units == 50 * rule.shape.units_per_token
-    assert plan.meters[0].overrides is not None
-    found = plan.meters[0].overrides.find("192.0.2.1", lambda: None)  # type: ignore[arg-type, return-value]
+    endpoint_rules = CompiledRules(RuleBook({"GET /": rule}, overrides=[override]), KeyFormat("rate_limit")).find(
+        "GET /"
+    )
+    assert endpoint_rules is not None
+    assert endpoint_rules.limits[0].lease_units == 50 * rule.spec.units_per_token
+    assert endpoint_rules.limits[0].overrides is not None
+    found = endpoint_rules.limits[0].overrides.find("192.0.2.1", lambda: None)  # type: ignore[arg-type, return-value]
     assert found is not None
-    assert found.meter is not None
-    assert found.meter.lease_units == 10 * found.meter.shape.units_per_token
+    assert found.limit_ is not None
+    assert found.limit_.lease_units == 10 * found.limit_.spec.units_per_token
 
 
 def test_a_lease_without_a_size_is_a_quarter_of_the_capacity() -> None:
     """But a token at least; without a lease nothing is lent."""
     for capacity, lease, tokens in ((100, True, 25), (3, True, 1), (100, 7, 7), (100, False, 0)):
         rule = RateLimitRule(capacity, 60, "ip", lease=lease)
-        plan = RuleSet({"GET /": rule}, KeyFormat("rate_limit")).find("GET /")
-        assert plan is not None
-        assert plan.meters[0].lease_units == tokens * rule.shape.units_per_token
+        endpoint_rules = CompiledRules({"GET /": rule}, KeyFormat("rate_limit")).find("GET /")
+        assert endpoint_rules is not None
+        assert endpoint_rules.limits[0].lease_units == tokens * rule.spec.units_per_token

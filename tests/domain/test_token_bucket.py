@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
-from sluicegate.domain.bucket_spec import MAX_UNITS, BucketShape
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_spec import MAX_UNITS, BucketSpec
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import accrue, full_at_us, impossible, tightest, to_result
+from sluicegate.domain.token_bucket import full_at_us, impossible, refill, tightest, to_result
 
 S = 1_000_000
 
@@ -33,33 +33,33 @@ def test_five_a_minute() -> None:
     """A bucket of five tokens, one in twelve seconds, answers as worked out by hand."""
     rule, table = RateLimitRule.per_minute(5), BucketTable(10)
     for seconds, cost, allowed, retry_after, remaining, reset_seconds in FIVE_A_MINUTE:
-        demand = Demand("k", rule.shape, cost * rule.shape.units_per_token)
-        verdict = table.take([demand], S * S + round(seconds * S))
-        result = to_result(demand, verdict.readings[0], allowed=verdict.allowed)
+        request = BucketRequest("k", rule.spec, cost * rule.spec.units_per_token)
+        verdict = table.take([request], S * S + round(seconds * S))
+        result = to_result(request, verdict.levels[0], allowed=verdict.allowed)
         assert result == RateLimitResult(allowed, retry_after, remaining, 5, reset_seconds), (seconds, cost)
 
 
 def test_nine_tenths_a_second_keeps_the_fraction() -> None:
     """Asked once a second for ten minutes, 0.9 tokens a second admit 60 + 0.9 * 599: whole-second clocks lose half of it."""
     rule, table = RateLimitRule(60, 54, "ip"), BucketTable(10)
-    demand = Demand("k", rule.shape, rule.shape.units_per_token)
-    admitted = sum(table.take([demand], S * S + second * S).allowed for second in range(600))
+    request = BucketRequest("k", rule.spec, rule.spec.units_per_token)
+    admitted = sum(table.take([request], S * S + second * S).allowed for second in range(600))
     assert admitted == 599  # it had 60 + 0.9 * 599 tokens = 599.1
 
 
 def test_a_small_burst_on_a_fast_rule_still_limits() -> None:
     """A hundred a second with a burst of 49 denies the fiftieth at once."""
     rule, table = RateLimitRule.per_second(100, burst=49), BucketTable(10)
-    demand = Demand("k", rule.shape, rule.shape.units_per_token)
-    assert sum(table.take([demand], S * S).allowed for _ in range(200)) == 49
+    request = BucketRequest("k", rule.spec, rule.spec.units_per_token)
+    assert sum(table.take([request], S * S).allowed for _ in range(200)) == 49
 
 
 def test_the_finest_tick_that_fits_is_used() -> None:
     """Microseconds as long as the products fit, then the next divisor of a minute."""
-    assert RateLimitRule.per_minute(100).shape.tick_us == 1
-    shape = RateLimitRule.per_day(999_983).shape
-    assert shape.tick_us == 20
-    assert shape.capacity <= MAX_UNITS
+    assert RateLimitRule.per_minute(100).spec.tick_us == 1
+    spec = RateLimitRule.per_day(999_983).spec
+    assert spec.tick_us == 20
+    assert spec.capacity <= MAX_UNITS
 
 
 def test_a_bucket_that_cannot_be_counted_is_refused() -> None:
@@ -72,31 +72,34 @@ def test_a_bucket_that_cannot_be_counted_is_refused() -> None:
 
 def test_a_clock_that_stepped_back_counts_the_wait_from_where_it_was() -> None:
     """The wait bridges the step: at the instant told, the token is there."""
-    shape = RateLimitRule.per_second(1).shape
-    table, demand = BucketTable(10), Demand("k", shape, shape.units_per_token)
-    assert table.take([demand], 100 * S).allowed
-    verdict = table.take([demand], 100 * S - 400_000)
-    assert to_result(demand, verdict.readings[0], allowed=False).retry_after == 1.4
+    spec = RateLimitRule.per_second(1).spec
+    table, request = BucketTable(10), BucketRequest("k", spec, spec.units_per_token)
+    assert table.take([request], 100 * S).allowed
+    verdict = table.take([request], 100 * S - 400_000)
+    assert to_result(request, verdict.levels[0], allowed=False).retry_after == 1.4
 
 
 def test_a_full_bucket_counts_from_the_next_tick() -> None:
     """With a tick of a second, what was spent in its middle is not paid for by the half that had passed."""
-    shape = BucketShape(
+    spec = BucketSpec(
         capacity=10, units_per_token=1, units_per_tick=10, tick_us=S, full_ticks=1, max_tokens=10, number=-1
     )
-    assert accrue(shape, 10, 5, 9 * S + 500_000) == (10, 10)
-    assert accrue(shape, 0, 10, 10 * S - 1) == (0, 10)
-    assert full_at_us(shape, 0, 10) == 11 * S
+    assert refill(spec, 10, 5, 9 * S + 500_000) == (10, 10)
+    assert refill(spec, 0, 10, 10 * S - 1) == (0, 10)
+    assert full_at_us(spec, 0, 10) == 11 * S
 
 
 def test_the_result_that_binds() -> None:
     """The longest wait of a denial wins; without one, the fewest tokens left."""
-    fast, slow = RateLimitRule.per_second(1, burst=5).shape, RateLimitRule.per_minute(1, burst=50).shape
-    demands = [Demand("fast", fast, 5 * fast.units_per_token), Demand("slow", slow, 5 * slow.units_per_token)]
+    fast, slow = RateLimitRule.per_second(1, burst=5).spec, RateLimitRule.per_minute(1, burst=50).spec
+    requests = [
+        BucketRequest("fast", fast, 5 * fast.units_per_token),
+        BucketRequest("slow", slow, 5 * slow.units_per_token),
+    ]
 
     def answer(allowed: bool, *tokens: int) -> RateLimitResult:
-        readings = [Reading(n * d.shape.units_per_token, 0) for n, d in zip(tokens, demands, strict=True)]
-        return tightest(demands, Verdict(allowed, tuple(readings)))
+        levels = [BucketLevel(n * d.spec.units_per_token, 0) for n, d in zip(tokens, requests, strict=True)]
+        return tightest(requests, Verdict(allowed, tuple(levels)))
 
     assert answer(False, 4, 50) == RateLimitResult(False, 1.0, 4, 5, 1)
     assert answer(False, 0, 4) == RateLimitResult(False, 60.0, 4, 50, 46 * 60)
@@ -110,5 +113,5 @@ def test_the_result_that_binds() -> None:
 
 def test_shapes_are_shared() -> None:
     """Rules of the same numbers share one shape, so that storages may know it by identity."""
-    assert RateLimitRule.per_minute(7).shape is RateLimitRule(7, 7, "user", cost=2).shape
-    assert RateLimitRule.per_minute(7).shape.number != RateLimitRule.per_minute(8).shape.number
+    assert RateLimitRule.per_minute(7).spec is RateLimitRule(7, 7, "user", cost=2).spec
+    assert RateLimitRule.per_minute(7).spec.number != RateLimitRule.per_minute(8).spec.number

@@ -7,11 +7,11 @@ from math import ceil
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_request import Demand
-from sluicegate.domain.bucket_spec import MAX_UNITS, BucketShape
+from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.bucket_spec import MAX_UNITS, BucketSpec
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import accrue, carry_over, to_result
+from sluicegate.domain.token_bucket import convert, refill, to_result
 
 START_US = 1_000_000_000_000
 
@@ -77,14 +77,14 @@ def traffic(draw: st.DrawFn) -> tuple[RateLimitRule, Fraction, list[tuple[int, i
 def test_it_decides_as_the_rational_model_does(drawn: tuple[RateLimitRule, Fraction, list[tuple[int, int]]]) -> None:
     """Verdict, remaining, exact retry_after and reset are the model's, step by step."""
     rule, per_us, steps = drawn
-    assert rule.shape.tick_us == 1
+    assert rule.spec.tick_us == 1
     model, table, now_us = Model(rule.max_tokens, per_us), BucketTable(10), START_US
     for gap_us, cost in steps:
         now_us += gap_us
-        demand = Demand("k", rule.shape, cost * rule.shape.units_per_token)
+        request = BucketRequest("k", rule.spec, cost * rule.spec.units_per_token)
         wait_us = model.wait_us(cost, now_us) if model.at(now_us) < cost else 0
-        verdict = table.take([demand], now_us)
-        result = to_result(demand, verdict.readings[0], allowed=verdict.allowed)
+        verdict = table.take([request], now_us)
+        result = to_result(request, verdict.levels[0], allowed=verdict.allowed)
         assert result.allowed == model.take(cost, now_us)
         assert result.remaining == model.at(now_us) // 1
         assert result.retry_after == wait_us / 1_000_000
@@ -101,14 +101,14 @@ def test_waiting_retry_after_is_enough_and_no_less_is(
     table, now_us = BucketTable(10), START_US
     for gap_us, cost in steps:
         now_us += gap_us
-        demand = Demand("k", rule.shape, cost * rule.shape.units_per_token)
-        verdict = table.take([demand], now_us)
+        request = BucketRequest("k", rule.spec, cost * rule.spec.units_per_token)
+        verdict = table.take([request], now_us)
         if not verdict.allowed:
-            retry_us = round(to_result(demand, verdict.readings[0], allowed=False).retry_after * 1_000_000)
+            retry_us = round(to_result(request, verdict.levels[0], allowed=False).retry_after * 1_000_000)
             assert retry_us >= 1
-            assert not table.take([demand], now_us + retry_us - 1).allowed
+            assert not table.take([request], now_us + retry_us - 1).allowed
             now_us += retry_us
-            assert table.take([demand], now_us).allowed
+            assert table.take([request], now_us).allowed
 
 
 @given(traffic())
@@ -120,7 +120,7 @@ def test_no_window_admits_more_than_capacity_plus_refill(
     table, now_us, admitted = BucketTable(10), START_US, []
     for gap_us, cost in steps:
         now_us += gap_us
-        if table.take([Demand("k", rule.shape, cost * rule.shape.units_per_token)], now_us).allowed:
+        if table.take([BucketRequest("k", rule.spec, cost * rule.spec.units_per_token)], now_us).allowed:
             admitted.append((now_us, cost))
     for first in range(len(admitted)):
         spent = 0
@@ -133,11 +133,11 @@ def test_no_window_admits_more_than_capacity_plus_refill(
 def test_asking_often_loses_nothing(drawn: tuple[RateLimitRule, Fraction], gaps_us: list[int]) -> None:
     """Refilling in many small steps gives what one big step gives: no drift, however often a bucket is asked."""
     rule, _ = drawn
-    shape = rule.shape
+    spec = rule.spec
     level, last = 0, START_US
     for now_us in (START_US + sum(gaps_us[: n + 1]) for n in range(len(gaps_us))):
-        level, last = accrue(shape, level, last, now_us)
-    assert level == accrue(shape, 0, START_US, START_US + sum(gaps_us))[0]
+        level, last = refill(spec, level, last, now_us)
+    assert level == refill(spec, 0, START_US, START_US + sum(gaps_us))[0]
 
 
 @given(traffic(), st.lists(st.booleans(), min_size=30, max_size=30), st.integers(1, 10**10))
@@ -152,7 +152,7 @@ def test_a_clock_that_steps_back_mints_nothing(
         forward_us += gap_us
         if back:
             now_us -= min(step_us, now_us - 1)
-        if table.take([Demand("k", rule.shape, cost * rule.shape.units_per_token)], now_us).allowed:
+        if table.take([BucketRequest("k", rule.spec, cost * rule.spec.units_per_token)], now_us).allowed:
             admitted += cost
     assert admitted <= rule.max_tokens + per_us * forward_us
 
@@ -163,12 +163,12 @@ def test_a_clock_that_stepped_far_back_does_not_freeze_the_bucket(
 ) -> None:
     """After a step back of many times the time to full, an empty bucket is full again within one time to full."""
     rule, _ = drawn
-    shape = rule.shape
+    spec = rule.spec
     table = BucketTable(10)
-    full_us = shape.full_ticks * shape.tick_us
+    full_us = spec.full_ticks * spec.tick_us
     start_us = START_US + times * full_us
     assume(start_us < 2**60)
-    everything = Demand("k", shape, shape.capacity)
+    everything = BucketRequest("k", spec, spec.capacity)
     assert table.take([everything], start_us).allowed
     later_us = start_us - times * full_us
     assert not table.take([everything], later_us).allowed
@@ -180,10 +180,10 @@ def test_a_rule_change_mints_nothing(
     old: tuple[RateLimitRule, Fraction], new: tuple[RateLimitRule, Fraction], data: st.DataObject
 ) -> None:
     """Under the new rule a bucket has at most the tokens that it had, less than two units fewer, capped."""
-    shape, other = old[0].shape, new[0].shape
-    level = data.draw(st.integers(0, shape.capacity))
-    carried, last = carry_over(shape, other, level, START_US, START_US)
-    before = min(Fraction(level, shape.units_per_token), other.max_tokens)
+    spec, other = old[0].spec, new[0].spec
+    level = data.draw(st.integers(0, spec.capacity))
+    carried, last = convert(spec, other, level, START_US, START_US)
+    before = min(Fraction(level, spec.units_per_token), other.max_tokens)
     after = Fraction(carried, other.units_per_token)
     assert before - Fraction(2, other.units_per_token) - Fraction(2, 2**50) <= after <= before
     assert last == START_US
@@ -195,44 +195,44 @@ COARSE = RateLimitRule(999_983, 999_983 / 1440, "ip")
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 999_983)), min_size=1, max_size=30), st.integers(0, 19))
 def test_a_bucket_with_a_coarse_tick_keeps_the_window_bound(steps: list[tuple[int, int]], phase_us: int) -> None:
     """Where a tick is 20 us, no window admits more than it may either, and the wait is exact to the microsecond."""
-    shape = COARSE.shape
-    assert shape.tick_us > 1
-    per_us = Fraction(shape.units_per_tick, shape.units_per_token * shape.tick_us)
+    spec = COARSE.spec
+    assert spec.tick_us > 1
+    per_us = Fraction(spec.units_per_tick, spec.units_per_token * spec.tick_us)
     table, now_us, admitted = BucketTable(10), START_US + phase_us, []
     for gap_us, cost in steps:
         now_us += gap_us
-        demand = Demand("k", shape, cost * shape.units_per_token)
-        verdict = table.take([demand], now_us)
+        request = BucketRequest("k", spec, cost * spec.units_per_token)
+        verdict = table.take([request], now_us)
         if verdict.allowed:
             admitted.append((now_us, cost))
             continue
-        retry_us = round(to_result(demand, verdict.readings[0], allowed=False).retry_after * 1_000_000)
-        assert not table.take([demand], now_us + retry_us - 1).allowed
-        assert table.peek([demand], now_us + retry_us)[0].level >= demand.cost_units
+        retry_us = round(to_result(request, verdict.levels[0], allowed=False).retry_after * 1_000_000)
+        assert not table.take([request], now_us + retry_us - 1).allowed
+        assert table.peek([request], now_us + retry_us)[0].level >= request.cost_units
     for first in range(len(admitted)):
         spent = 0
         for at_us, cost in admitted[first:]:
             spent += cost
-            assert spent <= shape.max_tokens + per_us * (at_us - admitted[first][0])
+            assert spent <= spec.max_tokens + per_us * (at_us - admitted[first][0])
 
 
 LONG_TICKS = [
     # Ticks of 60 ms in which a tenth of the bucket flows in, half of it, or all of it twice.
-    BucketShape(100, 1, 10, 60_000, 10, 100, 10**8),
-    BucketShape(14, 7, 7, 60_000, 2, 2, 10**8 + 1),
-    BucketShape(30, 1, 60, 60_000, 1, 30, 10**8 + 2),
-    RateLimitRule(10**12, 10**9 + 1, "ip").shape,
+    BucketSpec(100, 1, 10, 60_000, 10, 100, 10**8),
+    BucketSpec(14, 7, 7, 60_000, 2, 2, 10**8 + 1),
+    BucketSpec(30, 1, 60, 60_000, 1, 30, 10**8 + 2),
+    RateLimitRule(10**12, 10**9 + 1, "ip").spec,
 ]
 
 
 def test_what_found_no_room_within_a_tick_does_not_come_after_it() -> None:
     """A bucket that a tick fills, paid out just before the next one, is empty when that begins."""
-    shape, table, tick_us = LONG_TICKS[2], BucketTable(1), 60_000
+    spec, table, tick_us = LONG_TICKS[2], BucketTable(1), 60_000
     start_us = tick_us * 10**7
-    assert table.take([Demand("k", shape, 10)], start_us + 30_000).allowed
-    assert table.take([Demand("k", shape, 20)], start_us + tick_us + 59_000).allowed
-    assert table.peek([Demand("k", shape, 0)], start_us + 2 * tick_us)[0].level == 0
-    assert table.take([Demand("k", shape, 30)], start_us + 3 * tick_us).allowed
+    assert table.take([BucketRequest("k", spec, 10)], start_us + 30_000).allowed
+    assert table.take([BucketRequest("k", spec, 20)], start_us + tick_us + 59_000).allowed
+    assert table.peek([BucketRequest("k", spec, 0)], start_us + 2 * tick_us)[0].level == 0
+    assert table.take([BucketRequest("k", spec, 30)], start_us + 3 * tick_us).allowed
 
 
 @example(LONG_TICKS[2], [(49_000, 3), (89_000, 1), (2_000, 1)])
@@ -245,20 +245,20 @@ def test_what_found_no_room_within_a_tick_does_not_come_after_it() -> None:
     ),
 )
 def test_a_bucket_that_gains_many_tokens_in_a_tick_keeps_the_window_bound(
-    shape: BucketShape, steps: list[tuple[int, int]]
+    spec: BucketSpec, steps: list[tuple[int, int]]
 ) -> None:
     """What a nearly full bucket had no room for within a tick does not come when the next one begins."""
     table = BucketTable(1)
     now_us = START_US
-    per_us = Fraction(shape.units_per_tick, shape.tick_us)
+    per_us = Fraction(spec.units_per_tick, spec.tick_us)
     above = Fraction(0)
     before_us = now_us
     for later_us, share in steps:
         now_us += later_us
-        tokens = table.peek([Demand("k", shape, 0)], now_us)[0].level // shape.units_per_token
-        cost_units = max(1, tokens // share) * shape.units_per_token
-        verdict = table.take([Demand("k", shape, cost_units)], now_us)
+        tokens = table.peek([BucketRequest("k", spec, 0)], now_us)[0].level // spec.units_per_token
+        cost_units = max(1, tokens // share) * spec.units_per_token
+        verdict = table.take([BucketRequest("k", spec, cost_units)], now_us)
         if verdict.allowed:
             above = max(Fraction(0), above - per_us * (now_us - before_us)) + cost_units
             before_us = now_us
-        assert above <= shape.capacity
+        assert above <= spec.capacity

@@ -5,8 +5,8 @@ from concurrent.futures import Future
 from typing import Any
 
 import redis
-from sluicegate.domain.bucket_request import Demand
-from sluicegate.infrastructure.redis.script import LEND, Call, Loan, Terms
+from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan
 from sluicegate.testing import FakeClock
 from support.clocked_script import ClockedScript
 from support.redis_servers import RedisServer
@@ -25,16 +25,16 @@ class ScriptedBuckets:
         self.script = ClockedScript(self._clock)
         self.client.script_load(self.script.text)
 
-    def call(self, steps: Sequence[tuple[int, Sequence[Demand]]], now_us: int) -> list[Any]:
+    def call(self, steps: Sequence[tuple[int, Sequence[BucketRequest]]], now_us: int) -> list[Any]:
         """Carry several steps out in one script call."""
-        return self.send([Call(verb, demands, Future(), 0.0) for verb, demands in steps], now_us)
+        return self.send([Call(verb, requests, Future(), 0.0) for verb, requests in steps], now_us)
 
     def lend(  # noqa: PLR0913 - a loan's terms
-        self, demand: Demand, now_us: int, *, holder: int, returned: int = 0, kept: int = 0, wanted: int = 0
+        self, request: BucketRequest, now_us: int, *, lease_id: int, returned: int = 0, kept: int = 0, wanted: int = 0
     ) -> Loan:
         """Pay for a demand and borrow, by one holder, whose number is counted from one."""
-        terms = Terms(holder + 1, returned, kept, wanted)
-        loan: Loan = self.send([Call(LEND, [demand], Future(), 0.0, terms)], now_us)[0]
+        terms = LeaseTerms(lease_id + 1, returned, kept, wanted)
+        loan: Loan = self.send([Call(LEND, [request], Future(), 0.0, terms)], now_us)[0]
         return loan
 
     def send(self, calls: Sequence[Call], now_us: int) -> list[Any]:

@@ -6,11 +6,11 @@ from datetime import datetime
 from sluicegate.application.check import Check, ShadowedCheck, prepare
 from sluicegate.application.failure_policy import FailurePolicy, describe, reason_of
 from sluicegate.application.lists_and_overrides import ListAnswer
-from sluicegate.application.live_rules import RulesInForce
-from sluicegate.application.notifier import Announcer
+from sluicegate.application.live_rules import LiveRules
+from sluicegate.application.notifier import Notifier
 from sluicegate.application.shadow_rules import with_all_buckets
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import Plan
+from sluicegate.domain.compiled_rules import EndpointRules
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.result import Failure
@@ -23,27 +23,27 @@ class Administration:
         in_force: The rules in force.
         key_format: How buckets are named.
         policy: What has local buckets as well.
-        announcer: Whom to tell.
+        notifier: Whom to tell.
         utc_now: The wall clock.
     """
 
     def __init__(
         self,
-        in_force: RulesInForce,
+        in_force: LiveRules,
         key_format: KeyFormat,
         policy: FailurePolicy,
-        announcer: Announcer,
+        notifier: Notifier,
         utc_now: Callable[[], datetime],
     ) -> None:
         self._in_force = in_force
         self._key_format = key_format
         self._policy = policy
-        self._announcer = announcer
+        self._notifier = notifier
         self._utc_now = utc_now
 
     def find(
         self, endpoint: str, identifier: Identifier, cost: int, verb: str
-    ) -> Check | Plan | Failure[RateLimitError]:
+    ) -> Check | EndpointRules | Failure[RateLimitError]:
         """Return the buckets that an administrative call means; a failure where no rule names the endpoint.
 
         Raises:
@@ -56,9 +56,9 @@ class Administration:
             check = with_all_buckets(check)
         if check is None or isinstance(check, ListAnswer):
             error = RateLimitError("no_rule", f"No rate limit rule names the endpoint {endpoint!r}.", endpoint)
-            self._announcer.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=endpoint)
+            self._notifier.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=endpoint)
             return Failure(error)
-        if isinstance(check, Plan) and check.disabled is None:
+        if isinstance(check, EndpointRules) and check.disabled is None:
             raise InvalidInputError(f"cost={cost}: exceeds max_tokens={check.max_cost} of {check.endpoint!r}")
         return check
 
@@ -66,11 +66,11 @@ class Administration:
         """Note that an administrative call was carried out."""
         if verb == "reset":
             self._policy.forget(check)
-        self._announcer.log(
+        self._notifier.log(
             "info",
             f"Rate limit {verb} done.",
-            endpoint=check.plan.endpoint,
-            identifier=self._announcer.mask(identifier),
+            endpoint=check.endpoint_rules.endpoint,
+            identifier=self._notifier.mask(identifier),
         )
 
     def not_administered(
@@ -78,13 +78,13 @@ class Administration:
     ) -> Failure[RateLimitError]:
         """Return the failure of an administrative call, which never fails open."""
         reason = reason_of(error)
-        self._announcer.log(
+        self._notifier.log(
             "error",
             f"A rate limit {verb} was not done.",
             reason=reason,
             error=describe(error),
-            endpoint=check.plan.endpoint,
-            identifier=self._announcer.mask(identifier),
+            endpoint=check.endpoint_rules.endpoint,
+            identifier=self._notifier.mask(identifier),
         )
         message = f"The storage did not {verb} the bucket ({reason}): {describe(error)}"
-        return Failure(RateLimitError(reason, message, check.plan.endpoint))
+        return Failure(RateLimitError(reason, message, check.endpoint_rules.endpoint))

@@ -11,7 +11,7 @@ _MAX_WAITING = 1_000
 _MAX_PENDING = 100  # coroutines of one caller that have been started and are not done
 
 
-class BackgroundCalls:
+class BackgroundWorker:
     """Run calls in order on a daemon thread that starts with the first one.
 
     What does not fit the queue is dropped and counted: an observer that cannot keep up loses sight, never slows traffic.

@@ -7,8 +7,8 @@ import msgspec
 
 from sluicegate.application.lists_and_overrides import ListAnswer, identifier_for, list_answer, overridden
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat, require_text
-from sluicegate.domain.bucket_request import Demand, Verdict
-from sluicegate.domain.compiled_rules import Meter, Plan, RuleSet
+from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Limit
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.identifier_index import Now
@@ -26,13 +26,13 @@ class Check(msgspec.Struct, frozen=True, gc=False):
     """What to ask the storage.
 
     Args:
-        plan: The endpoint's rules.
-        demands: One for each of the plan's meters.
+        endpoint_rules: The endpoint's rules.
+        requests: One for each of the plan's meters.
         cost: Tokens to take in place of the rules' own costs; 0: the rules' own.
     """
 
-    plan: Plan
-    demands: tuple[Demand, ...]
+    endpoint_rules: EndpointRules
+    requests: tuple[BucketRequest, ...]
     cost: int
 
 
@@ -43,20 +43,20 @@ class ShadowedCheck(msgspec.Struct, frozen=True, gc=False):
     follows the answer.
 
     Args:
-        plan: The endpoint's rules.
+        endpoint_rules: The endpoint's rules.
         check: What decides; None if nothing does, because all rules are in shadow mode or the cost exceeds `max_cost`.
         shadows: For each rule in shadow mode what to ask; None if the cost exceeds its capacity, and it would deny.
         cost: As in `Check`.
     """
 
-    plan: Plan
+    endpoint_rules: EndpointRules
     check: Check | None
-    shadows: tuple[Demand | None, ...]
+    shadows: tuple[BucketRequest | None, ...]
     cost: int
 
 
 def prepare(  # noqa: PLR0913 - what a check depends on
-    rules: RuleSet,
+    rules: CompiledRules,
     key_format: KeyFormat,
     endpoint: str,
     identifier: Identifier,
@@ -64,7 +64,7 @@ def prepare(  # noqa: PLR0913 - what a check depends on
     *,
     now: Now,
     heed_lists: bool = True,
-) -> Check | ShadowedCheck | ListAnswer | Plan | None:
+) -> Check | ShadowedCheck | ListAnswer | EndpointRules | None:
     """Work out what to ask.
 
     Args:
@@ -87,76 +87,80 @@ def prepare(  # noqa: PLR0913 - what a check depends on
     """
     if type(cost) is not int or cost < 0:
         _require_cost(cost)
-    plan = rules.find(endpoint) if type(endpoint) is str else None
+    endpoint_rules = rules.find(endpoint) if type(endpoint) is str else None
     if type(identifier) is not str or not 0 < len(identifier) <= CERTAINLY_SHORT:
         _require_identifier(identifier)
-    if plan is None:
+    if endpoint_rules is None:
         require_text("endpoint", endpoint)
     if rules.lists and heed_lists:
-        answer = list_answer(rules.lists, plan, endpoint, identifier, now)
+        answer = list_answer(rules.lists, endpoint_rules, endpoint, identifier, now)
         if answer is not None:
             return answer
-    if plan is None:
+    if endpoint_rules is None:
         return None
-    if plan.special:
-        plan = overridden(plan, identifier, now)
-        if plan.shadows:
-            return _with_shadows(plan, key_format, identifier, cost)
-    return _ask(plan, key_format, identifier, cost)
+    if endpoint_rules.special:
+        endpoint_rules = overridden(endpoint_rules, identifier, now)
+        if endpoint_rules.shadows:
+            return _with_shadows(endpoint_rules, key_format, identifier, cost)
+    return _ask(endpoint_rules, key_format, identifier, cost)
 
 
 def conclude(check: Check, verdict: Verdict) -> RateLimitResult:
     """Derive the answer that binds from what the storage told."""
-    demands = check.demands
-    if len(demands) == 1:
-        return to_result(demands[0], verdict.readings[0], allowed=verdict.allowed)
-    return tightest(demands, verdict)
+    requests = check.requests
+    if len(requests) == 1:
+        return to_result(requests[0], verdict.levels[0], allowed=verdict.allowed)
+    return tightest(requests, verdict)
 
 
-def demand_for(key_format: KeyFormat, meter: Meter, identifier: Identifier, cost: int) -> Demand:
+def request_for(key_format: KeyFormat, limit_: Limit, identifier: Identifier, cost: int) -> BucketRequest:
     """Return what to ask one rule's bucket for; arguments as in `prepare`.
 
     Raises:
         InvalidInputError: If the identifier is a mapping without the rule's scope.
     """
-    name = identifier_for(meter, identifier)
-    key = meter.before if meter.after is None else meter.before + key_format.encode(name) + meter.after
-    cost_units = cost * meter.shape.units_per_token if cost else meter.cost_units
-    return Demand(key, meter.shape, cost_units, meter.lease_units)
+    name = identifier_for(limit_, identifier)
+    key = limit_.before if limit_.after is None else limit_.before + key_format.encode(name) + limit_.after
+    cost_units = cost * limit_.spec.units_per_token if cost else limit_.cost_units
+    return BucketRequest(key, limit_.spec, cost_units, limit_.lease_units)
 
 
-def _ask(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -> Check | Plan:
-    meters = plan.meters
-    if not meters or cost > plan.max_cost:
-        return plan
-    if len(meters) == 1 and type(identifier) is str:
-        meter = meters[0]
-        after = meter.after
+def _ask(
+    endpoint_rules: EndpointRules, key_format: KeyFormat, identifier: Identifier, cost: int
+) -> Check | EndpointRules:
+    limits = endpoint_rules.limits
+    if not limits or cost > endpoint_rules.max_cost:
+        return endpoint_rules
+    if len(limits) == 1 and type(identifier) is str:
+        limit_ = limits[0]
+        after = limit_.after
         return Check(
-            plan,
+            endpoint_rules,
             (
-                Demand(
-                    meter.before if after is None else meter.before + key_format.encode(identifier) + after,
-                    meter.shape,
-                    cost * meter.shape.units_per_token if cost else meter.cost_units,
-                    meter.lease_units,
+                BucketRequest(
+                    limit_.before if after is None else limit_.before + key_format.encode(identifier) + after,
+                    limit_.spec,
+                    cost * limit_.spec.units_per_token if cost else limit_.cost_units,
+                    limit_.lease_units,
                 ),
             ),
             cost,
         )
-    return Check(plan, tuple([demand_for(key_format, meter, identifier, cost) for meter in meters]), cost)
+    return Check(endpoint_rules, tuple([request_for(key_format, limit_, identifier, cost) for limit_ in limits]), cost)
 
 
-def _with_shadows(plan: Plan, key_format: KeyFormat, identifier: Identifier, cost: int) -> ShadowedCheck:
-    asked = _ask(plan, key_format, identifier, cost)
+def _with_shadows(
+    endpoint_rules: EndpointRules, key_format: KeyFormat, identifier: Identifier, cost: int
+) -> ShadowedCheck:
+    asked = _ask(endpoint_rules, key_format, identifier, cost)
     check = asked if isinstance(asked, Check) else None
     shadows = tuple(
         [
-            None if cost > meter.rule.max_tokens else demand_for(key_format, meter, identifier, cost)
-            for meter in plan.shadows
+            None if cost > limit_.rule.max_tokens else request_for(key_format, limit_, identifier, cost)
+            for limit_ in endpoint_rules.shadows
         ]
     )
-    return ShadowedCheck(plan, check, shadows, cost)
+    return ShadowedCheck(endpoint_rules, check, shadows, cost)
 
 
 def _require_cost(cost: object) -> None:

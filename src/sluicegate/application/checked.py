@@ -28,16 +28,16 @@ class Checked(msgspec.Struct, frozen=True, gc=False):
 
 def decided(check: Check, result: RateLimitResult, verdict: Verdict) -> Checked:
     """Return the storage's answer with the rules that were asked, and the one that it describes."""
-    rules = tuple([meter.rule for meter in check.plan.meters])
+    rules = tuple([limit_.rule for limit_ in check.endpoint_rules.limits])
     if len(rules) == 1:
         return Checked(result, rules, rules[0])
-    pairs = zip(rules, check.demands, verdict.readings, strict=True)
+    pairs = zip(rules, check.requests, verdict.levels, strict=True)
     tightest = [rule for rule, d, r in pairs if to_result(d, r, allowed=verdict.allowed) == result]
     return Checked(result, rules, tightest[0] if tightest else None)
 
 
 def degraded(check: Check, answer: Answer) -> Checked:
     """Return the failure policy's answer with the rules that were to be asked."""
-    rules = tuple([meter.rule for meter in check.plan.meters])
+    rules = tuple([limit_.rule for limit_ in check.endpoint_rules.limits])
     tightest = [rule for rule in rules if rule.max_tokens == answer.result.limit]
     return Checked(answer.result, rules, tightest[0] if tightest else None, answer.policy)

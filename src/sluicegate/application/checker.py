@@ -9,13 +9,13 @@ from sluicegate.application.check import NO_RULE, Check, ShadowedCheck, conclude
 from sluicegate.application.checked import Checked, decided
 from sluicegate.application.failure_policy import Answer, FailurePolicy, describe, reason_of
 from sluicegate.application.lists_and_overrides import ListAnswer, identifier_for
-from sluicegate.application.live_rules import InForce, RulesInForce
-from sluicegate.application.notifier import Announcer
-from sluicegate.application.shadow_rules import ShadowWatch
+from sluicegate.application.live_rules import LiveRules, RulesSnapshot
+from sluicegate.application.notifier import Notifier
+from sluicegate.application.shadow_rules import ShadowRules
 from sluicegate.application.short_way import listened_to, short_way_to
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import Reading, Verdict
-from sluicegate.domain.compiled_rules import Plan, Rules, RuleSet
+from sluicegate.domain.bucket_request import BucketLevel, Verdict
+from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Rules
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
@@ -47,7 +47,7 @@ class CheckFlow:
         in_force: The rules in force.
         key_format: How buckets are named.
         policy: What to answer while the storage fails.
-        announcer: Whom to tell.
+        notifier: Whom to tell.
         clock: What measures execution times.
         utc_now: The wall clock, for what has an end.
         observed: Whether there is a bus that may have listeners.
@@ -56,26 +56,26 @@ class CheckFlow:
     def __init__(  # noqa: PLR0913 - collaborators, given by name
         self,
         *,
-        in_force: RulesInForce,
+        in_force: LiveRules,
         key_format: KeyFormat,
         policy: FailurePolicy,
-        announcer: Announcer,
+        notifier: Notifier,
         clock: Clock,
         utc_now: Callable[[], datetime],
         observed: bool,
     ) -> None:
         self.in_force = in_force
         self.policy = policy
-        self.shadows = ShadowWatch(announcer)
-        self.administration = Administration(in_force, key_format, policy, announcer, utc_now)
+        self.shadows = ShadowRules(notifier)
+        self.administration = Administration(in_force, key_format, policy, notifier, utc_now)
         self._key_format = key_format
-        self._announcer = announcer
+        self._notifier = notifier
         self._clock = clock
         self._utc_now = utc_now
         self._observed = observed
 
     @property
-    def rules(self) -> RuleSet:
+    def rules(self) -> CompiledRules:
         """The rules in force, compiled."""
         return self.in_force.now.rules
 
@@ -98,8 +98,8 @@ class CheckFlow:
 
     def _begun_otherwise(
         self,
-        state: InForce,
-        check: Prepared | ListAnswer | Plan | None,
+        state: RulesSnapshot,
+        check: Prepared | ListAnswer | EndpointRules | None,
         endpoint: str,
         identifier: Identifier,
         cost: int,
@@ -110,7 +110,7 @@ class CheckFlow:
                 self._attempt(real, identifier)
             return check
         if check is None:
-            self._announcer.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
+            self._notifier.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
             return _NOBODY_ASKED
         if isinstance(check, ListAnswer):
             return self._listed(check, cost)
@@ -120,15 +120,15 @@ class CheckFlow:
         return self._impossible(check, identifier, cost)
 
     def _attempt(self, check: Check, identifier: Identifier) -> None:
-        if self._observed and self._announcer.wants(RateLimitCheckAttempted):
-            self._announcer.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
+        if self._observed and self._notifier.wants(RateLimitCheckAttempted):
+            self._notifier.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
 
     def quicken(self, storage: object) -> None:
         """Offer the short way of a check, if the storage has one."""
         build = short_way_to(storage)
         if build is not None and self._observed:
             self.in_force.quicken(
-                lambda plain: listened_to(build(plain), self._announcer.wants, self._clock.now_us, self._quickly_denied)
+                lambda plain: listened_to(build(plain), self._notifier.wants, self._clock.now_us, self._quickly_denied)
             )
         elif build is not None:
             self.in_force.quicken(build)
@@ -150,7 +150,7 @@ class CheckFlow:
             self.in_force.refreshed().rules, self._key_format, endpoint, identifier, cost, now=self._utc_now
         )
         if isinstance(check, ShadowedCheck):
-            check = check.check or check.plan
+            check = check.check or check.endpoint_rules
         if isinstance(check, Check):
             return check
         if check is None:
@@ -163,9 +163,9 @@ class CheckFlow:
         self, check: Check, identifier: Identifier, verdict: Verdict, started_us: int
     ) -> Success[RateLimitResult]:
         """Return the answer to a check that the storage decided."""
-        demands = check.demands
-        if len(demands) == 1:
-            result = to_result(demands[0], verdict.readings[0], allowed=verdict.allowed)
+        requests = check.requests
+        if len(requests) == 1:
+            result = to_result(requests[0], verdict.levels[0], allowed=verdict.allowed)
         else:
             result = conclude(check, verdict)
         if self._observed:
@@ -180,7 +180,7 @@ class CheckFlow:
         Args:
             shadowed: What was asked.
             identifier: Who asked.
-            outcomes: What came of the demands of `demands_of`, in their order: a verdict, or what was raised.
+            outcomes: What came of the requests of `requests_of`, in their order: a verdict, or what was raised.
             started_us: When it began.
 
         Raises:
@@ -191,8 +191,10 @@ class CheckFlow:
         if check is None:
             if raised is not None:
                 self.policy.count(reason_of(raised))
-            disabled = shadowed.plan.disabled
-            return Checked(disabled) if disabled else self._impossible(shadowed.plan, identifier, shadowed.cost)
+            disabled = shadowed.endpoint_rules.disabled
+            return (
+                Checked(disabled) if disabled else self._impossible(shadowed.endpoint_rules, identifier, shadowed.cost)
+            )
         outcome = outcomes[0]
         if isinstance(outcome, Exception):
             raise outcome
@@ -208,13 +210,13 @@ class CheckFlow:
         """Do the same, and return the policy that answered as well."""
         reason = reason_of(error)
         answer = self.policy.answer(check, reason)
-        self._announcer.warn_sparingly(
+        self._notifier.warn_throttled(
             reason,
             "The storage could not decide a rate limit check; answered without it.",
             error=describe(error),
             policy=answer.policy,
-            endpoint=check.plan.endpoint,
-            identifier=self._announcer.mask(identifier),
+            endpoint=check.endpoint_rules.endpoint,
+            identifier=self._notifier.mask(identifier),
         )
         if self._observed:
             facts = self._facts(check, identifier)
@@ -230,27 +232,27 @@ class CheckFlow:
                     execution_time_ms=elapsed_ms,
                     **facts,  # type: ignore[arg-type]
                 )
-            if self._announcer.wants(type(event)):
-                self._announcer.publish(event)
+            if self._notifier.wants(type(event)):
+                self._notifier.publish(event)
         return answer
 
-    def peeked(self, check: Check, readings: tuple[Reading, ...]) -> Success[RateLimitResult]:
+    def peeked(self, check: Check, levels: tuple[BucketLevel, ...]) -> Success[RateLimitResult]:
         """Return what a check would answer, from levels that were only looked at."""
-        pairs = zip(check.demands, readings, strict=True)
-        allowed = all(reading.level >= demand.cost_units for demand, reading in pairs)
-        return Success(conclude(check, Verdict(allowed, readings)))
+        pairs = zip(check.requests, levels, strict=True)
+        allowed = all(bucket_level.level >= request.cost_units for request, bucket_level in pairs)
+        return Success(conclude(check, Verdict(allowed, levels)))
 
     def not_peeked(self, check: Check, error: Exception) -> Success[RateLimitResult]:
         """Return what a peek answers while the storage fails: full buckets."""
         reason = reason_of(error)
         self.policy.count(reason)
-        self._announcer.warn_sparingly(
+        self._notifier.warn_throttled(
             reason,
             "The storage could not be asked for the tokens that remain; answered with the capacity.",
             error=describe(error),
-            endpoint=check.plan.endpoint,
+            endpoint=check.endpoint_rules.endpoint,
         )
-        full = min(meter.rule.max_tokens for meter in check.plan.meters)
+        full = min(limit_.rule.max_tokens for limit_ in check.endpoint_rules.limits)
         return Success(RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0))
 
     def started_us(self) -> int:
@@ -258,8 +260,8 @@ class CheckFlow:
         return self._clock.now_us() if self._observed else 0
 
     def _listed(self, answer: ListAnswer, cost: int) -> Checked:
-        if self._observed and self._announcer.wants(RateLimitListed):
-            self._announcer.publish(
+        if self._observed and self._notifier.wants(RateLimitListed):
+            self._notifier.publish(
                 RateLimitListed(
                     endpoint=answer.endpoint,
                     identifier=answer.identifier,
@@ -271,50 +273,50 @@ class CheckFlow:
             )
         return Checked(answer.result)
 
-    def _impossible(self, plan: Plan, identifier: Identifier, cost: int) -> Checked:
-        result = impossible(plan.max_cost)
-        self._announcer.warn_sparingly(
-            f"impossible:{plan.endpoint}",
+    def _impossible(self, endpoint_rules: EndpointRules, identifier: Identifier, cost: int) -> Checked:
+        result = impossible(endpoint_rules.max_cost)
+        self._notifier.warn_throttled(
+            f"impossible:{endpoint_rules.endpoint}",
             "A request costs more than its bucket can ever hold; denied.",
-            endpoint=plan.endpoint,
+            endpoint=endpoint_rules.endpoint,
             cost=cost,
-            max_tokens=plan.max_cost,
+            max_tokens=endpoint_rules.max_cost,
         )
         if self._observed:
-            check = Check(plan, (), cost)
+            check = Check(endpoint_rules, (), cost)
             started_us = self.started_us()
-            if self._announcer.wants(RateLimitCheckAttempted):
-                self._announcer.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
+            if self._notifier.wants(RateLimitCheckAttempted):
+                self._notifier.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
             self._announce(check, identifier, result, started_us)
-        rules = tuple([meter.rule for meter in plan.meters])
+        rules = tuple([limit_.rule for limit_ in endpoint_rules.limits])
         return Checked(result, rules, min(rules, key=lambda rule: rule.max_tokens))
 
     def _announce(self, check: Check, identifier: Identifier, result: RateLimitResult, started_us: int) -> None:
         event: RateLimitEvent
         if result.allowed:
-            if self._announcer.wants(RateLimitCheckAllowed):
+            if self._notifier.wants(RateLimitCheckAllowed):
                 event = RateLimitCheckAllowed(
                     remaining_tokens=result.remaining,
                     execution_time_ms=self._elapsed_ms(started_us),
                     **self._facts(check, identifier),  # type: ignore[arg-type]
                 )
-                self._announcer.publish(event)
-        elif self._announcer.wants(RateLimitCheckDenied):
+                self._notifier.publish(event)
+        elif self._notifier.wants(RateLimitCheckDenied):
             event = RateLimitCheckDenied(
                 retry_after=result.retry_after,
                 execution_time_ms=self._elapsed_ms(started_us),
                 **self._facts(check, identifier),  # type: ignore[arg-type]
             )
-            self._announcer.publish(event)
+            self._notifier.publish(event)
 
     def _facts(self, check: Check, identifier: Identifier) -> dict[str, object]:
         """Return what all events of a check have; scope and identifier are those of its first rule."""
-        meter = check.plan.meters[0]
+        limit_ = check.endpoint_rules.limits[0]
         return {
-            "endpoint": check.plan.endpoint,
-            "identifier": identifier_for(meter, identifier),
-            "scope": meter.scope,
-            "cost": check.cost or meter.rule.cost,
+            "endpoint": check.endpoint_rules.endpoint,
+            "identifier": identifier_for(limit_, identifier),
+            "scope": limit_.scope,
+            "cost": check.cost or limit_.rule.cost,
         }
 
     def _elapsed_ms(self, started_us: int) -> float:
@@ -337,13 +339,13 @@ def build_flow(  # noqa: PLR0913 - the adapters' arguments, once for both faces
     """Build what the async and the sync face share; see `TokenBucketAdapter` for the arguments."""
     clock = clock or SystemClock()
     key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tag)
-    announcer = Announcer(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers)
+    notifier = Notifier(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers)
     wall_clock = wall_clock or utc_now
     return CheckFlow(
-        in_force=RulesInForce(rules, key_format, announcer, wall_clock),
+        in_force=LiveRules(rules, key_format, notifier, wall_clock),
         key_format=key_format,
         policy=FailurePolicy(on_storage_error, clock),
-        announcer=announcer,
+        notifier=notifier,
         clock=clock,
         utc_now=wall_clock,
         observed=event_bus is not None,

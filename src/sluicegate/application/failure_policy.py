@@ -64,16 +64,16 @@ class FailurePolicy:
     def answer(self, check: Check, reason: str) -> Answer:
         """Decide a check without the storage: one refusing rule refuses, then local buckets decide, else it passes."""
         self.count(reason)
-        policies = [meter.rule.on_storage_error or self._default for meter in check.plan.meters]
-        limits = [meter.rule.max_tokens for meter in check.plan.meters]
+        policies = [limit_.rule.on_storage_error or self._default for limit_ in check.endpoint_rules.limits]
+        limits = [limit_.rule.max_tokens for limit_ in check.endpoint_rules.limits]
         if "deny" in policies:
             limit = limits[policies.index("deny")]
             return Answer(RateLimitResult(False, RETRY_AFTER_REFUSAL, 0, limit, 0), "deny")  # noqa: FBT003
-        demands = [demand for demand, policy in zip(check.demands, policies, strict=True) if policy == "local"]
-        if demands:
+        requests = [request for request, policy in zip(check.requests, policies, strict=True) if policy == "local"]
+        if requests:
             with self._lock:
-                verdict = self._buckets.take(demands, self._clock.now_us())
-            return Answer(tightest(demands, verdict), "local")
+                verdict = self._buckets.take(requests, self._clock.now_us())
+            return Answer(tightest(requests, verdict), "local")
         full = min(limits)
         return Answer(RateLimitResult(True, 0.0, full, full, 0), "allow")  # noqa: FBT003
 
@@ -85,7 +85,7 @@ class FailurePolicy:
     def forget(self, check: Check) -> None:
         """Fill the local buckets of a check again: an operator's reset means these as well."""
         with self._lock:
-            self._buckets.reset(check.demands)
+            self._buckets.reset(check.requests)
 
 
 def reason_of(error: Exception) -> str:

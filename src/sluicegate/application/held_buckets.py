@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from sluicegate.application.quick_check import MAX_REMEMBERED, PlainChecks, QuickCheck, QuickChecks, no_quick_check
 from sluicegate.domain.bucket_at_hand import Bucket, Timekeeping
-from sluicegate.domain.bucket_request import Demand
+from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.domain.bucket_table import TakeOne
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.protocols import SyncStorageProtocol
@@ -29,8 +29,8 @@ class QuickStorage(SyncStorageProtocol, Protocol):
     take_one_now: TakeOne
     timekeeping: Timekeeping
 
-    def hold_now(self, demands: Sequence[Demand], /) -> tuple[Bucket, ...] | None:
-        """Return the demands' buckets to be kept at hand, if all of them are there."""
+    def hold_now(self, requests: Sequence[BucketRequest], /) -> tuple[Bucket, ...] | None:
+        """Return the requests' buckets to be kept at hand, if all of them are there."""
         ...
 
 
@@ -65,16 +65,16 @@ class _HeldBuckets:
         self._passed_over = self._passed_over + 1 & _ONE_IN - 1
         return not self._passed_over
 
-    def keep(self, known: dict[str, Any], identifier: str, demands: tuple[Demand, ...]) -> None:
+    def keep(self, known: dict[str, Any], identifier: str, requests: tuple[BucketRequest, ...]) -> None:
         """Keep a client's buckets at hand, in place of the oldest ones where there is no room.
 
         Args:
             known: Where the buckets of the endpoint's clients are kept: by the identifier a bucket, or a tuple of several.
             identifier: The client.
-            demands: What names the buckets.
+            requests: What names the buckets.
         """
-        size = len(demands)
-        buckets = self._hold(demands)
+        size = len(requests)
+        buckets = self._hold(requests)
         if buckets is None:
             known.pop(identifier, None)
             return
@@ -89,15 +89,15 @@ class _HeldBuckets:
 
 
 def _quick_check(endpoint: str, plain: PlainChecks, storage: QuickStorage, held: _HeldBuckets) -> QuickCheck:
-    meters = plain.meters(endpoint)
-    if not meters:
+    limits = plain.limits(endpoint)
+    if not limits:
         return no_quick_check
     known: dict[str, Any] = {}
-    otherwise = (_take_one_named if len(meters) == 1 else _take_all_named)(endpoint, plain, storage, held, known)
-    if not all(meter.shape.units_per_second for meter in meters):
+    otherwise = (_take_one_named if len(limits) == 1 else _take_all_named)(endpoint, plain, storage, held, known)
+    if not all(limit_.spec.units_per_second for limit_ in limits):
         return otherwise
-    if len(meters) == 1:
-        return build_take(meters[0].shape, meters[0].cost_units, known.get, otherwise, storage.timekeeping)
+    if len(limits) == 1:
+        return build_take(limits[0].spec, limits[0].cost_units, known.get, otherwise, storage.timekeeping)
     return build_take_all(known.get, otherwise, storage.timekeeping)
 
 
@@ -105,18 +105,18 @@ def _take_one_named(
     endpoint: str, plain: PlainChecks, storage: QuickStorage, held: _HeldBuckets, known: dict[str, Any]
 ) -> QuickCheck:
     """Build a check of a bucket that is not at hand: of many clients, hence without objects in between as well."""
-    (meter,) = plain.meters(endpoint)
-    shape, cost_units, key_of = meter.shape, meter.cost_units, plain.namer(endpoint)
+    (limit_,) = plain.limits(endpoint)
+    spec, cost_units, key_of = limit_.spec, limit_.cost_units, plain.namer(endpoint)
     take_one, welcome, keep = storage.take_one_now, held.welcome, held.keep
 
     def take_named(identifier: str) -> Success[RateLimitResult] | None:
         key = key_of(identifier)
         if key is None:
             return None
-        allowed, level, lead_us = take_one(key, shape, cost_units)
+        allowed, level, effective_in_us = take_one(key, spec, cost_units)
         if welcome():
-            keep(known, identifier, (Demand(key, shape, cost_units),))
-        return Success(result_at(shape, cost_units, level, lead_us, allowed))
+            keep(known, identifier, (BucketRequest(key, spec, cost_units),))
+        return Success(result_at(spec, cost_units, level, effective_in_us, allowed))
 
     return take_named
 
@@ -124,15 +124,15 @@ def _take_one_named(
 def _take_all_named(
     endpoint: str, plain: PlainChecks, storage: QuickStorage, held: _HeldBuckets, known: dict[str, Any]
 ) -> QuickCheck:
-    take_all, demands_of = storage.take_now, plain.demands
+    take_all, requests_of = storage.take_now, plain.requests
 
     def take_named(identifier: str) -> Success[RateLimitResult] | None:
-        demands = demands_of(endpoint, identifier)
-        if demands is None:
+        requests = requests_of(endpoint, identifier)
+        if requests is None:
             return None
-        verdict = take_all(demands)
+        verdict = take_all(requests)
         if held.welcome():
-            held.keep(known, identifier, demands)
-        return Success(tightest(demands, verdict))
+            held.keep(known, identifier, requests)
+        return Success(tightest(requests, verdict))
 
     return take_named

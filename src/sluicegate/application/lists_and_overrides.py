@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from sluicegate.domain.compiled_rules import Meter, Plan, max_cost_of, untouched
+from sluicegate.domain.compiled_rules import EndpointRules, Limit, max_cost_of, untouched
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.identifier_index import IdentifierIndex, Now
@@ -30,7 +30,7 @@ class ListAnswer(msgspec.Struct, frozen=True, gc=False):
     identifier: str
 
 
-def identifier_for(meter: Meter, identifier: Identifier) -> str:
+def identifier_for(limit_: Limit, identifier: Identifier) -> str:
     """Return who is asking as far as one rule is concerned; empty for a global rule that got no name.
 
     Raises:
@@ -38,18 +38,22 @@ def identifier_for(meter: Meter, identifier: Identifier) -> str:
     """
     if isinstance(identifier, str):
         return identifier
-    named = identifier.get(meter.scope)
+    named = identifier.get(limit_.scope)
     if named is not None:
         return named
-    if meter.after is None:
+    if limit_.after is None:
         return ""
     raise InvalidInputError(
-        f"identifier={sorted(map(str, identifier))}: has no entry for the scope {meter.scope!r} of a rule of this endpoint"
+        f"identifier={sorted(map(str, identifier))}: has no entry for the scope {limit_.scope!r} of a rule of this endpoint"
     )
 
 
 def list_answer(
-    lists: Mapping[str, IdentifierIndex[Listed]], plan: Plan | None, endpoint: str, identifier: Identifier, now: Now
+    lists: Mapping[str, IdentifierIndex[Listed]],
+    endpoint_rules: EndpointRules | None,
+    endpoint: str,
+    identifier: Identifier,
+    now: Now,
 ) -> ListAnswer | None:
     """Return what the allow and deny lists say; None if they do not know the identifier.
 
@@ -58,7 +62,7 @@ def list_answer(
     """
     found: tuple[Listed, str] | None = None
     names = (
-        [(scope, identifier) for scope in listed_scopes(lists, plan)]
+        [(scope, identifier) for scope in listed_scopes(lists, endpoint_rules)]
         if isinstance(identifier, str)
         else identifier.items()
     )
@@ -74,52 +78,64 @@ def list_answer(
     listed, name = found
     if listed.denied:
         wait = math.inf if listed.until is None else max(0.0, (listed.until - now()).total_seconds())
-        limit = _limit(plan)
+        limit = _limit(endpoint_rules)
         reset = 0 if math.isinf(wait) else math.ceil(wait)
         result = RateLimitResult(allowed=False, retry_after=wait, remaining=0, limit=limit, reset_seconds=reset)
     else:
-        limit = _limit(plan)
+        limit = _limit(endpoint_rules)
         result = RateLimitResult(allowed=True, retry_after=0.0, remaining=limit, limit=limit, reset_seconds=0)
-    return ListAnswer(result, endpoint if plan is None else plan.endpoint, listed.listing, name)
+    return ListAnswer(result, endpoint if endpoint_rules is None else endpoint_rules.endpoint, listed.listing, name)
 
 
-def listed_scopes(lists: Mapping[str, object], plan: Plan | None) -> tuple[str, ...]:
+def listed_scopes(lists: Mapping[str, object], endpoint_rules: EndpointRules | None) -> tuple[str, ...]:
     """Return the scopes that an identifier stands for in the lists if it is one text."""
-    scopes = tuple([scope for scope in plan.scopes if scope != RateLimitScope.GLOBAL]) if plan is not None else ()
+    scopes = (
+        tuple([scope for scope in endpoint_rules.scopes if scope != RateLimitScope.GLOBAL])
+        if endpoint_rules is not None
+        else ()
+    )
     return scopes or (tuple(lists) if len(lists) == 1 else (RateLimitScope.IP,))
 
 
-def overridden(plan: Plan, identifier: Identifier, now: Now) -> Plan:
+def overridden(endpoint_rules: EndpointRules, identifier: Identifier, now: Now) -> EndpointRules:
     """Return the plan as it is for one identifier: the same object if no override is for it."""
     expires = False
     changed = False
-    kept: list[list[Meter]] = []
-    for meters in (plan.meters, plan.shadows):
-        mine: list[Meter] = []
-        for meter in meters:
+    kept: list[list[Limit]] = []
+    for limits in (endpoint_rules.limits, endpoint_rules.shadows):
+        mine: list[Limit] = []
+        for limit_ in limits:
             substitute = None
-            if meter.overrides is not None:
-                substitute = meter.overrides.find(identifier_for(meter, identifier), now)
+            if limit_.overrides is not None:
+                substitute = limit_.overrides.find(identifier_for(limit_, identifier), now)
             if substitute is None:
-                mine.append(meter)
+                mine.append(limit_)
                 continue
             changed = True
             expires = expires or substitute.until is not None
-            if substitute.meter is not None:
-                mine.append(substitute.meter)
+            if substitute.limit_ is not None:
+                mine.append(substitute.limit_)
         kept.append(mine)
     if not changed:
-        return plan
+        return endpoint_rules
     real, shadows = kept
     disabled = None
     if not real:
-        disabled = plan.disabled or untouched(meter.rule for meter in plan.meters)
-    return Plan(plan.endpoint, tuple(real), max_cost_of(real), disabled, plan.scopes, tuple(shadows), expires=expires)
+        disabled = endpoint_rules.disabled or untouched(limit_.rule for limit_ in endpoint_rules.limits)
+    return EndpointRules(
+        endpoint_rules.endpoint,
+        tuple(real),
+        max_cost_of(real),
+        disabled,
+        endpoint_rules.scopes,
+        tuple(shadows),
+        expires=expires,
+    )
 
 
-def _limit(plan: Plan | None) -> int:
-    if plan is None:
+def _limit(endpoint_rules: EndpointRules | None) -> int:
+    if endpoint_rules is None:
         return 0
-    if plan.disabled is not None:
-        return plan.disabled.limit
-    return plan.max_cost
+    if endpoint_rules.disabled is not None:
+        return endpoint_rules.disabled.limit
+    return endpoint_rules.max_cost

@@ -7,10 +7,10 @@ from threading import Lock
 import msgspec
 
 from sluicegate.application.check import Check
-from sluicegate.application.notifier import Announcer
+from sluicegate.application.notifier import Notifier
 from sluicegate.application.quick_check import PlainChecks, QuickChecks, no_quick_check, nothing_plain
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import RuleSet
+from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
 from sluicegate.domain.protocols import Identifier
@@ -18,7 +18,7 @@ from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import KillSwitch, RuleBook, Rules
 
 
-class InForce(msgspec.Struct, frozen=True):
+class RulesSnapshot(msgspec.Struct, frozen=True):
     """All that one check reads of the rules. It is replaced whole, so that no check sees half of a change.
 
     Args:
@@ -29,18 +29,18 @@ class InForce(msgspec.Struct, frozen=True):
     """
 
     book: RuleBook
-    rules: RuleSet
+    rules: CompiledRules
     switches: tuple[KillSwitch, ...]
     until: datetime | None
 
 
-class RulesInForce:
+class LiveRules:
     """Hold the rules, swap them, and switch them off and on. Safe to call from any thread.
 
     Args:
         rules: The first rules.
         key_format: How buckets are named.
-        announcer: Whom to tell.
+        notifier: Whom to tell.
         utc_now: The wall clock.
 
     Raises:
@@ -48,10 +48,10 @@ class RulesInForce:
     """
 
     def __init__(
-        self, rules: Rules, key_format: KeyFormat, announcer: Announcer, utc_now: Callable[[], datetime]
+        self, rules: Rules, key_format: KeyFormat, notifier: Notifier, utc_now: Callable[[], datetime]
     ) -> None:
         self._key_format = key_format
-        self._announcer = announcer
+        self._notifier = notifier
         self._utc_now = utc_now
         self._lock = Lock()
         self._thrown: dict[str, KillSwitch] = {}
@@ -97,7 +97,7 @@ class RulesInForce:
         return self.refreshed().switches
 
     def replace(self, rules: Rules) -> str:
-        """Put other rules into force, and return their version. Buckets keep their tokens; see `token_bucket.carry_over`.
+        """Put other rules into force, and return their version. Buckets keep their tokens; see `token_bucket.convert`.
 
         Checks that have begun end with the rules that they began with.
 
@@ -115,9 +115,9 @@ class RulesInForce:
                 self.changes += 1
         if now is before:
             if recovered:
-                self._announcer.log("info", "Rate limit rules are valid again.", rules_version=book.version)
+                self._notifier.log("info", "Rate limit rules are valid again.", rules_version=book.version)
             return book.version
-        self._announcer.log(
+        self._notifier.log(
             "info", "Rate limit rules changed.", rules_version=book.version, previous_version=before.book.version
         )
         self._publish(
@@ -135,14 +135,14 @@ class RulesInForce:
                 return
             self.refusals += 1
             self.last_error = text
-        self._announcer.log(
+        self._notifier.log(
             "error", "Rate limit rules refused; those before stay in force.", error=text, rules_version=self.version
         )
         self._publish(RateLimitRulesRefused, lambda: RateLimitRulesRefused(rules_version=self.version, error=text))
 
     def warn(self, message: str) -> None:
         """Log a warning about where the rules come from."""
-        self._announcer.log("warning", message, rules_version=self.version)
+        self._notifier.log("warning", message, rules_version=self.version)
 
     def switch_off(self, policy: str = "", *, for_seconds: float | None = None, reason: str = "") -> None:
         """Throw the kill switch: a rule, or all rules and lists, let everything pass. Works while the storage is down.
@@ -174,7 +174,7 @@ class RulesInForce:
         self._require_policy(policy)
         self._switch(policy, None)
 
-    def refreshed(self) -> InForce:
+    def refreshed(self) -> RulesSnapshot:
         """Return the state that checks read, without kill switches that have ended."""
         state = self.now
         if state.until is None or self._utc_now() < state.until:
@@ -194,10 +194,10 @@ class RulesInForce:
             return None if find is None else find(identifier)
         return None
 
-    def warn_if_everything_is_off(self, state: InForce) -> None:
+    def warn_if_everything_is_off(self, state: RulesSnapshot) -> None:
         """Say now and then that nothing is limited: a kill switch that was forgotten must not stay unnoticed."""
         if any(not switch.policies for switch in state.switches):
-            self._announcer.warn_sparingly("kill_switch", "The kill switch is thrown: nothing is limited.")
+            self._notifier.warn_throttled("kill_switch", "The kill switch is thrown: nothing is limited.")
 
     def _switch(self, policy: str, switch: KillSwitch | None) -> None:
         with self._lock:
@@ -209,7 +209,7 @@ class RulesInForce:
             now = self._install(self._compile(before.book))
         self._announce_switches(before.switches, now.switches)
 
-    def _install(self, state: InForce) -> InForce:
+    def _install(self, state: RulesSnapshot) -> RulesSnapshot:
         """Put a state into force. A check goes the short way with the one or the long way with the other, never both."""
         plain = PlainChecks(state.rules, self._key_format)
         quick_checks: QuickChecks = dict.fromkeys(plain.endpoints, no_quick_check)
@@ -221,7 +221,7 @@ class RulesInForce:
         self.short_way = quick_checks, plain.only_rules
         return state
 
-    def _compile(self, book: RuleBook) -> InForce:
+    def _compile(self, book: RuleBook) -> RulesSnapshot:
         now = self._utc_now()
         self._thrown = {policy: switch for policy, switch in self._thrown.items() if not _ended(switch, now)}
         return put_into_force(book, self._key_format, now, tuple(self._thrown.values()))
@@ -233,7 +233,7 @@ class RulesInForce:
                     self._announce_switch(switch, off=off)
 
     def _announce_switch(self, switch: KillSwitch, *, off: bool) -> None:
-        self._announcer.log(
+        self._notifier.log(
             "warning",
             "Rate limit rules are switched off." if off else "Rate limit rules hold again.",
             policies=switch.policies or "all",
@@ -256,16 +256,16 @@ class RulesInForce:
             )
 
     def _publish(self, event_type: type[RateLimitEvent], event: Callable[[], RateLimitEvent]) -> None:
-        if self._announcer.wants(event_type):
-            self._announcer.publish(event())
+        if self._notifier.wants(event_type):
+            self._notifier.publish(event())
 
     def __repr__(self) -> str:
-        return f"RulesInForce({self.now.book!r}, switched_off={len(self.now.switches)})"
+        return f"LiveRules({self.now.book!r}, switched_off={len(self.now.switches)})"
 
 
 def put_into_force(
     book: RuleBook, key_format: KeyFormat, now: datetime, thrown: tuple[KillSwitch, ...] = ()
-) -> InForce:
+) -> RulesSnapshot:
     """Return what checks read of a book.
 
     Args:
@@ -277,11 +277,11 @@ def put_into_force(
     switches = (*(switch for switch in book.kill_switches if not _ended(switch, now)), *thrown)
     off = {policy for switch in switches for policy in switch.policies}
     everything = any(not switch.policies for switch in switches)
-    rules = RuleSet(
+    rules = CompiledRules(
         book, key_format, switched_off=(lambda rule: rule.policy in off) if off else None, everything=everything
     )
     ends = [switch.until for switch in switches if switch.until is not None]
-    return InForce(book, rules, switches, min(ends, default=None))
+    return RulesSnapshot(book, rules, switches, min(ends, default=None))
 
 
 _LONGEST_S = 366 * 86_400

@@ -4,7 +4,7 @@ import os
 from hashlib import blake2b
 from typing import Literal
 
-from sluicegate.application.background_worker import BackgroundCalls
+from sluicegate.application.background_worker import BackgroundWorker
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.protocols import Clock, EventBusProtocol, Identifier, LoggerProtocol
 
@@ -14,7 +14,7 @@ _QUIET_US = 1_000_000  # of the warnings about one reason, one a second is writt
 _MASK_KEY = os.urandom(16)  # of this process: a log alone does not tell which of 2**32 addresses it was
 
 
-class Announcer:
+class Notifier:
     """Publish events and write log lines.
 
     Args:
@@ -32,7 +32,7 @@ class Announcer:
         self._logger = logger
         self._clock = clock
         self._log_identifiers = log_identifiers
-        self._background = BackgroundCalls()
+        self._background = BackgroundWorker()
         self._bus_inline = bool(getattr(event_bus, "inline", False))
         self._logger_inline = bool(getattr(logger, "inline", False))
         self._last_us: dict[str, int] = {}
@@ -75,7 +75,7 @@ class Announcer:
         except Exception:  # noqa: BLE001 - the same, for a logger
             self.failed += 1
 
-    def warn_sparingly(self, reason: str, message: str, /, **context: object) -> None:
+    def warn_throttled(self, reason: str, message: str, /, **context: object) -> None:
         """Write a warning, at most one a second for each reason; the next one tells how many were left out."""
         now_us = self._clock.now_us()
         last_us = self._last_us.get(reason)

@@ -11,8 +11,8 @@ from sluicegate.application.check import Check
 from sluicegate.application.lists_and_overrides import listed_scopes
 from sluicegate.domain.bucket_at_hand import DenialsAtHand, LoansAtHand
 from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat
-from sluicegate.domain.bucket_request import Demand, Verdict
-from sluicegate.domain.compiled_rules import Meter, Plan, RuleSet
+from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Limit
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.quick_take import build_recall, build_spend
 from sluicegate.domain.result import Success
@@ -25,7 +25,7 @@ QuickChecks: TypeAlias = Mapping[str, QuickCheck]
 """The short ways by the endpoint: one for each endpoint that a rule is for."""
 
 MAX_REMEMBERED = 32_768
-"""Most demands that are remembered, of all endpoints together."""
+"""Most requests that are remembered, of all endpoints together."""
 
 _ONE_IN = 8
 """Of so many checks that are not remembered one will be: who asks often is soon, and a crowd that asks once costs little."""
@@ -42,8 +42,8 @@ class HereStorage(Protocol):
     denials_at_hand: DenialsAtHand | None
     loans_at_hand: LoansAtHand
 
-    def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
-        """Do it for any demands."""
+    def decide_here(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
+        """Do it for any requests."""
         ...
 
 
@@ -58,11 +58,15 @@ class PlainChecks:
         key_format: How buckets are named.
     """
 
-    def __init__(self, rules: RuleSet, key_format: KeyFormat) -> None:
-        self.endpoints = tuple([plan.endpoint for plan in rules.plans])
+    def __init__(self, rules: CompiledRules, key_format: KeyFormat) -> None:
+        self.endpoints = tuple([endpoint_rules.endpoint for endpoint_rules in rules.plans])
         """All endpoints that a rule is for, plain or not."""
-        self._plans = {plan.endpoint: plan for plan in rules.plans if plan.meters and not plan.shadows}
-        self._unknown = {endpoint: _unknown(rules, plan) for endpoint, plan in self._plans.items()}
+        self._plans = {
+            endpoint_rules.endpoint: endpoint_rules
+            for endpoint_rules in rules.plans
+            if endpoint_rules.limits and not endpoint_rules.shadows
+        }
+        self._unknown = {endpoint: _unknown(rules, endpoint_rules) for endpoint, endpoint_rules in self._plans.items()}
         self._encode = key_format.encode
         self._remembered: dict[str, dict[str, Check]] = {endpoint: {} for endpoint in self._plans}
         self._room = MAX_REMEMBERED
@@ -70,41 +74,43 @@ class PlainChecks:
         self.finders = {endpoint: known.get for endpoint, known in self._remembered.items()}
         """By the endpoint: returns the check of an identifier, if it is remembered."""
         self.only_rules = {
-            endpoint: plan.meters[0].rule for endpoint, plan in self._plans.items() if len(plan.meters) == 1
+            endpoint: endpoint_rules.limits[0].rule
+            for endpoint, endpoint_rules in self._plans.items()
+            if len(endpoint_rules.limits) == 1
         }
         """By the endpoint: the rule of a plain check that asks only one."""
 
     def of(self, endpoint: str, identifier: str) -> Check | None:
         """Work out what is asked for, and remember it now and then; None if the identifier is not plain."""
-        demands = self.demands(endpoint, identifier)
-        if demands is None:
+        requests = self.requests(endpoint, identifier)
+        if requests is None:
             return None
-        check = Check(self._plans[endpoint], demands, 0)
+        check = Check(self._plans[endpoint], requests, 0)
         self._unremembered = self._unremembered + 1 & _ONE_IN - 1
         if not self._unremembered:
-            self._room -= len(demands)
+            self._room -= len(requests)
             if self._room < 0:
-                self._room = MAX_REMEMBERED - len(demands)
+                self._room = MAX_REMEMBERED - len(requests)
                 for known in self._remembered.values():
                     known.clear()
             self._remembered[endpoint][identifier] = check
         return check
 
-    def demands(self, endpoint: str, identifier: str) -> tuple[Demand, ...] | None:
+    def requests(self, endpoint: str, identifier: str) -> tuple[BucketRequest, ...] | None:
         """Work out what is asked for; None if the identifier is not plain."""
         if not 0 < len(identifier) <= CERTAINLY_SHORT:
             return None
-        plan = self._plans[endpoint]
+        endpoint_rules = self._plans[endpoint]
         for unknown in self._unknown[endpoint]:
             if identifier not in unknown:
                 return None
         name = self._encode(identifier)
-        return tuple([_demand(meter, name) for meter in plan.meters])
+        return tuple([_request(limit_, name) for limit_ in endpoint_rules.limits])
 
     def namer(self, endpoint: str) -> Callable[[str], str | None]:
         """Return what names the bucket of an identifier for the only rule of an endpoint; None if it is not plain."""
-        (meter,) = self._plans[endpoint].meters
-        before, after, unknowns, encode = meter.before, meter.after, self._unknown[endpoint], self._encode
+        (limit_,) = self._plans[endpoint].limits
+        before, after, unknowns, encode = limit_.before, limit_.after, self._unknown[endpoint], self._encode
 
         def key_of(identifier: str) -> str | None:
             if not 0 < len(identifier) <= CERTAINLY_SHORT:
@@ -116,13 +122,13 @@ class PlainChecks:
 
         return key_of
 
-    def meters(self, endpoint: str) -> tuple[Meter, ...]:
+    def limits(self, endpoint: str) -> tuple[Limit, ...]:
         """Return the rules of an endpoint's plain checks; none if it has no such checks."""
-        plan = self._plans.get(endpoint)
-        return () if plan is None else plan.meters
+        endpoint_rules = self._plans.get(endpoint)
+        return () if endpoint_rules is None else endpoint_rules.limits
 
     def __len__(self) -> int:
-        return sum(len(known) * len(self._plans[endpoint].meters) for endpoint, known in self._remembered.items())
+        return sum(len(known) * len(self._plans[endpoint].limits) for endpoint, known in self._remembered.items())
 
 
 def nothing_plain(_endpoint: str) -> None:
@@ -141,7 +147,7 @@ def build_here_checks(plain: PlainChecks, storage: HereStorage) -> QuickChecks:
         storage: The storage.
     """
     return {
-        endpoint: _here_check(endpoint, plain, storage) if plain.meters(endpoint) else no_quick_check
+        endpoint: _here_check(endpoint, plain, storage) if plain.limits(endpoint) else no_quick_check
         for endpoint in plain.endpoints
     }
 
@@ -153,34 +159,37 @@ def _here_check(endpoint: str, plain: PlainChecks, storage: HereStorage) -> Quic
 
     def here_check(identifier: str) -> Success[RateLimitResult] | None:
         check = find(identifier) or check_of(endpoint, identifier)
-        verdict = None if check is None else decide_here(check.demands)
+        verdict = None if check is None else decide_here(check.requests)
         if check is None or verdict is None:
             return None
-        demands = check.demands
-        if len(demands) != 1:
-            return Success(tightest(demands, verdict))
+        requests = check.requests
+        if len(requests) != 1:
+            return Success(tightest(requests, verdict))
         if len(keys) >= MAX_REMEMBERED:
             keys.clear()
-        keys[identifier] = demands[0].key
-        return Success(to_result(demands[0], verdict.readings[0], allowed=verdict.allowed))
+        keys[identifier] = requests[0].key
+        return Success(to_result(requests[0], verdict.levels[0], allowed=verdict.allowed))
 
-    meters, denials = plain.meters(endpoint), storage.denials_at_hand
-    if len(meters) != 1 or not meters[0].shape.units_per_second:
+    limits, denials = plain.limits(endpoint), storage.denials_at_hand
+    if len(limits) != 1 or not limits[0].spec.units_per_second:
         return here_check
-    shape, cost_units = meters[0].shape, meters[0].cost_units
-    check = here_check if denials is None else build_recall(shape, cost_units, keys.get, denials, here_check)
-    return build_spend(shape, cost_units, keys.get, storage.loans_at_hand, check) if meters[0].lease_units else check
+    spec, cost_units = limits[0].spec, limits[0].cost_units
+    check = here_check if denials is None else build_recall(spec, cost_units, keys.get, denials, here_check)
+    return build_spend(spec, cost_units, keys.get, storage.loans_at_hand, check) if limits[0].lease_units else check
 
 
-def _demand(meter: Meter, name: str) -> Demand:
-    after = meter.after
-    return Demand(
-        meter.before if after is None else meter.before + name + after, meter.shape, meter.cost_units, meter.lease_units
+def _request(limit_: Limit, name: str) -> BucketRequest:
+    after = limit_.after
+    return BucketRequest(
+        limit_.before if after is None else limit_.before + name + after,
+        limit_.spec,
+        limit_.cost_units,
+        limit_.lease_units,
     )
 
 
-def _unknown(rules: RuleSet, plan: Plan) -> tuple[set[str], ...]:
+def _unknown(rules: CompiledRules, endpoint_rules: EndpointRules) -> tuple[set[str], ...]:
     """Return the sets that an identifier must be in to be known to be in no list and no override; they grow meanwhile."""
-    scopes = listed_scopes(rules.lists, plan) if rules.lists else ()
-    indexes = [rules.lists.get(scope) for scope in scopes] + [meter.overrides for meter in plan.meters]
+    scopes = listed_scopes(rules.lists, endpoint_rules) if rules.lists else ()
+    indexes = [rules.lists.get(scope) for scope in scopes] + [limit_.overrides for limit_ in endpoint_rules.limits]
     return tuple(index.unknown for index in indexes if index is not None)

@@ -5,11 +5,11 @@ from typing import Literal
 
 import msgspec
 
-from sluicegate.application.check import Check, ShadowedCheck, demand_for, prepare
+from sluicegate.application.check import Check, ShadowedCheck, prepare, request_for
 from sluicegate.application.lists_and_overrides import ListAnswer, identifier_for
-from sluicegate.application.live_rules import InForce
+from sluicegate.application.live_rules import RulesSnapshot
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import Meter, Plan
+from sluicegate.domain.compiled_rules import EndpointRules, Limit
 from sluicegate.domain.identifier_index import Now
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule import RateLimitRule
@@ -78,7 +78,7 @@ class Explainer:
         now: The wall clock.
     """
 
-    def __init__(self, state: InForce, key_format: KeyFormat, now: Now) -> None:
+    def __init__(self, state: RulesSnapshot, key_format: KeyFormat, now: Now) -> None:
         self._state = state
         self._key_format = key_format
         self._now = now
@@ -91,25 +91,28 @@ class Explainer:
         """
         state = self._state
         prepared = prepare(state.rules, self._key_format, endpoint, identifier, cost, now=self._now)
-        plan = state.rules.find(endpoint)
+        endpoint_rules = state.rules.find(endpoint)
         outcome, why = self._outcome(prepared)
         rules: list[ExplainedRule] = []
-        if plan is not None:
-            rules = [self._rule(bound, plan, identifier, cost) for bound in state.book.bound(plan.endpoint)]
+        if endpoint_rules is not None:
+            rules = [
+                self._rule(bound, endpoint_rules, identifier, cost)
+                for bound in state.book.bound(endpoint_rules.endpoint)
+            ]
         if isinstance(prepared, ListAnswer):
             rules = [
                 rule if rule.effect == "off" else msgspec.structs.replace(rule, effect="overruled") for rule in rules
             ]
         return Explanation(
             endpoint=endpoint,
-            matched=None if plan is None else plan.endpoint,
+            matched=None if endpoint_rules is None else endpoint_rules.endpoint,
             outcome=outcome,
             why=why,
             rules=tuple(rules),
             rules_version=state.book.version,
         )
 
-    def _outcome(self, prepared: Check | ShadowedCheck | ListAnswer | Plan | None) -> tuple[Outcome, str]:
+    def _outcome(self, prepared: Check | ShadowedCheck | ListAnswer | EndpointRules | None) -> tuple[Outcome, str]:
         if prepared is None:
             return "no_rule", "no rule is for this endpoint, and there is none for unmatched ones"
         if isinstance(prepared, ListAnswer):
@@ -119,32 +122,32 @@ class Explainer:
             return ("allowed" if prepared.result.allowed else "denied"), why
         if isinstance(prepared, Check) or (isinstance(prepared, ShadowedCheck) and prepared.check is not None):
             return "checked", "all of the rules that decide must have the tokens"
-        plan = prepared.plan if isinstance(prepared, ShadowedCheck) else prepared
-        if plan.disabled is None:
-            return "impossible", f"it costs more than the smallest bucket holds, {plan.max_cost}"
+        endpoint_rules = prepared.endpoint_rules if isinstance(prepared, ShadowedCheck) else prepared
+        if endpoint_rules.disabled is None:
+            return "impossible", f"it costs more than the smallest bucket holds, {endpoint_rules.max_cost}"
         switch = next((switch for switch in self._state.switches if not switch.policies), None)
         if switch is not None:
             return "allowed", f"the kill switch is thrown{_until(switch.until)}{_because(switch.reason)}"
         return "allowed", "none of its rules may deny"
 
-    def _rule(self, bound: Bound, plan: Plan, identifier: Identifier, cost: int) -> ExplainedRule:
+    def _rule(self, bound: Bound, endpoint_rules: EndpointRules, identifier: Identifier, cost: int) -> ExplainedRule:
         rule = bound.rule
-        why = [_why_here(bound, plan)]
-        meter = _meter_of(bound, plan)
-        if meter is None:
+        why = [_why_here(bound, endpoint_rules)]
+        limit_ = _meter_of(bound, endpoint_rules)
+        if limit_ is None:
             why.append(_why_off(rule, self._state.switches))
             return _described(rule, "off", why, cost)
-        name = identifier_for(meter, identifier)
-        substitute = meter.overrides.find(name, self._now) if meter.overrides is not None else None
+        name = identifier_for(limit_, identifier)
+        substitute = limit_.overrides.find(name, self._now) if limit_.overrides is not None else None
         if substitute is not None:
             override = substitute.override
             why.append(f"an override is for {override.identifier}{_until(override.until)}{_because(override.reason)}")
-            if substitute.meter is None:
+            if substitute.limit_ is None:
                 return _described(rule, "off", why, cost)
-            meter = substitute.meter
-        described = _described(meter.rule, "watches" if meter.rule.shadow else "decides", why, cost)
-        key = demand_for(self._key_format, meter, identifier, 0).key
-        return msgspec.structs.replace(described, key=key, identifier="" if meter.after is None else name)
+            limit_ = substitute.limit_
+        described = _described(limit_.rule, "watches" if limit_.rule.shadow else "decides", why, cost)
+        key = request_for(self._key_format, limit_, identifier, 0).key
+        return msgspec.structs.replace(described, key=key, identifier="" if limit_.after is None else name)
 
 
 def _described(rule: RateLimitRule, effect: Effect, why: list[str], cost: int) -> ExplainedRule:
@@ -159,19 +162,19 @@ def _described(rule: RateLimitRule, effect: Effect, why: list[str], cost: int) -
     )
 
 
-def _meter_of(bound: Bound, plan: Plan) -> Meter | None:
-    for meter in (*plan.meters, *plan.shadows):
-        if meter.rule is bound.rule and meter.bucket == bound.bucket:
-            return meter
+def _meter_of(bound: Bound, endpoint_rules: EndpointRules) -> Limit | None:
+    for limit_ in (*endpoint_rules.limits, *endpoint_rules.shadows):
+        if limit_.rule is bound.rule and limit_.bucket == bound.bucket:
+            return limit_
     return None
 
 
-def _why_here(bound: Bound, plan: Plan) -> str:
-    if plan.endpoint == UNMATCHED:
+def _why_here(bound: Bound, endpoint_rules: EndpointRules) -> str:
+    if endpoint_rules.endpoint == UNMATCHED:
         return "the rules of unmatched endpoints"
-    if bound.bucket != plan.endpoint:
+    if bound.bucket != endpoint_rules.endpoint:
         return f"the endpoint is in the group {bound.bucket}"
-    return f"the endpoint {plan.endpoint} names it"
+    return f"the endpoint {endpoint_rules.endpoint} names it"
 
 
 def _why_off(rule: RateLimitRule, switches: tuple[KillSwitch, ...]) -> str:

@@ -8,8 +8,8 @@ from typing import cast
 from sluicegate.application.check import RULES_OWN, Check, ShadowedCheck
 from sluicegate.application.checked import Checked, decided, degraded
 from sluicegate.application.checker import build_flow
-from sluicegate.application.shadow_rules import demands_of, with_all_buckets
-from sluicegate.domain.bucket_request import Demand, Verdict
+from sluicegate.application.shadow_rules import requests_of, with_all_buckets
+from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import RateLimitError
@@ -102,7 +102,7 @@ class SyncTokenBucketAdapter:
             return Success(cast("Checked", check).result)
         started_us = flow.started_us() if self._observed else 0
         try:
-            return flow.concluded(check, identifier, self._take_now(check.demands), started_us)
+            return flow.concluded(check, identifier, self._take_now(check.requests), started_us)
         except Exception as error:  # noqa: BLE001 - the one place where a failed check becomes an answer
             return flow.failed(check, identifier, error, started_us)
 
@@ -123,7 +123,7 @@ class SyncTokenBucketAdapter:
             return check
         started_us = flow.started_us()
         try:
-            verdict = self._take_now(check.demands)
+            verdict = self._take_now(check.requests)
             result = flow.concluded(check, identifier, verdict, started_us).value
             return decided(check, result, verdict)
         except Exception as error:  # noqa: BLE001 - the same place as in `is_allowed`
@@ -155,7 +155,7 @@ class SyncTokenBucketAdapter:
         if not isinstance(check, Check):
             return check
         try:
-            return self._flow.peeked(check, self._storage.peek_now(check.demands))
+            return self._flow.peeked(check, self._storage.peek_now(check.requests))
         except Exception as error:  # noqa: BLE001 - a peek answers as the check would
             return self._flow.not_peeked(check, error)
 
@@ -189,9 +189,9 @@ class SyncTokenBucketAdapter:
         flow = self._flow
         started_us = flow.started_us()
         outcomes: list[Verdict | Exception] = []
-        for demands in demands_of(shadowed):
+        for requests in requests_of(shadowed):
             try:
-                outcomes.append(self._take_now(demands))
+                outcomes.append(self._take_now(requests))
             except Exception as error:  # noqa: BLE001 - each is a check of its own
                 outcomes.append(error)
         try:
@@ -203,7 +203,7 @@ class SyncTokenBucketAdapter:
     def _administer(
         self,
         verb: str,
-        call: Callable[[Sequence[Demand]], object],
+        call: Callable[[Sequence[BucketRequest]], object],
         endpoint: str,
         identifier: Identifier,
         cost: int,
@@ -214,7 +214,7 @@ class SyncTokenBucketAdapter:
         if not isinstance(check, Check):
             return Success(None)
         try:
-            call(check.demands)
+            call(check.requests)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._flow.administration.not_administered(check, identifier, verb, error)
         self._flow.administration.administered(check, identifier, verb)

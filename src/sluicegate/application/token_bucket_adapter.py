@@ -14,9 +14,9 @@ from typing import TypeVar, cast
 from sluicegate.application.check import RULES_OWN, Check, ShadowedCheck
 from sluicegate.application.checked import Checked, decided, degraded
 from sluicegate.application.checker import build_flow
-from sluicegate.application.shadow_rules import demands_of, with_all_buckets
-from sluicegate.application.wait_queue import Slots
-from sluicegate.domain.bucket_request import Demand, Verdict
+from sluicegate.application.shadow_rules import requests_of, with_all_buckets
+from sluicegate.application.wait_queue import WaitQueue
+from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
@@ -85,7 +85,7 @@ class TokenBucketAdapter:
             hash_tag=bool(getattr(storage, "hash_tags", False)),
         )
         self._storage = storage
-        self._slots = Slots()
+        self._slots = WaitQueue()
         self._like_this = partial(
             TokenBucketAdapter,
             storage=storage,
@@ -109,7 +109,9 @@ class TokenBucketAdapter:
         """The rules in force: swap them, switch them off and on, read their version."""
         # A storage that keeps a deadline of its own needs no timer here, unless this limiter's is the shorter one.
         bounded = getattr(storage, "bounded_wait", False) and getattr(storage, "deadline_s", 0) <= self._deadline_s
-        self._take: Callable[[Sequence[Demand]], Awaitable[Verdict]] = storage.take if bounded else self._take_in_time
+        self._take: Callable[[Sequence[BucketRequest]], Awaitable[Verdict]] = (
+            storage.take if bounded else self._take_in_time
+        )
 
     async def is_allowed(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0
@@ -142,7 +144,7 @@ class TokenBucketAdapter:
         started_us = flow.started_us() if self._observed else 0
         try:
             take_now = self._take_now
-            verdict = await self._take(check.demands) if take_now is None else take_now(check.demands)
+            verdict = await self._take(check.requests) if take_now is None else take_now(check.requests)
             return flow.concluded(check, identifier, verdict, started_us)
         except Exception as error:  # noqa: BLE001 - the one place where a failed check becomes an answer
             return flow.failed(check, identifier, error, started_us)
@@ -169,14 +171,14 @@ class TokenBucketAdapter:
         started_us = flow.started_us()
         try:
             take_now = self._take_now
-            verdict = await self._take(check.demands) if take_now is None else take_now(check.demands)
+            verdict = await self._take(check.requests) if take_now is None else take_now(check.requests)
             result = flow.concluded(check, identifier, verdict, started_us).value
             return decided(check, result, verdict)
         except Exception as error:  # noqa: BLE001 - the same place as in `is_allowed`
             return degraded(check, flow.answered(check, identifier, error, started_us))
 
     def match(self, method: str, path: str) -> str | None:
-        """Return the endpoint that a request belongs to; None if there is nothing to ask; see `RuleSet.match`.
+        """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`.
 
         Args:
             method: The request's method in capitals, or `WEBSOCKET`.
@@ -228,7 +230,7 @@ class TokenBucketAdapter:
         if not isinstance(check, Check):
             return check
         try:
-            return self._flow.peeked(check, await self._in_time(self._storage.peek, check.demands))
+            return self._flow.peeked(check, await self._in_time(self._storage.peek, check.requests))
         except Exception as error:  # noqa: BLE001 - a peek answers as the check would
             return self._flow.not_peeked(check, error)
 
@@ -292,7 +294,7 @@ class TokenBucketAdapter:
     async def _administer(
         self,
         verb: str,
-        call: Callable[[Sequence[Demand]], Awaitable[object]],
+        call: Callable[[Sequence[BucketRequest]], Awaitable[object]],
         endpoint: str,
         identifier: Identifier,
         cost: int,
@@ -303,7 +305,7 @@ class TokenBucketAdapter:
         if not isinstance(check, Check):
             return Success(None)
         try:
-            await self._in_time(call, check.demands)
+            await self._in_time(call, check.requests)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._flow.administration.not_administered(check, identifier, verb, error)
         self._flow.administration.administered(check, identifier, verb)
@@ -313,25 +315,27 @@ class TokenBucketAdapter:
         flow = self._flow
         started_us = flow.started_us()
         # Started together: a storage that sends its commands in batches carries them in one round trip.
-        outcomes = await asyncio.gather(*map(self._outcome, demands_of(shadowed)))
+        outcomes = await asyncio.gather(*map(self._outcome, requests_of(shadowed)))
         try:
             return flow.concluded_with_shadows(shadowed, identifier, outcomes, started_us)
         except Exception as error:  # noqa: BLE001 - as in a check without shadows
             check = shadowed.check or with_all_buckets(shadowed)
             return degraded(check, flow.answered(check, identifier, error, started_us))
 
-    async def _outcome(self, demands: Sequence[Demand]) -> Verdict | Exception:
+    async def _outcome(self, requests: Sequence[BucketRequest]) -> Verdict | Exception:
         try:
-            return await self._take(demands)
+            return await self._take(requests)
         except Exception as error:  # noqa: BLE001 - each is a check of its own
             return error
 
-    async def _take_in_time(self, demands: Sequence[Demand], /) -> Verdict:
-        return await self._in_time(self._storage.take, demands)
+    async def _take_in_time(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        return await self._in_time(self._storage.take, requests)
 
-    async def _in_time(self, call: Callable[[Sequence[Demand]], Awaitable[T]], demands: Sequence[Demand]) -> T:
+    async def _in_time(
+        self, call: Callable[[Sequence[BucketRequest]], Awaitable[T]], requests: Sequence[BucketRequest]
+    ) -> T:
         async with asyncio.timeout(self._deadline_s):
-            return await call(demands)
+            return await call(requests)
 
     def __repr__(self) -> str:
         return f"TokenBucketAdapter(storage={self._storage!r}, rules={self._flow.rules!r})"

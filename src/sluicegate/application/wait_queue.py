@@ -30,7 +30,7 @@ class SlotTimeoutError(TimeoutError):
         self.retry_after = retry_after
 
 
-class Slots:
+class WaitQueue:
     """Queues of those who wait, one for each endpoint and identifier, first come, first served.
 
     Only the first of a queue asks the limiter; it sleeps for exactly as long as it is told, and the others behind it ask

@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from sluicegate.domain.bucket_spec import BucketShape
+from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.result import Success
 
@@ -21,7 +21,7 @@ class Bucket:
 
     Args:
         key: The bucket's name in the table.
-        shape: Its arithmetic.
+        spec: Its arithmetic.
         cost_units: What those who hold it ask for.
         level: Units at the tick `last`.
         last: The tick at which `level` holds.
@@ -35,24 +35,24 @@ class Bucket:
         "left",
         "level",
         "rounding_up",
-        "shape",
+        "spec",
         "units_per_tick",
         "units_per_token",
     )
 
-    def __init__(self, key: str, shape: BucketShape, cost_units: int, level: int, last: int) -> None:
+    def __init__(self, key: str, spec: BucketSpec, cost_units: int, level: int, last: int) -> None:
         self.key = key
-        self.shape = shape
+        self.spec = spec
         self.cost_units = cost_units
         self.level = level
         self.last = last
         self.left = level
         """What would be left, while a check of several buckets does not know yet whether all can pay."""
         # As in the shape, one step nearer.
-        self.capacity = shape.capacity
-        self.units_per_tick = shape.units_per_tick
-        self.units_per_token = shape.units_per_token
-        self.rounding_up = shape.capacity + shape.units_per_second - 1
+        self.capacity = spec.capacity
+        self.units_per_tick = spec.units_per_tick
+        self.units_per_token = spec.units_per_token
+        self.rounding_up = spec.capacity + spec.units_per_second - 1
         """Less a level and divided by the units of a second: the seconds until the bucket is full, rounded up."""
 
 
@@ -96,14 +96,14 @@ class Denial(msgspec.Struct, frozen=True, gc=False):
     """A bucket's part in a denial.
 
     Args:
-        shape: Its arithmetic.
+        spec: Its arithmetic.
         cost_units: What was asked for.
         level: What was there.
         held_us: When: the reply's instant, from which the client was told to wait, and the reading's lead.
         until_us: Until when the check is known to be denied.
     """
 
-    shape: BucketShape
+    spec: BucketSpec
     cost_units: int
     level: int
     held_us: int
@@ -128,14 +128,14 @@ class LoanLike(Protocol):
     """What is used of a loan: units of a bucket that this process has borrowed.
 
     Args:
-        shape: The bucket's arithmetic.
+        spec: The bucket's arithmetic.
         units: What is left of it.
         low: What must be left after a payment; else it is to be renewed.
         until_ns: When it ends.
         level: Units that were left in the bucket when they were last seen.
     """
 
-    shape: BucketShape
+    spec: BucketSpec
     units: int
     low: int
     until_ns: int

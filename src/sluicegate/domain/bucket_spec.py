@@ -20,7 +20,7 @@ _SECOND_US = 1_000_000
 _TICKS_US = sorted(t for a in range(9) for b in range(2) for c in range(8) if (t := 2**a * 3**b * 5**c) <= _SECOND_US)
 
 
-class BucketShape(msgspec.Struct, frozen=True, gc=False):
+class BucketSpec(msgspec.Struct, frozen=True, gc=False):
     """What the arithmetic needs to know of a rule.
 
     Args:
@@ -48,7 +48,7 @@ _numbers = itertools.count()
 
 
 @cache
-def shape_of(max_tokens: int, tokens_per_minute: Fraction) -> BucketShape:
+def bucket_spec(max_tokens: int, tokens_per_minute: Fraction) -> BucketSpec:
     """Find the finest tick in which a bucket can be counted exactly. Equal arguments give the same object.
 
     Args:
@@ -66,7 +66,7 @@ def shape_of(max_tokens: int, tokens_per_minute: Fraction) -> BucketShape:
             full_ticks = -(-capacity // rate.numerator)
             if full_ticks * tick_us > MAX_FULL_US:
                 break
-            return BucketShape(
+            return BucketSpec(
                 capacity,
                 rate.denominator,
                 rate.numerator,

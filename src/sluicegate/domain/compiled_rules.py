@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_spec import BucketShape
+from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.identifier_index import IdentifierIndex
 from sluicegate.domain.routing.table import RouteTable
@@ -15,16 +15,16 @@ from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED, Bound, Override, RuleBook, Rules
 
-__all__ = ["UNMATCHED", "Meter", "Plan", "RuleSet", "Rules", "Substitute", "max_cost_of", "untouched"]
+__all__ = ["UNMATCHED", "CompiledRules", "EndpointRules", "Limit", "Rules", "Substitute", "max_cost_of", "untouched"]
 
 
-class Meter(msgspec.Struct, frozen=True, gc=False):
+class Limit(msgspec.Struct, frozen=True, gc=False):
     """One rule of one endpoint, ready to be asked.
 
     Args:
         rule: The rule.
         scope: Whom it counts.
-        shape: Its arithmetic.
+        spec: Its arithmetic.
         cost_units: The rule's own cost in units.
         before: What stands in a key before the identifier.
         after: What stands after it; None if the key has no identifier and `before` is all of it.
@@ -35,7 +35,7 @@ class Meter(msgspec.Struct, frozen=True, gc=False):
 
     rule: RateLimitRule
     scope: str
-    shape: BucketShape
+    spec: BucketSpec
     cost_units: int
     before: str
     after: str | None
@@ -50,22 +50,22 @@ class Substitute(msgspec.Struct, frozen=True, gc=False):
     Args:
         identifier: Whom it is about.
         until: When it ends; None: never.
-        meter: What takes the rule's place; None: nothing does.
+        limit_: What takes the rule's place; None: nothing does.
         override: What the operator wrote.
     """
 
     identifier: str
     until: datetime | None
-    meter: Meter | None
+    limit_: Limit | None
     override: Override
 
 
-class Plan(msgspec.Struct, frozen=True, gc=False):
+class EndpointRules(msgspec.Struct, frozen=True, gc=False):
     """What a check of one endpoint does.
 
     Args:
         endpoint: The endpoint as the rules name it.
-        meters: The rules that are enabled and may deny, in their order.
+        limits: The rules that are enabled and may deny, in their order.
         max_cost: The greatest cost that fits all of them.
         disabled: The answer if there is no such rule.
         scopes: Whom its enabled rules count, each once.
@@ -75,16 +75,16 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     """
 
     endpoint: str
-    meters: tuple[Meter, ...]
+    limits: tuple[Limit, ...]
     max_cost: int
     disabled: RateLimitResult | None
     scopes: tuple[str, ...]
-    shadows: tuple[Meter, ...] = ()
+    shadows: tuple[Limit, ...] = ()
     special: bool = False
     expires: bool = False
 
 
-class RuleSet:
+class CompiledRules:
     """Look up the plan of an endpoint.
 
     Args:
@@ -111,7 +111,7 @@ class RuleSet:
     ) -> None:
         book = rules if isinstance(rules, RuleBook) else RuleBook(rules)
         compiler = _Compiler(book, key_format, (lambda _: True) if everything else switched_off)
-        self._plans = {endpoint: compiler.plan(endpoint, book.bound(endpoint)) for endpoint in book}
+        self._plans = {endpoint: compiler.endpoint_rules(endpoint, book.bound(endpoint)) for endpoint in book}
         self.routes = RouteTable(filter(None, map(parse_endpoint, self._plans)))
         """The endpoints that are templates."""
         self.unmatched = self._plans.get(UNMATCHED)
@@ -121,16 +121,16 @@ class RuleSet:
         self.otherwise = UNMATCHED if self.unmatched is not None or self.lists else None
         """The endpoint of a request that fits no template; None if there is nothing to ask for it."""
 
-    def find(self, endpoint: str) -> Plan | None:
+    def find(self, endpoint: str) -> EndpointRules | None:
         """Return what to do for an endpoint; None if no rule is for it.
 
         Args:
             endpoint: A name that the rules have, or a method and a path that one of their templates fits; else the rules of
                 unmatched endpoints are for it.
         """
-        plan = self._plans.get(endpoint)
-        if plan is not None:
-            return plan
+        endpoint_rules = self._plans.get(endpoint)
+        if endpoint_rules is not None:
+            return endpoint_rules
         method, space, path = endpoint.partition(" ")
         name = self.match(method, path) if space else self.match("*", endpoint)
         return self.unmatched if name is None else self._plans.get(name)
@@ -150,15 +150,15 @@ class RuleSet:
     @property
     def scopes(self) -> frozenset[str]:
         """Whom the rules count, all together."""
-        return frozenset(scope for plan in self._plans.values() for scope in plan.scopes)
+        return frozenset(scope for endpoint_rules in self._plans.values() for scope in endpoint_rules.scopes)
 
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
         """Return whose identifiers a check of an endpoint needs, each scope once: its rules' and the lists'."""
-        plan = self.find(endpoint)
-        return tuple(dict.fromkeys((*(plan.scopes if plan else ()), *self.lists)))
+        endpoint_rules = self.find(endpoint)
+        return tuple(dict.fromkeys((*(endpoint_rules.scopes if endpoint_rules else ()), *self.lists)))
 
     @property
-    def plans(self) -> Iterable[Plan]:
+    def plans(self) -> Iterable[EndpointRules]:
         """All plans, in the order of the rules."""
         return self._plans.values()
 
@@ -166,7 +166,7 @@ class RuleSet:
         return len(self._plans)
 
     def __repr__(self) -> str:
-        return f"RuleSet(endpoints={len(self._plans)})"
+        return f"CompiledRules(endpoints={len(self._plans)})"
 
 
 class _Compiler:
@@ -181,28 +181,28 @@ class _Compiler:
         for override in book.overrides:
             self._overrides.setdefault(override.policy, []).append(override)
 
-    def plan(self, endpoint: str, bound: tuple[Bound, ...]) -> Plan:
-        meters: list[Meter] = []
-        shadows: list[Meter] = []
+    def endpoint_rules(self, endpoint: str, bound: tuple[Bound, ...]) -> EndpointRules:
+        limits: list[Limit] = []
+        shadows: list[Limit] = []
         seen: dict[tuple[str, str], int] = {}
         for rule, bucket in ((one.rule, one.bucket) for one in bound):
             # The first rule of a scope has the plain key; the others carry their name, or their number among the scope's.
             seen[bucket, rule.scope] = nth = seen.get((bucket, rule.scope), 0) + 1
             frame = self._key_format.frame(rule.scope, bucket, "" if nth == 1 else rule.name or str(nth))
             if rule.enabled and not (self._switched_off and self._switched_off(rule)):
-                (shadows if rule.shadow else meters).append(self._meter(rule, bucket, frame))
-        special = bool(shadows) or any(meter.overrides is not None for meter in meters)
-        return Plan(
+                (shadows if rule.shadow else limits).append(self._meter(rule, bucket, frame))
+        special = bool(shadows) or any(limit_.overrides is not None for limit_ in limits)
+        return EndpointRules(
             endpoint,
-            tuple(meters),
-            max_cost_of(meters),
-            None if meters else untouched([one.rule for one in bound]),
-            tuple(dict.fromkeys(meter.scope for meter in (*meters, *shadows))),
+            tuple(limits),
+            max_cost_of(limits),
+            None if limits else untouched([one.rule for one in bound]),
+            tuple(dict.fromkeys(limit_.scope for limit_ in (*limits, *shadows))),
             tuple(shadows),
             special,
         )
 
-    def _meter(self, rule: RateLimitRule, bucket: str, frame: tuple[str, str | None]) -> Meter:
+    def _meter(self, rule: RateLimitRule, bucket: str, frame: tuple[str, str | None]) -> Limit:
         overrides = self._overrides.get(rule.name) if rule.name else None
         index = None
         if overrides:
@@ -214,14 +214,14 @@ class _Compiler:
         self, rule: RateLimitRule, override: Override, bucket: str, frame: tuple[str, str | None]
     ) -> Substitute:
         instead = override.rule
-        meter = None
+        limit_ = None
         if instead.enabled:
             # Only the limit is another; whom it counts, at what cost and to what effect stays the rule's own.
             capacity = instead.max_tokens
             lease = rule.lease if isinstance(rule.lease, bool) else min(rule.lease, capacity)
             instead = replace(rule, max_tokens=capacity, refill_rate=instead.refill_rate, lease=lease)
-            meter = _meter(instead, bucket, frame)
-        return Substitute(override.identifier, override.until, meter, override)
+            limit_ = _meter(instead, bucket, frame)
+        return Substitute(override.identifier, override.until, limit_, override)
 
 
 def _meter(
@@ -229,17 +229,17 @@ def _meter(
     bucket: str,
     frame: tuple[str, str | None],
     overrides: "IdentifierIndex[Substitute] | None" = None,
-) -> Meter:
-    shape = rule.shape
+) -> Limit:
+    spec = rule.spec
     # Without a size it is a quarter of the capacity: a few processes find something, and storages lend less as a rule.
     lease = max(1, rule.max_tokens // 4) if rule.lease is True else int(rule.lease)
-    token = shape.units_per_token
-    return Meter(rule, str(rule.scope), shape, rule.cost * token, *frame, bucket, overrides, lease * token)
+    token = spec.units_per_token
+    return Limit(rule, str(rule.scope), spec, rule.cost * token, *frame, bucket, overrides, lease * token)
 
 
-def max_cost_of(meters: Sequence[Meter]) -> int:
+def max_cost_of(limits: Sequence[Limit]) -> int:
     """Return the greatest cost that fits all of some rules."""
-    return min((meter.rule.max_tokens for meter in meters), default=0)
+    return min((limit_.rule.max_tokens for limit_ in limits), default=0)
 
 
 def untouched(rules: Iterable[RateLimitRule]) -> RateLimitResult:

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 _SLOT_US = 1 << 20  # about a second
 
 
-class FullnessCalendar:
+class ExpiryQueue:
     """Hold keys in the order in which their buckets will be full.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitEvent
@@ -62,32 +62,32 @@ class StorageProtocol(Protocol):
     - `immediate = True`: the storage also has the plain calls of `SyncStorageProtocol`, and they never wait for anything.
     - `bounded_wait = True`: `take` and `peek` keep no caller longer than a deadline of the storage's own, which is
       `deadline_s` seconds. Without it, or if the limiter's deadline is shorter, the limiter puts a timer round each call.
-    - `decide_here(demands)`: a plain call that decides these demands without asking or waiting, where the storage can: it
+    - `decide_here(requests)`: a plain call that decides these requests without asking or waiting, where the storage can: it
       pays from what this process has borrowed, or returns a denial that is known to be still true. Else None.
     - `denials_at_hand` and `loans_at_hand`, which belong to it: what it knows of denials, or None, and of loans.
     - `hash_tags = True`: keys should carry the identifier in braces, for Redis Cluster.
     """
 
-    async def take(self, demands: Sequence[Demand], /) -> Verdict:
-        """Pay all demands or none; a denial changes nothing and prolongs nothing.
+    async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none; a denial changes nothing and prolongs nothing.
 
         But for one write: a bucket that begins anew, because the clock stepped back by more than its time to full or because
         its rule changed, is written as it was carried over, also by a denial.
 
         Args:
-            demands: One for each bucket, with different keys; `cost_units` of 1 to the capacity.
+            requests: One for each bucket, with different keys; `cost_units` of 1 to the capacity.
         """
         ...
 
-    async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
-        """Return the buckets' levels in the order of the demands. Writes nothing."""
+    async def peek(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+        """Return the buckets' levels in the order of the requests. Writes nothing."""
         ...
 
-    async def refund(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    async def refund(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put `cost_units` back into each bucket, never above its capacity, and return the levels."""
         ...
 
-    async def reset(self, demands: Sequence[Demand], /) -> None:
+    async def reset(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
         ...
 
@@ -102,19 +102,19 @@ class SyncStorageProtocol(Protocol):
     A call that may wait keeps a deadline of the storage's own: nobody can interrupt it from outside.
     """
 
-    def take_now(self, demands: Sequence[Demand], /) -> Verdict:
-        """Pay all demands or none."""
+    def take_now(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none."""
         ...
 
-    def peek_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    def peek_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels. Writes nothing."""
         ...
 
-    def refund_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    def refund_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
         ...
 
-    def reset_now(self, demands: Sequence[Demand], /) -> None:
+    def reset_now(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
         ...
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import inf
 
 from sluicegate.domain.bucket_at_hand import Bucket, DenialsAtHand, LoansAtHand, QuickTake, Timekeeping
-from sluicegate.domain.bucket_spec import BucketShape
+from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.result import Success
 from sluicegate.domain.token_bucket import result_at, slack
@@ -17,23 +17,23 @@ _SECOND_US = 1_000_000
 
 
 def build_take(
-    shape: BucketShape,
+    spec: BucketSpec,
     cost_units: int,
     find: Callable[[str], Bucket | None],
     otherwise: QuickTake,
     time: Timekeeping,
 ) -> QuickTake:
-    """Build a check of one bucket that is at hand: `accrue`, the payment and `result_at` in one piece.
+    """Build a check of one bucket that is at hand: `refill`, the payment and `result_at` in one piece.
 
     Args:
-        shape: The buckets' arithmetic, in ticks of a microsecond.
+        spec: The buckets' arithmetic, in ticks of a microsecond.
         cost_units: What each is asked for.
         find: Returns the bucket of an identifier if it is at hand.
         otherwise: Checks where it is not, or has left its table, or the clock stepped back.
         time: When to read and write.
     """
-    capacity, units_per_token, units_per_tick = shape.capacity, shape.units_per_token, shape.units_per_tick
-    max_tokens, units_per_second = shape.max_tokens, shape.units_per_second
+    capacity, units_per_token, units_per_tick = spec.capacity, spec.units_per_token, spec.units_per_tick
+    max_tokens, units_per_second = spec.max_tokens, spec.units_per_second
     rounding_up = capacity + units_per_second - 1
     take, give, wait, read, per_us = time.turn.take, time.turn.give, time.turn.wait, time.read, time.per_us
 
@@ -67,7 +67,7 @@ def build_take(
             return Success(RateLimitResult(True, 0.0, left // units_per_token, max_tokens, reset_seconds))  # noqa: FBT003
         if level < 0:
             return otherwise(identifier)
-        return Success(result_at(shape, cost_units, level, 0, allowed=False))
+        return Success(result_at(spec, cost_units, level, 0, allowed=False))
 
     return quick_take
 
@@ -75,7 +75,7 @@ def build_take(
 def build_take_all(  # noqa: C901, PLR0915 - one piece, as `build_take`
     find: Callable[[str], tuple[Bucket, ...] | None], otherwise: QuickTake, time: Timekeeping
 ) -> QuickTake:
-    """Build a check of several buckets that are at hand: `accrue` for each, the payment of all, and `tightest`.
+    """Build a check of several buckets that are at hand: `refill` for each, the payment of all, and `tightest`.
 
     As `build_take`, but that denials go the other way as well.
 
@@ -136,34 +136,34 @@ def build_take_all(  # noqa: C901, PLR0915 - one piece, as `build_take`
             return otherwise(identifier)
         if lefts is not None:
             pairs = zip(buckets, lefts, strict=True)
-            results = [result_at(one.shape, one.cost_units, left, 0, allowed=True) for one, left in pairs]
+            results = [result_at(one.spec, one.cost_units, left, 0, allowed=True) for one, left in pairs]
             return Success(min(results, key=slack))
-        shape = binding.shape
-        remaining = least // shape.units_per_token
-        reset_seconds = (binding.rounding_up - least) // shape.units_per_second
-        return Success(RateLimitResult(True, 0.0, remaining, shape.max_tokens, reset_seconds))  # noqa: FBT003
+        spec = binding.spec
+        remaining = least // spec.units_per_token
+        reset_seconds = (binding.rounding_up - least) // spec.units_per_second
+        return Success(RateLimitResult(True, 0.0, remaining, spec.max_tokens, reset_seconds))  # noqa: FBT003
 
     return quick_take
 
 
 def build_recall(
-    shape: BucketShape,
+    spec: BucketSpec,
     cost_units: int,
     key_of: Callable[[str], str | None],
     denials: DenialsAtHand,
     otherwise: QuickTake,
 ) -> QuickTake:
-    """Build a check of one bucket that was denied a while ago: `accrue` and `result_at` in one piece; see `build_take`.
+    """Build a check of one bucket that was denied a while ago: `refill` and `result_at` in one piece; see `build_take`.
 
     Args:
-        shape: The buckets' arithmetic, in ticks of a microsecond.
+        spec: The buckets' arithmetic, in ticks of a microsecond.
         cost_units: What each is asked for.
         key_of: Returns the key of an identifier if it is at hand.
         denials: What is known of denials.
         otherwise: Checks where nothing is, or it is over, or it was of more than this or under another rule.
     """
-    units_per_token, units_per_tick, max_tokens = shape.units_per_token, shape.units_per_tick, shape.max_tokens
-    rounding_up, units_per_second = shape.capacity + shape.units_per_second - 1, shape.units_per_second
+    units_per_token, units_per_tick, max_tokens = spec.units_per_token, spec.units_per_tick, spec.max_tokens
+    rounding_up, units_per_second = spec.capacity + spec.units_per_second - 1, spec.units_per_second
     find, read, per_us = denials.find, denials.read, denials.per_us
 
     def quick_recall(identifier: str) -> Success[RateLimitResult] | None:
@@ -171,7 +171,7 @@ def build_recall(
         if key is None:
             return otherwise(identifier)
         denial = find(key)
-        if denial is None or denial.shape is not shape or cost_units < denial.cost_units:
+        if denial is None or denial.spec is not spec or cost_units < denial.cost_units:
             return otherwise(identifier)
         now_us = read() // per_us
         elapsed = now_us - denial.held_us
@@ -186,21 +186,21 @@ def build_recall(
 
 
 def build_spend(
-    shape: BucketShape, cost_units: int, key_of: Callable[[str], str | None], loans: LoansAtHand, otherwise: QuickTake
+    spec: BucketSpec, cost_units: int, key_of: Callable[[str], str | None], loans: LoansAtHand, otherwise: QuickTake
 ) -> QuickTake:
     """Build a check of one bucket that is paid from a loan: the payment and `result_at` in one piece; see `build_take`.
 
     What has flowed into the bucket since its level was seen is left out of the answer.
 
     Args:
-        shape: The buckets' arithmetic, in ticks of a microsecond.
+        spec: The buckets' arithmetic, in ticks of a microsecond.
         cost_units: What each is asked for.
         key_of: Returns the key of an identifier if it is at hand.
         loans: What is lent.
         otherwise: Checks where nothing is, or too little. A loan that has ended or is to be renewed is for the long way.
     """
-    capacity, units_per_token, max_tokens = shape.capacity, shape.units_per_token, shape.max_tokens
-    rounding_up, units_per_second = shape.capacity + shape.units_per_second - 1, shape.units_per_second
+    capacity, units_per_token, max_tokens = spec.capacity, spec.units_per_token, spec.max_tokens
+    rounding_up, units_per_second = spec.capacity + spec.units_per_second - 1, spec.units_per_second
     find, read = loans.find, loans.read_ns
     take, give, wait = loans.turn.take, loans.turn.give, loans.turn.wait
 
@@ -209,7 +209,7 @@ def build_spend(
         if key is None:
             return otherwise(identifier)
         loan = find(key)
-        if loan is None or loan.shape is not shape:
+        if loan is None or loan.spec is not spec:
             return otherwise(identifier)
         try:
             take()

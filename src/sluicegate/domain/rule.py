@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias, get_args
 
-from sluicegate.domain.bucket_spec import BucketShape, shape_of
+from sluicegate.domain.bucket_spec import BucketSpec, bucket_spec
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rate import SECONDS, exact_rate, parse_rate
 
@@ -63,7 +63,7 @@ class RateLimitRule:
     on_storage_error: OnStorageError | None = field(default=None, kw_only=True)
     shadow: bool = field(default=False, kw_only=True)
     lease: bool | int = field(default=False, kw_only=True)
-    shape: BucketShape = field(init=False, repr=False, compare=False)
+    spec: BucketSpec = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _require_int("max_tokens", self.max_tokens, 1, MAX_TOKENS)
@@ -81,7 +81,7 @@ class RateLimitRule:
             raise InvalidInputError(
                 f"on_storage_error={self.on_storage_error!r}: expected one of {', '.join(ON_STORAGE_ERROR)}"
             )
-        object.__setattr__(self, "shape", shape_of(self.max_tokens, exact_rate(self.refill_rate)))
+        object.__setattr__(self, "spec", bucket_spec(self.max_tokens, exact_rate(self.refill_rate)))
 
     @property
     def seconds_per_token(self) -> float:
@@ -91,7 +91,7 @@ class RateLimitRule:
     @property
     def full_seconds(self) -> int:
         """Seconds from empty to full, rounded up: the window in which the rule's long-term rate shows."""
-        return -(-self.shape.full_ticks * self.shape.tick_us // 1_000_000)
+        return -(-self.spec.full_ticks * self.spec.tick_us // 1_000_000)
 
     @property
     def ttl_seconds(self) -> int:

@@ -9,14 +9,14 @@ doubles, which is why `MAX_UNITS` leaves every sum below 2**53.
 from collections.abc import Sequence
 from math import inf
 
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
-from sluicegate.domain.bucket_spec import BucketShape
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.decision import RateLimitResult
 
 _SECOND_US = 1_000_000
 
 
-def accrue(shape: BucketShape, level: int, last: int, now_us: int) -> tuple[int, int]:
+def refill(spec: BucketSpec, level: int, last: int, now_us: int) -> tuple[int, int]:
     """Return the level at `now_us` and the tick from which it counts on.
 
     A clock that stepped back refills nothing and the bucket counts on from `last`. If it stepped back by more than the
@@ -25,25 +25,25 @@ def accrue(shape: BucketShape, level: int, last: int, now_us: int) -> tuple[int,
     microsecond, counting from the tick's beginning would pay for time that had passed already.
 
     Args:
-        shape: The bucket's arithmetic.
+        spec: The bucket's arithmetic.
         level: Units at the tick `last`.
         last: The tick at which `level` held.
         now_us: The storage's clock.
     """
-    tick_us = shape.tick_us
+    tick_us = spec.tick_us
     tick = now_us if tick_us == 1 else now_us // tick_us
     elapsed = tick - last
     if elapsed > 0:
-        level += elapsed * shape.units_per_tick
-        if level < shape.capacity:
+        level += elapsed * spec.units_per_tick
+        if level < spec.capacity:
             return level, tick
-        return shape.capacity, tick if tick_us == 1 else -(-now_us // tick_us)
-    if -elapsed <= shape.full_ticks:
+        return spec.capacity, tick if tick_us == 1 else -(-now_us // tick_us)
+    if -elapsed <= spec.full_ticks:
         return level, last
     return level, -(-now_us // tick_us)
 
 
-def paid_from(shape: BucketShape, level: int, tick: int, now_us: int) -> int:
+def anchor_after_payment(spec: BucketSpec, level: int, tick: int, now_us: int) -> int:
     """Return the tick from which a bucket counts on once it is paid from.
 
     What flows in during a tick longer than a microsecond is in the level only when the next one begins. If it would have
@@ -51,17 +51,17 @@ def paid_from(shape: BucketShape, level: int, tick: int, now_us: int) -> int:
     for what was lost before.
 
     Args:
-        shape: The bucket's arithmetic.
+        spec: The bucket's arithmetic.
         level: Units before the payment.
-        tick: The tick from which they count on, as `accrue` has it.
+        tick: The tick from which they count on, as `refill` has it.
         now_us: The storage's clock.
     """
-    if shape.tick_us == 1 or level + shape.units_per_tick <= shape.capacity:
+    if spec.tick_us == 1 or level + spec.units_per_tick <= spec.capacity:
         return tick
-    return max(tick, -(-now_us // shape.tick_us))
+    return max(tick, -(-now_us // spec.tick_us))
 
 
-def carry_over(old: BucketShape, new: BucketShape, level: int, last: int, now_us: int) -> tuple[int, int]:
+def convert(old: BucketSpec, new: BucketSpec, level: int, last: int, now_us: int) -> tuple[int, int]:
     """Translate a bucket's state when its rule has changed: refill until now at the old rate, keep the tokens.
 
     Tokens above the new capacity are lost; a greater capacity adds none. The fraction of a token is kept to within two
@@ -74,85 +74,85 @@ def carry_over(old: BucketShape, new: BucketShape, level: int, last: int, now_us
         last: The old tick at which `level` held.
         now_us: The storage's clock.
     """
-    level, last = accrue(old, level, last, now_us)
+    level, last = refill(old, level, last, now_us)
     tokens, part = divmod(level, old.units_per_token)
     part_units = max(0, int(part / old.units_per_token * new.units_per_token) - 1)
     anchor_us = max(last * old.tick_us, now_us)
     return min(new.capacity, tokens * new.units_per_token + part_units), -(-anchor_us // new.tick_us)
 
 
-def full_at_us(shape: BucketShape, level: int, last: int) -> int:
+def full_at_us(spec: BucketSpec, level: int, last: int) -> int:
     """Return the instant in microseconds from which the bucket is full, and equal to an absent one."""
-    return (last - (level - shape.capacity) // shape.units_per_tick) * shape.tick_us
+    return (last - (level - spec.capacity) // spec.units_per_tick) * spec.tick_us
 
 
-def to_result(demand: Demand, reading: Reading, *, allowed: bool) -> RateLimitResult:
+def to_result(request: BucketRequest, bucket_level: BucketLevel, *, allowed: bool) -> RateLimitResult:
     """Derive a client's answer from what a storage told.
 
     Args:
-        demand: What was asked.
-        reading: What the storage told.
+        request: What was asked.
+        bucket_level: What the storage told.
         allowed: Whether the whole check, of which this may be one bucket of several, was paid.
     """
-    return result_at(demand.shape, demand.cost_units, reading.level, reading.lead_us, allowed)
+    return result_at(request.spec, request.cost_units, bucket_level.level, bucket_level.effective_in_us, allowed)
 
 
-def wait_us(shape: BucketShape, cost_units: int, level: int, lead_us: int) -> int:
+def wait_us(spec: BucketSpec, cost_units: int, level: int, effective_in_us: int) -> int:
     """Return the microseconds until a bucket that is short of `cost_units` has them, if nobody else asks.
 
     Args:
-        shape: The bucket's arithmetic.
+        spec: The bucket's arithmetic.
         cost_units: What was asked for; more than `level`.
         level: What is there.
-        lead_us: Microseconds until the level holds; see `Reading`.
+        effective_in_us: Microseconds until the level holds; see `BucketLevel`.
     """
-    return lead_us - (level - cost_units) // shape.units_per_tick * shape.tick_us
+    return effective_in_us - (level - cost_units) // spec.units_per_tick * spec.tick_us
 
 
-def result_at(shape: BucketShape, cost_units: int, level: int, lead_us: int, allowed: bool) -> RateLimitResult:
+def result_at(spec: BucketSpec, cost_units: int, level: int, effective_in_us: int, allowed: bool) -> RateLimitResult:
     """Derive a client's answer from a bucket's level: the one place where units become tokens and seconds.
 
     Args:
-        shape: The bucket's arithmetic.
+        spec: The bucket's arithmetic.
         cost_units: What was asked for.
         level: What is there.
-        lead_us: Microseconds until the level holds; see `Reading`.
+        effective_in_us: Microseconds until the level holds; see `BucketLevel`.
         allowed: Whether the check was paid.
     """
     # What is missing is negative, so that // rounds the wait up.
-    missing = level - shape.capacity
-    units_per_second = shape.units_per_second
-    if units_per_second and not lead_us:
+    missing = level - spec.capacity
+    units_per_second = spec.units_per_second
+    if units_per_second and not effective_in_us:
         # Rounding up to microseconds and then to seconds is rounding up to seconds.
         reset_seconds = -(missing // units_per_second)
     else:
-        reset_us = lead_us - missing // shape.units_per_tick * shape.tick_us if missing else 0
+        reset_us = effective_in_us - missing // spec.units_per_tick * spec.tick_us if missing else 0
         reset_seconds = -(-reset_us // _SECOND_US) if reset_us > 0 else 0
     retry_after = 0.0
     if not allowed and level < cost_units:
-        retry_after = wait_us(shape, cost_units, level, lead_us) / _SECOND_US
-    return RateLimitResult(allowed, retry_after, level // shape.units_per_token, shape.max_tokens, reset_seconds)
+        retry_after = wait_us(spec, cost_units, level, effective_in_us) / _SECOND_US
+    return RateLimitResult(allowed, retry_after, level // spec.units_per_token, spec.max_tokens, reset_seconds)
 
 
-def tightest(demands: Sequence[Demand], verdict: Verdict) -> RateLimitResult:
+def tightest(requests: Sequence[BucketRequest], verdict: Verdict) -> RateLimitResult:
     """Derive the answer of the bucket that binds: the longest wait of a denial, else the fewest tokens left.
 
     Args:
-        demands: What was asked, at least one.
+        requests: What was asked, at least one.
         verdict: What the storage told.
     """
-    readings = verdict.readings
+    levels = verdict.levels
     if verdict.allowed:  # most buckets are out of the question before their answers are worked out
         binding, least, tied = 0, inf, False
-        for at, demand in enumerate(demands):
-            remaining = readings[at].level // demand.shape.units_per_token
+        for at, request in enumerate(requests):
+            remaining = levels[at].level // request.spec.units_per_token
             if remaining < least:
                 binding, least, tied = at, remaining, False
             elif remaining == least:
                 tied = True
         if not tied:
-            return to_result(demands[binding], readings[binding], allowed=True)
-    results = [to_result(demand, readings[at], allowed=verdict.allowed) for at, demand in enumerate(demands)]
+            return to_result(requests[binding], levels[binding], allowed=True)
+    results = [to_result(request, levels[at], allowed=verdict.allowed) for at, request in enumerate(requests)]
     return min(results, key=slack)
 
 

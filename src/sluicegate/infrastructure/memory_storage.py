@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sluicegate.domain.bucket_at_hand import Bucket, Timekeeping
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock
@@ -43,45 +43,45 @@ class MemoryStorage:
         """Does what `take_now` does for a single bucket, with no objects in between: key, shape and cost in units go in,
         verdict, level in units and lead in microseconds come out."""
 
-    def take_now(self, demands: Sequence[Demand], /) -> Verdict:
-        """Pay all demands or none."""
-        if len(demands) == 1:
-            demand = demands[0]
-            allowed, level, lead_us = self.take_one_now(demand.key, demand.shape, demand.cost_units)
-            return Verdict(allowed, (Reading(level, lead_us),))
-        return self._turn.during(lambda: self._table.take(demands, self._now_us()))
+    def take_now(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none."""
+        if len(requests) == 1:
+            request = requests[0]
+            allowed, level, effective_in_us = self.take_one_now(request.key, request.spec, request.cost_units)
+            return Verdict(allowed, (BucketLevel(level, effective_in_us),))
+        return self._turn.during(lambda: self._table.take(requests, self._now_us()))
 
-    def hold_now(self, demands: Sequence[Demand], /) -> tuple[Bucket, ...] | None:
-        """Return the demands' buckets to be kept at hand, if all of them are there; see `BucketTable.hold`."""
-        return self._turn.during(self._table.hold, demands)
+    def hold_now(self, requests: Sequence[BucketRequest], /) -> tuple[Bucket, ...] | None:
+        """Return the requests' buckets to be kept at hand, if all of them are there; see `BucketTable.hold`."""
+        return self._turn.during(self._table.hold, requests)
 
-    def peek_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    def peek_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels."""
-        return self._turn.during(lambda: self._table.peek(demands, self._now_us()))
+        return self._turn.during(lambda: self._table.peek(requests, self._now_us()))
 
-    def refund_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    def refund_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        return self._turn.during(lambda: self._table.refund(demands, self._now_us()))
+        return self._turn.during(lambda: self._table.refund(requests, self._now_us()))
 
-    def reset_now(self, demands: Sequence[Demand], /) -> None:
+    def reset_now(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        self._turn.during(self._table.reset, demands)
+        self._turn.during(self._table.reset, requests)
 
-    async def take(self, demands: Sequence[Demand], /) -> Verdict:
-        """Pay all demands or none."""
-        return self.take_now(demands)
+    async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none."""
+        return self.take_now(requests)
 
-    async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    async def peek(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels."""
-        return self.peek_now(demands)
+        return self.peek_now(requests)
 
-    async def refund(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    async def refund(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        return self.refund_now(demands)
+        return self.refund_now(requests)
 
-    async def reset(self, demands: Sequence[Demand], /) -> None:
+    async def reset(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        self.reset_now(demands)
+        self.reset_now(requests)
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to release."""

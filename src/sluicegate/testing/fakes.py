@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Literal, cast
 
-from sluicegate.domain.bucket_request import Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
 
@@ -88,21 +88,21 @@ class FailingStorage:
         self.calls = 0
         """How often it was called."""
 
-    async def take(self, demands: object, /) -> Verdict:
+    async def take(self, requests: object, /) -> Verdict:
         """Fail."""
-        return cast("Verdict", await self._fail(demands))
+        return cast("Verdict", await self._fail(requests))
 
-    async def peek(self, demands: object, /) -> tuple[Reading, ...]:
+    async def peek(self, requests: object, /) -> tuple[BucketLevel, ...]:
         """Fail."""
-        return cast("tuple[Reading, ...]", await self._fail(demands))
+        return cast("tuple[BucketLevel, ...]", await self._fail(requests))
 
-    async def refund(self, demands: object, /) -> tuple[Reading, ...]:
+    async def refund(self, requests: object, /) -> tuple[BucketLevel, ...]:
         """Fail."""
-        return cast("tuple[Reading, ...]", await self._fail(demands))
+        return cast("tuple[BucketLevel, ...]", await self._fail(requests))
 
-    async def reset(self, demands: object, /) -> None:
+    async def reset(self, requests: object, /) -> None:
         """Fail."""
-        await self._fail(demands)
+        await self._fail(requests)
 
     async def aclose(self) -> None:
         """Do nothing."""

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from math import ceil
 
-from sluicegate.domain.bucket_request import Demand, Reading
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
 from sluicegate.domain.protocols import StorageProtocol
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import to_result
@@ -38,9 +38,9 @@ class StorageContract:
         """A key that nobody used has all its tokens, and peeking at it does not change that."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            demand = _demand(_DAILY)
-            assert (await _peeked(storage, demand)) == [5]
-            assert (await _peeked(storage, demand)) == [5]
+            request = _request(_DAILY)
+            assert (await _peeked(storage, request)) == [5]
+            assert (await _peeked(storage, request)) == [5]
 
         self._run(scenario)
 
@@ -48,10 +48,10 @@ class StorageContract:
         """Five tokens pay for five takes; the sixth is denied, and so is every one after it."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            demand = _demand(_DAILY)
-            verdicts = [await storage.take([demand]) for _ in range(8)]
+            request = _request(_DAILY)
+            verdicts = [await storage.take([request]) for _ in range(8)]
             assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 3
-            assert [_tokens(demand, verdict.readings[0]) for verdict in verdicts] == [4, 3, 2, 1, 0, 0, 0, 0]
+            assert [_tokens(request, verdict.levels[0]) for verdict in verdicts] == [4, 3, 2, 1, 0, 0, 0, 0]
 
         self._run(scenario)
 
@@ -60,11 +60,11 @@ class StorageContract:
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
-            assert (await storage.take([_demand(_DAILY, key, cost=3)])).allowed
-            denied = await storage.take([_demand(_DAILY, key, cost=3)])
+            assert (await storage.take([_request(_DAILY, key, cost=3)])).allowed
+            denied = await storage.take([_request(_DAILY, key, cost=3)])
             assert not denied.allowed
-            assert _tokens(_demand(_DAILY), denied.readings[0]) == 2  # noqa: PLR2004
-            assert (await storage.take([_demand(_DAILY, key, cost=2)])).allowed
+            assert _tokens(_request(_DAILY), denied.levels[0]) == 2  # noqa: PLR2004
+            assert (await storage.take([_request(_DAILY, key, cost=2)])).allowed
 
         self._run(scenario)
 
@@ -73,13 +73,13 @@ class StorageContract:
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
-            await storage.take([_demand(_PER_SECOND, key, cost=10)])
-            denied = await storage.take([_demand(_PER_SECOND, key, cost=10)])
+            await storage.take([_request(_PER_SECOND, key, cost=10)])
+            denied = await storage.take([_request(_PER_SECOND, key, cost=10)])
             for _ in range(5):  # few: on a real clock the bucket fills meanwhile
-                await storage.take([_demand(_PER_SECOND, key, cost=10)])
-                await storage.peek([_demand(_PER_SECOND, key)])
-            await self.advance(_retry_after(_demand(_PER_SECOND, key, cost=10), denied.readings[0]))
-            assert (await storage.take([_demand(_PER_SECOND, key, cost=10)])).allowed
+                await storage.take([_request(_PER_SECOND, key, cost=10)])
+                await storage.peek([_request(_PER_SECOND, key)])
+            await self.advance(_retry_after(_request(_PER_SECOND, key, cost=10), denied.levels[0]))
+            assert (await storage.take([_request(_PER_SECOND, key, cost=10)])).allowed
 
         self._run(scenario)
 
@@ -88,19 +88,19 @@ class StorageContract:
 
         async def scenario(storage: StorageProtocol) -> None:
             for rule in (_PER_SECOND, _ODD):
-                demand = _demand(rule)
-                capacity = demand.shape.max_tokens
-                while (verdict := await storage.take([demand])).allowed:
+                request = _request(rule)
+                capacity = request.spec.max_tokens
+                while (verdict := await storage.take([request])).allowed:
                     capacity -= 1
-                retry_after = _retry_after(demand, verdict.readings[0])
+                retry_after = _retry_after(request, verdict.levels[0])
                 assert retry_after > 0
                 if self.exact_clock:
                     assert capacity == 0
                     await self.advance(retry_after - 0.000_001)
-                    assert not (await storage.take([demand])).allowed
+                    assert not (await storage.take([request])).allowed
                     retry_after = 0.000_001
                 await self.advance(retry_after)
-                assert (await storage.take([demand])).allowed
+                assert (await storage.take([request])).allowed
 
         self._run(scenario)
 
@@ -109,12 +109,12 @@ class StorageContract:
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
-            await storage.take([_demand(_PER_SECOND, key, cost=10)])
+            await storage.take([_request(_PER_SECOND, key, cost=10)])
             await self.advance(0.5)
-            level = (await _peeked(storage, _demand(_PER_SECOND, key)))[0]
+            level = (await _peeked(storage, _request(_PER_SECOND, key)))[0]
             assert level == 5 if self.exact_clock else 5 <= level <= 10  # noqa: PLR2004
             await self.advance(0.7)
-            assert (await _peeked(storage, _demand(_PER_SECOND, key))) == [10]
+            assert (await _peeked(storage, _request(_PER_SECOND, key))) == [10]
 
         self._run(scenario)
 
@@ -123,15 +123,15 @@ class StorageContract:
 
         async def scenario(storage: StorageProtocol) -> None:
             empty, full = _key(), _key()
-            await storage.take([_demand(_DAILY, empty, cost=5)])
-            for demands in ([empty, full], [full, empty]):
-                verdict = await storage.take([_demand(_DAILY, key) for key in demands])
+            await storage.take([_request(_DAILY, empty, cost=5)])
+            for requests in ([empty, full], [full, empty]):
+                verdict = await storage.take([_request(_DAILY, key) for key in requests])
                 assert not verdict.allowed
-                assert sorted(_tokens(_demand(_DAILY), reading) for reading in verdict.readings) == [0, 5]
-            assert (await _peeked(storage, _demand(_DAILY, empty), _demand(_DAILY, full))) == [0, 5]
-            verdict = await storage.take([_demand(_DAILY, full), _demand(_DAILY, _key(), cost=2)])
+                assert sorted(_tokens(_request(_DAILY), bucket_level) for bucket_level in verdict.levels) == [0, 5]
+            assert (await _peeked(storage, _request(_DAILY, empty), _request(_DAILY, full))) == [0, 5]
+            verdict = await storage.take([_request(_DAILY, full), _request(_DAILY, _key(), cost=2)])
             assert verdict.allowed
-            assert [_tokens(_demand(_DAILY), reading) for reading in verdict.readings] == [4, 3]
+            assert [_tokens(_request(_DAILY), bucket_level) for bucket_level in verdict.levels] == [4, 3]
 
         self._run(scenario)
 
@@ -140,13 +140,13 @@ class StorageContract:
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
-            await storage.take([_demand(_DAILY, key, cost=5)])
-            assert (await _refunded(storage, _demand(_DAILY, key, cost=2))) == [2]
-            assert (await storage.take([_demand(_DAILY, key, cost=2)])).allowed
-            assert not (await storage.take([_demand(_DAILY, key)])).allowed
-            assert (await _refunded(storage, _demand(_DAILY, key, cost=4))) == [4]
-            assert (await _refunded(storage, _demand(_DAILY, key, cost=4))) == [5]
-            assert (await _refunded(storage, _demand(_DAILY))) == [5]
+            await storage.take([_request(_DAILY, key, cost=5)])
+            assert (await _refunded(storage, _request(_DAILY, key, cost=2))) == [2]
+            assert (await storage.take([_request(_DAILY, key, cost=2)])).allowed
+            assert not (await storage.take([_request(_DAILY, key)])).allowed
+            assert (await _refunded(storage, _request(_DAILY, key, cost=4))) == [4]
+            assert (await _refunded(storage, _request(_DAILY, key, cost=4))) == [5]
+            assert (await _refunded(storage, _request(_DAILY))) == [5]
 
         self._run(scenario)
 
@@ -154,10 +154,10 @@ class StorageContract:
         """After a reset the whole capacity is there again, once; resetting an unused bucket is harmless."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            demand = _demand(_DAILY)
-            await storage.take([_demand(_DAILY, demand.key, cost=5)])
-            await storage.reset([demand, _demand(_DAILY)])
-            assert [(await storage.take([demand])).allowed for _ in range(6)] == [True] * 5 + [False]
+            request = _request(_DAILY)
+            await storage.take([_request(_DAILY, request.key, cost=5)])
+            await storage.reset([request, _request(_DAILY)])
+            assert [(await storage.take([request])).allowed for _ in range(6)] == [True] * 5 + [False]
 
         self._run(scenario)
 
@@ -165,8 +165,8 @@ class StorageContract:
         """A hundred tasks at once on a bucket of five: five pass."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            demand = _demand(_DAILY)
-            verdicts = await asyncio.gather(*[storage.take([demand]) for _ in range(100)])
+            request = _request(_DAILY)
+            verdicts = await asyncio.gather(*[storage.take([request]) for _ in range(100)])
             assert sum(verdict.allowed for verdict in verdicts) == 5  # noqa: PLR2004
 
         self._run(scenario)
@@ -178,9 +178,9 @@ class StorageContract:
             key = _key()
             names = [key, key + " ", key.upper(), key + "é", key + "e\u0301", key + ":", key + "%3A"]
             for name in names:
-                await storage.take([_demand(_DAILY, name, cost=5)])
-            assert (await _peeked(storage, *[_demand(_DAILY, name) for name in names])) == [0] * len(names)
-            assert (await _peeked(storage, _demand(_DAILY, key + "é "))) == [5]
+                await storage.take([_request(_DAILY, name, cost=5)])
+            assert (await _peeked(storage, *[_request(_DAILY, name) for name in names])) == [0] * len(names)
+            assert (await _peeked(storage, _request(_DAILY, key + "é "))) == [5]
 
         self._run(scenario)
 
@@ -190,14 +190,14 @@ class StorageContract:
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
             smaller, larger = RateLimitRule.per_day(2), RateLimitRule.per_day(50)
-            await storage.take([_demand(_DAILY, key)])
-            await storage.take([_demand(_DAILY, key)])
-            assert (await _peeked(storage, _demand(larger, key))) == [3]
-            assert (await _peeked(storage, _demand(smaller, key))) == [2]
-            verdict = await storage.take([_demand(smaller, key)])
+            await storage.take([_request(_DAILY, key)])
+            await storage.take([_request(_DAILY, key)])
+            assert (await _peeked(storage, _request(larger, key))) == [3]
+            assert (await _peeked(storage, _request(smaller, key))) == [2]
+            verdict = await storage.take([_request(smaller, key)])
             assert verdict.allowed
-            assert _tokens(_demand(smaller), verdict.readings[0]) == 1
-            assert (await _peeked(storage, _demand(larger, key))) == [1]
+            assert _tokens(_request(smaller), verdict.levels[0]) == 1
+            assert (await _peeked(storage, _request(larger, key))) == [1]
 
         self._run(scenario)
 
@@ -208,17 +208,17 @@ class StorageContract:
             hourly = RateLimitRule.per_hour(36_000, burst=5)  # ten a second, of another capacity
             for old, new in ((_DAILY, hourly), (_PER_SECOND, hourly)):
                 key = _key()
-                await storage.take([_demand(old, key, cost=old.max_tokens)])
-                demand = _demand(new, key, cost=5)
-                denied = await storage.take([demand])
+                await storage.take([_request(old, key, cost=old.max_tokens)])
+                request = _request(new, key, cost=5)
+                denied = await storage.take([request])
                 assert not denied.allowed
-                retry_after = _retry_after(demand, denied.readings[0])
+                retry_after = _retry_after(request, denied.levels[0])
                 if self.exact_clock:
                     await self.advance(retry_after - 0.000_001)
-                    assert not (await storage.take([demand])).allowed
+                    assert not (await storage.take([request])).allowed
                     retry_after = 0.000_001
                 await self.advance(retry_after)
-                assert (await storage.take([demand])).allowed
+                assert (await storage.take([request])).allowed
 
         self._run(scenario)
 
@@ -228,11 +228,11 @@ class StorageContract:
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
             capacity = _LARGEST.max_tokens
-            verdict = await storage.take([_demand(_LARGEST, key, cost=capacity - 1)])
+            verdict = await storage.take([_request(_LARGEST, key, cost=capacity - 1)])
             assert verdict.allowed
-            assert _tokens(_demand(_LARGEST), verdict.readings[0]) == 1
-            assert (await storage.take([_demand(_LARGEST, key)])).allowed
-            assert not (await storage.take([_demand(_LARGEST, key)])).allowed
+            assert _tokens(_request(_LARGEST), verdict.levels[0]) == 1
+            assert (await storage.take([_request(_LARGEST, key)])).allowed
+            assert not (await storage.take([_request(_LARGEST, key)])).allowed
 
         self._run(scenario)
 
@@ -240,7 +240,7 @@ class StorageContract:
         """`aclose` may be called by everybody who thinks that he owns the storage."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            await storage.take([_demand(_DAILY)])
+            await storage.take([_request(_DAILY)])
             await storage.aclose()
 
         self._run(scenario)
@@ -266,22 +266,22 @@ def _key() -> str:
     return f"contract:{uuid.uuid4().hex}"
 
 
-def _demand(rule: RateLimitRule, key: str | None = None, *, cost: int = 1) -> Demand:
-    return Demand(key or _key(), rule.shape, cost * rule.shape.units_per_token)
+def _request(rule: RateLimitRule, key: str | None = None, *, cost: int = 1) -> BucketRequest:
+    return BucketRequest(key or _key(), rule.spec, cost * rule.spec.units_per_token)
 
 
-def _tokens(demand: Demand, reading: Reading) -> int:
-    return reading.level // demand.shape.units_per_token
+def _tokens(request: BucketRequest, bucket_level: BucketLevel) -> int:
+    return bucket_level.level // request.spec.units_per_token
 
 
-async def _peeked(storage: StorageProtocol, *demands: Demand) -> list[int]:
-    return list(map(_tokens, demands, await storage.peek(demands)))
+async def _peeked(storage: StorageProtocol, *requests: BucketRequest) -> list[int]:
+    return list(map(_tokens, requests, await storage.peek(requests)))
 
 
-async def _refunded(storage: StorageProtocol, demand: Demand) -> list[int]:
-    return list(map(_tokens, [demand], await storage.refund([demand])))
+async def _refunded(storage: StorageProtocol, request: BucketRequest) -> list[int]:
+    return list(map(_tokens, [request], await storage.refund([request])))
 
 
-def _retry_after(demand: Demand, reading: Reading) -> float:
-    retry_after = to_result(demand, reading, allowed=False).retry_after
+def _retry_after(request: BucketRequest, bucket_level: BucketLevel) -> float:
+    retry_after = to_result(request, bucket_level, allowed=False).retry_after
     return ceil(retry_after * 1_000_000) / 1_000_000

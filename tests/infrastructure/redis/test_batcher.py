@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from sluicegate import RateLimitRule, StorageError
-from sluicegate.infrastructure.redis.batcher import CheckDispatcher
+from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.script import TAKE, Call, TokenBucketScript
-from sluicegate.infrastructure.redis.script_client import ScriptExchange
-from support.demands import demand
+from sluicegate.infrastructure.redis.script_client import ScriptClient
+from support.bucket_requests import bucket_request
 
 
 class Deaf:
@@ -36,11 +36,12 @@ class Connector:
 
 async def test_calls_are_answered_whatever_a_connection_raises() -> None:
     """Also before anything was sent on it: nobody waits for ever."""
-    dispatcher = CheckDispatcher(
-        Connector(), ScriptExchange(TokenBucketScript()), deadline_s=0.05, connect_timeout_s=1.0
-    )
+    dispatcher = Batcher(Connector(), ScriptClient(TokenBucketScript()), deadline_s=0.05, connect_timeout_s=1.0)
     loop = asyncio.get_running_loop()
-    calls = [Call(TAKE, [demand(RateLimitRule.per_day(1))], loop.create_future(), loop.time() + 0.05) for _ in range(3)]
+    calls = [
+        Call(TAKE, [bucket_request(RateLimitRule.per_day(1))], loop.create_future(), loop.time() + 0.05)
+        for _ in range(3)
+    ]
     for call in calls:
         dispatcher.submit(call)
     for call in calls:

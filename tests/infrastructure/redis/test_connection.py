@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from sluicegate import InvalidInputError, RateLimitRule, RedisStorage, StorageError
 from sluicegate.container import build_storage
 from sluicegate.infrastructure.settings import Settings
-from support.demands import demand
+from support.bucket_requests import bucket_request
 from support.redis_servers import RedisServer, free_port, redis_6, redis_7
 
 DAILY = RateLimitRule.per_day(5)
@@ -25,7 +25,7 @@ LEAST_ACL = ("on", ">secret", "resetkeys", "~rate_limit:*", "-@all",
 
 async def five_of(storage: RedisStorage) -> list[bool]:
     """Take seven tokens of a bucket of five."""
-    one = demand(DAILY)
+    one = bucket_request(DAILY)
     return [(await storage.take([one])).allowed for _ in range(7)]
 
 
@@ -70,7 +70,7 @@ async def test_tls_carries_many_checks_at_a_time(certificates: Path, tls_port: i
     url = f"rediss://127.0.0.1:{tls_port}?ssl_ca_certs={certificates / 'cert.pem'}"
     async with RedisStorage.from_url(url, deadline_ms=10_000) as storage:
         for count in (1, 40, 3_000):
-            verdicts = await asyncio.gather(*[storage.take([demand(DAILY)]) for _ in range(count)])
+            verdicts = await asyncio.gather(*[storage.take([bucket_request(DAILY)]) for _ in range(count)])
             assert all(verdict.allowed for verdict in verdicts)
 
 
@@ -78,7 +78,7 @@ async def test_tls_with_a_certificate_that_nobody_vouches_for(tls_port: int) -> 
     """Verification is on unless it is turned off: an unknown certificate is a failed connection."""
     async with RedisStorage.from_url(f"rediss://127.0.0.1:{tls_port}", deadline_ms=10_000) as storage:
         with pytest.raises(StorageError) as caught:
-            await storage.take([demand(DAILY)])
+            await storage.take([bucket_request(DAILY)])
         assert caught.value.reason == "connection"
 
 
@@ -87,7 +87,7 @@ async def test_a_plain_connection_to_a_tls_port_is_answered_in_time(tls_port: in
     async with RedisStorage.from_url(f"redis://127.0.0.1:{tls_port}", deadline_ms=200) as storage:
         for _ in range(5):
             with pytest.raises(StorageError):
-                await storage.take([demand(DAILY)])
+                await storage.take([bucket_request(DAILY)])
 
 
 async def test_a_unix_socket(tmp_path: Path) -> None:
@@ -128,13 +128,13 @@ async def test_the_least_acl_is_enough(binary: Any) -> None:
         ) as storage:
             assert await five_of(storage) == FIVE
             client.script_flush()
-            one = demand(DAILY, cost=5)
+            one = bucket_request(DAILY, cost=5)
             assert (await storage.take([one])).allowed
-            assert (await storage.peek([one]))[0].level < DAILY.shape.units_per_token
-            assert (await storage.refund([one]))[0].level == DAILY.shape.capacity
+            assert (await storage.peek([one]))[0].level < DAILY.spec.units_per_token
+            assert (await storage.refund([one]))[0].level == DAILY.spec.capacity
             await storage.reset([one])
             with pytest.raises(StorageError) as caught:
-                await storage.take([demand(DAILY, key="session:of-somebody-else")])
+                await storage.take([bucket_request(DAILY, key="session:of-somebody-else")])
             assert caught.value.reason == "no_permission"
             assert await five_of(storage) == FIVE
         assert client.execute_command("ACL", "LOG")[1:] == []
@@ -150,7 +150,7 @@ async def test_a_permission_that_is_missing_is_named(missing: str) -> None:
             f"redis://limits:secret@127.0.0.1:{server.port}", deadline_ms=10_000
         ) as storage:
             with pytest.raises(StorageError) as caught:
-                await storage.take([demand(DAILY)])
+                await storage.take([bucket_request(DAILY)])
             assert caught.value.reason == "no_permission"
 
 

@@ -17,10 +17,10 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.token_bucket import to_result, wait_us
-from sluicegate.infrastructure.redis.denial_cache import MAX_AGE_US, DenialMemo
+from sluicegate.infrastructure.redis.denial_cache import MAX_AGE_US, DenialCache
 from sluicegate.testing import FakeClock
 from support.redis_servers import RedisServer
 
@@ -30,9 +30,9 @@ DAILY = RateLimitRule.per_day(2)
 LOGIN = "POST /login"
 
 
-def demand(rule: RateLimitRule = RULE, cost: int = 1, key: str = "k") -> Demand:
+def request(rule: RateLimitRule = RULE, cost: int = 1, key: str = "k") -> BucketRequest:
     """Ask a bucket for tokens."""
-    return Demand(key, rule.shape, cost * rule.shape.units_per_token)
+    return BucketRequest(key, rule.spec, cost * rule.spec.units_per_token)
 
 
 class Distant:
@@ -40,7 +40,7 @@ class Distant:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.memo = DenialMemo(clock=self.clock)
+        self.memo = DenialCache(clock=self.clock)
         self.table = BucketTable(100)
 
     @property
@@ -52,27 +52,27 @@ class Distant:
         """Let time go by."""
         self.clock.advance(microseconds / 1e6)
 
-    def ask(self, demands: list[Demand], there_us: int = 0, back_us: int = 0) -> Verdict:
+    def ask(self, requests: list[BucketRequest], there_us: int = 0, back_us: int = 0) -> Verdict:
         """Take from the server, and learn."""
         asked = self.memo.asked()
         self.pass_us(there_us)
-        verdict = self.table.take(demands, self.server_us)
+        verdict = self.table.take(requests, self.server_us)
         self.pass_us(back_us)
-        self.memo.learn(demands, verdict, asked)
+        self.memo.learn(requests, verdict, asked)
         return verdict
 
-    def would_deny(self, demands: list[Demand]) -> bool:
+    def would_deny(self, requests: list[BucketRequest]) -> bool:
         """Return what the server would say now, without asking it."""
-        readings = self.table.peek(demands, self.server_us)
-        return any(reading.level < one.cost_units for one, reading in zip(demands, readings, strict=True))
+        levels = self.table.peek(requests, self.server_us)
+        return any(bucket_level.level < one.cost_units for one, bucket_level in zip(requests, levels, strict=True))
 
 
-def wait_of(demands: list[Demand], verdict: Verdict) -> int:
+def wait_of(requests: list[BucketRequest], verdict: Verdict) -> int:
     """Return the longest wait that a denial tells, in microseconds."""
     return max(
-        wait_us(one.shape, one.cost_units, reading.level, reading.lead_us)
-        for one, reading in zip(demands, verdict.readings, strict=True)
-        if reading.level < one.cost_units
+        wait_us(one.spec, one.cost_units, bucket_level.level, bucket_level.effective_in_us)
+        for one, bucket_level in zip(requests, verdict.levels, strict=True)
+        if bucket_level.level < one.cost_units
     )
 
 
@@ -93,29 +93,29 @@ def test_nobody_is_denied_who_would_pass_and_every_wait_is_the_servers(steps: li
     world = Distant()
     ends: dict[tuple[str, ...], tuple[int, int]] = {}
     for buckets, cost, there_us, back_us, passed_us in steps:
-        demands = [demand(rule, cost, key) for rule, key in buckets]
+        requests = [request(rule, cost, key) for rule, key in buckets]
         name = tuple(key for _, key in buckets)
-        recalled = world.memo.recall(demands)
+        recalled = world.memo.recall(requests)
         if recalled is None:
-            verdict = world.ask(demands, there_us, back_us)
+            verdict = world.ask(requests, there_us, back_us)
             ends.pop(name, None)
             if not verdict.allowed:
-                ends[name] = cost, world.clock.now_us() + wait_of(demands, verdict)
+                ends[name] = cost, world.clock.now_us() + wait_of(requests, verdict)
         else:
             assert not recalled.allowed
-            assert world.would_deny(demands)
+            assert world.would_deny(requests)
             denied_cost, end_us = ends[name]
             assert cost >= denied_cost
-            assert to_result(demands[0], recalled.readings[0], allowed=False).remaining >= 0
+            assert to_result(requests[0], recalled.levels[0], allowed=False).remaining >= 0
             if cost == denied_cost:
-                assert world.clock.now_us() + wait_of(demands, recalled) == end_us
+                assert world.clock.now_us() + wait_of(requests, recalled) == end_us
         world.pass_us(passed_us)
 
 
 def test_a_denial_is_recalled_until_the_question_and_the_wait_have_passed() -> None:
     """Counted from the question, which the server cannot have read before: then it is asked again, not later."""
     world = Distant()
-    one = [demand()]
+    one = [request()]
     for _ in range(5):
         assert world.ask(one).allowed
     denied = world.ask(one, 3_000, 5_000)
@@ -130,34 +130,34 @@ def test_a_denial_is_recalled_until_the_question_and_the_wait_have_passed() -> N
 def test_only_costs_from_the_denied_one_up_are_denied() -> None:
     """Three tokens were too many; two might be there."""
     world = Distant()
-    assert world.ask([demand(SLOW, 2)]).allowed
-    assert not world.ask([demand(SLOW, 2)]).allowed
-    assert world.memo.recall([demand(SLOW, 1)]) is None
-    assert world.memo.recall([demand(SLOW, 2)]) is not None
-    dearer = world.memo.recall([demand(SLOW, 3)])
+    assert world.ask([request(SLOW, 2)]).allowed
+    assert not world.ask([request(SLOW, 2)]).allowed
+    assert world.memo.recall([request(SLOW, 1)]) is None
+    assert world.memo.recall([request(SLOW, 2)]) is not None
+    dearer = world.memo.recall([request(SLOW, 3)])
     assert dearer is not None
-    assert wait_of([demand(SLOW, 3)], dearer) == 40_000_000
+    assert wait_of([request(SLOW, 3)], dearer) == 40_000_000
 
 
 def test_another_rule_is_another_question() -> None:
     """A rule that was changed since has another shape, and what the old one denied says nothing of it."""
     world = Distant()
-    assert world.ask([demand(SLOW, 3)]).allowed
-    assert not world.ask([demand(SLOW)]).allowed
-    assert world.memo.recall([demand(DAILY)]) is None
+    assert world.ask([request(SLOW, 3)]).allowed
+    assert not world.ask([request(SLOW)]).allowed
+    assert world.memo.recall([request(DAILY)]) is None
 
 
 def test_several_buckets_are_recalled_together_or_not_at_all() -> None:
     """Of a check with two rules the answer needs both; another check that shares one of them is asked for."""
     world = Distant()
-    both = [demand(SLOW, 1, "ip"), demand(RULE, 1, "all")]
+    both = [request(SLOW, 1, "ip"), request(RULE, 1, "all")]
     for _ in range(3):
         assert world.ask(both).allowed
     assert not world.ask(both).allowed
     world.pass_us(250_000)
     recalled = world.memo.recall(both)
     assert recalled is not None
-    assert recalled.readings == world.table.peek(both, world.server_us)
+    assert recalled.levels == world.table.peek(both, world.server_us)
     assert world.memo.recall([both[1]]) is None
     assert world.memo.recall([both[0]]) is None
 
@@ -165,24 +165,24 @@ def test_several_buckets_are_recalled_together_or_not_at_all() -> None:
 def test_a_denial_is_believed_for_a_second_at_most() -> None:
     """So that what another process resets shows."""
     world = Distant()
-    assert world.ask([demand(SLOW, 3)]).allowed
-    assert not world.ask([demand(SLOW)]).allowed
+    assert world.ask([request(SLOW, 3)]).allowed
+    assert not world.ask([request(SLOW)]).allowed
     world.pass_us(MAX_AGE_US - 1)
-    assert world.memo.recall([demand(SLOW)]) is not None
+    assert world.memo.recall([request(SLOW)]) is not None
     world.pass_us(1)
-    assert world.memo.recall([demand(SLOW)]) is None
+    assert world.memo.recall([request(SLOW)]) is None
     assert MAX_AGE_US <= 1_000_000
 
 
 def test_what_is_forgotten_is_asked_for_at_once() -> None:
     """Its own bucket, any bucket of a check with several, and no other."""
     world = Distant()
-    a, b, pair = [demand(SLOW, 1, "a")], [demand(SLOW, 1, "b")], [demand(SLOW, 1, "c"), demand(SLOW, 1, "d")]
-    for demands in (a, b, pair):
-        while world.ask(demands).allowed:
+    a, b, pair = [request(SLOW, 1, "a")], [request(SLOW, 1, "b")], [request(SLOW, 1, "c"), request(SLOW, 1, "d")]
+    for requests in (a, b, pair):
+        while world.ask(requests).allowed:
             pass
-        assert world.memo.recall(demands) is not None
-    world.memo.forget([demand(SLOW, 1, "d"), demand(SLOW, 1, "a")])
+        assert world.memo.recall(requests) is not None
+    world.memo.forget([request(SLOW, 1, "d"), request(SLOW, 1, "a")])
     assert world.memo.recall(a) is None
     assert world.memo.recall(pair) is None
     assert world.memo.recall(b) is not None
@@ -190,33 +190,33 @@ def test_what_is_forgotten_is_asked_for_at_once() -> None:
 
 def test_an_answer_from_before_a_reset_is_not_remembered() -> None:
     """A denial that was on its way while somebody reset the bucket may be out of date."""
-    memo, one = DenialMemo(clock=FakeClock()), [demand(SLOW)]
+    memo, one = DenialCache(clock=FakeClock()), [request(SLOW)]
     asked = memo.asked()
     memo.forget(one)
-    memo.learn(one, Verdict(False, (Reading(0, 0),)), asked)
+    memo.learn(one, Verdict(False, (BucketLevel(0, 0),)), asked)
     assert memo.recall(one) is None
-    memo.learn(one, Verdict(False, (Reading(0, 0),)), memo.asked())
+    memo.learn(one, Verdict(False, (BucketLevel(0, 0),)), memo.asked())
     assert memo.recall(one) is not None
 
 
 def test_a_check_that_passes_forgets_the_denial_of_a_dearer_one() -> None:
     """It has changed the level that a wait was derived from."""
     world = Distant()
-    assert world.ask([demand(SLOW, 1)]).allowed
-    assert not world.ask([demand(SLOW, 3)]).allowed
-    assert world.ask([demand(SLOW, 1)]).allowed
-    assert world.memo.recall([demand(SLOW, 3)]) is None
+    assert world.ask([request(SLOW, 1)]).allowed
+    assert not world.ask([request(SLOW, 3)]).allowed
+    assert world.ask([request(SLOW, 1)]).allowed
+    assert world.memo.recall([request(SLOW, 3)]) is None
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_the_number_of_denials_is_bounded(several: bool) -> None:
     """The oldest is forgotten first; one that was renewed is young again."""
-    memo = DenialMemo(clock=FakeClock(), max_denials=3)
+    memo = DenialCache(clock=FakeClock(), max_denials=3)
 
-    def asked_for(name: str) -> list[Demand]:
-        return [demand(SLOW, 1, name), *([demand(SLOW, 1, "other")] if several else [])]
+    def asked_for(name: str) -> list[BucketRequest]:
+        return [request(SLOW, 1, name), *([request(SLOW, 1, "other")] if several else [])]
 
-    denied = Verdict(False, (Reading(0, 0),) * (2 if several else 1))
+    denied = Verdict(False, (BucketLevel(0, 0),) * (2 if several else 1))
     for name in "abcbde":
         memo.learn(asked_for(name), denied, memo.asked())
     assert len(memo) == 3

@@ -19,7 +19,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from support.borrowing_worker import Hot, run
 from support.fault_proxy import FaultProxy
 from support.redis_servers import ClusterSet, RedisServer
@@ -30,10 +30,10 @@ SLOW = RateLimitRule(2_000, 1, "global", lease=True)
 PATIENT_MS = 5_000
 
 
-def demand(rule: RateLimitRule = SLOW, *, cost: int = 1, lease: int = 500) -> Demand:
+def request(rule: RateLimitRule = SLOW, *, cost: int = 1, lease: int = 500) -> BucketRequest:
     """Ask a bucket that lends for tokens."""
-    token = rule.shape.units_per_token
-    return Demand(KEY, rule.shape, cost * token, lease * token)
+    token = rule.spec.units_per_token
+    return BucketRequest(KEY, rule.spec, cost * token, lease * token)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def script_calls(server: RedisServer) -> int:
 async def level_of(server: RedisServer, rule: RateLimitRule = SLOW) -> int:
     """Return the tokens in the bucket, as somebody sees who has borrowed nothing."""
     async with RedisStorage.from_url(server.url, deadline_ms=PATIENT_MS) as other:
-        return (await other.peek([demand(rule)]))[0].level // rule.shape.units_per_token
+        return (await other.peek([request(rule)]))[0].level // rule.spec.units_per_token
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
@@ -68,7 +68,7 @@ async def test_a_hot_bucket_is_spent_to_the_last_token_in_few_calls(
 ) -> None:
     """One process is admitted exactly what the bucket holds, and asks the server once for many checks."""
     before = script_calls(redis_server)
-    verdicts = [await storage.take([demand()]) for _ in range(3_000)]
+    verdicts = [await storage.take([request()]) for _ in range(3_000)]
     assert sum(verdict.allowed for verdict in verdicts) == 2_000
     assert not any(verdict.allowed for verdict in verdicts[2_000:])
     assert script_calls(redis_server) - before < 300
@@ -80,7 +80,7 @@ async def test_concurrent_callers_are_admitted_what_the_bucket_holds(storage: Re
     """With a hundred callers at a time no token is spent twice and none is left."""
 
     async def ask() -> int:
-        return sum([(await storage.take([demand()])).allowed for _ in range(30)])
+        return sum([(await storage.take([request()])).allowed for _ in range(30)])
 
     assert sum(await asyncio.gather(*[ask() for _ in range(100)])) == 2_000
 
@@ -88,7 +88,7 @@ async def test_concurrent_callers_are_admitted_what_the_bucket_holds(storage: Re
 async def test_what_is_not_spent_goes_back_within_two_seconds(redis_server: RedisServer, storage: RedisStorage) -> None:
     """A process that stops asking leaves the bucket to the others."""
     for _ in range(100):
-        await storage.take([demand()])
+        await storage.take([request()])
     held = storage.leases.held[KEY]
     assert held > 0
     assert await level_of(redis_server) + held == 1_900
@@ -103,7 +103,7 @@ async def test_closing_returns_what_is_left(redis_server: RedisServer) -> None:
     """A process that ends properly strands nothing."""
     async with RedisStorage.from_url(redis_server.url, deadline_ms=PATIENT_MS) as storage:
         for _ in range(100):
-            await storage.take([demand()])
+            await storage.take([request()])
         assert storage.leases.held
     assert await level_of(redis_server) == 1_900
 
@@ -113,7 +113,7 @@ async def test_what_a_crash_takes_along_comes_back_with_the_refill(redis_server:
     rule = RateLimitRule(2_000, 60_000, "global", lease=True)
     gone = RedisStorage.from_url(redis_server.url, deadline_ms=PATIENT_MS)
     for _ in range(100):
-        await gone.take([demand(rule)])
+        await gone.take([request(rule)])
     held = sum(gone.leases.held.values())
     assert held > 0
     gone.leases.forget_all()
@@ -127,28 +127,28 @@ async def test_what_a_crash_takes_along_comes_back_with_the_refill(redis_server:
 async def test_a_peek_counts_what_is_borrowed_here(storage: RedisStorage) -> None:
     """Whether the next token comes from the loan or the bucket is nothing that a caller would see."""
     for spent in range(1, 50):
-        await storage.take([demand()])
-        readings = await storage.peek([demand()])
-        assert readings[0].level // SLOW.shape.units_per_token == 2_000 - spent
+        await storage.take([request()])
+        levels = await storage.peek([request()])
+        assert levels[0].level // SLOW.spec.units_per_token == 2_000 - spent
 
 
 async def test_a_check_that_costs_more_than_the_loan_is_paid_from_both(storage: RedisStorage) -> None:
     """Nobody is denied what the bucket and this process's loan have together."""
     for _ in range(100):
-        await storage.take([demand()])
+        await storage.take([request()])
     assert 0 < storage.leases.held[KEY] < 1_900
-    assert (await storage.take([demand(cost=1_900)])).allowed
-    assert not (await storage.take([demand()])).allowed
+    assert (await storage.take([request(cost=1_900)])).allowed
+    assert not (await storage.take([request()])).allowed
 
 
 async def test_a_reset_fills_a_bucket_that_is_lent(redis_server: RedisServer, storage: RedisStorage) -> None:
     """What this process had spent of its loan is there again as well."""
     for _ in range(300):
-        await storage.take([demand()])
-    await storage.reset([demand()])
-    assert (await storage.peek([demand()]))[0].level == SLOW.shape.capacity
+        await storage.take([request()])
+    await storage.reset([request()])
+    assert (await storage.peek([request()]))[0].level == SLOW.spec.capacity
     assert await level_of(redis_server) == 2_000
-    assert sum([(await storage.take([demand()])).allowed for _ in range(2_500)]) == 2_000
+    assert sum([(await storage.take([request()])).allowed for _ in range(2_500)]) == 2_000
 
 
 async def test_a_loan_under_an_old_rule_goes_back_with_the_first_check_under_the_new_one(
@@ -156,9 +156,9 @@ async def test_a_loan_under_an_old_rule_goes_back_with_the_first_check_under_the
 ) -> None:
     """Nothing is lost to a reload of the rules."""
     for _ in range(300):
-        await storage.take([demand()])
+        await storage.take([request()])
     changed = RateLimitRule(5_000, 1, "global", lease=True)
-    assert (await storage.take([demand(changed)])).allowed
+    assert (await storage.take([request(changed)])).allowed
     assert await level_of(redis_server, changed) == 1_699
 
 
@@ -172,10 +172,10 @@ async def test_two_processes_never_spend_more_than_the_bucket_holds(redis_server
         end = time.monotonic() + 10
         while admitted < 2_000 and time.monotonic() < end:
             for storage in (one, other):
-                admitted += sum([(await storage.take([demand()])).allowed for _ in range(20)])
+                admitted += sum([(await storage.take([request()])).allowed for _ in range(20)])
             await asyncio.sleep(0)
         for storage in (one, other):
-            admitted += sum([(await storage.take([demand()])).allowed for _ in range(200)])
+            admitted += sum([(await storage.take([request()])).allowed for _ in range(200)])
     assert admitted == 2_000
 
 
@@ -184,9 +184,9 @@ async def test_a_caller_who_goes_away_loses_nothing_of_a_loan(redis_server: Redi
     async with FaultProxy(*redis_server.address) as proxy:
         async with RedisStorage.from_url(proxy.url, deadline_ms=PATIENT_MS) as storage:
             for _ in range(7):
-                await storage.take([demand()])
+                await storage.take([request()])
             proxy.faults.latency_s = 0.05
-            asking = asyncio.create_task(storage.take([demand()]))
+            asking = asyncio.create_task(storage.take([request()]))
             await asyncio.sleep(0.01)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
@@ -249,8 +249,8 @@ async def test_a_loan_comes_before_a_denial_that_was_true_without_it(storage: Re
     held = int(storage.leases.held[KEY])
     assert held > 1
     assert storage.denials is not None
-    one = demand()
-    storage.denials.learn([one], Verdict(False, (Reading(0, 0),)), storage.denials.asked())
+    one = request()
+    storage.denials.learn([one], Verdict(False, (BucketLevel(0, 0),)), storage.denials.asked())
     answers = [await limiter.is_allowed(endpoint=HOT, identifier="x") for _ in range(held)]
     assert [isinstance(answer, Success) and answer.value.allowed for answer in answers] == [True] * held
 
@@ -276,11 +276,11 @@ def test_threads_without_an_event_loop_borrow_too(redis_server: RedisServer) -> 
 async def test_a_closed_storage_lends_nothing(storage: RedisStorage) -> None:
     """After closing there is nothing to spend, and the check says why."""
     for _ in range(50):
-        await storage.take([demand()])
+        await storage.take([request()])
     await storage.aclose()
     assert not storage.leases.held
     with pytest.raises(StorageError):
-        await storage.take([demand()])
+        await storage.take([request()])
 
 
 async def test_a_bucket_on_a_cluster_is_lent(cluster_set: ClusterSet) -> None:

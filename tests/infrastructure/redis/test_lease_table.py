@@ -7,22 +7,22 @@ from threading import Event
 
 import pytest
 
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.infrastructure.redis.lease import PERIOD_US, SPENT_US, Request
-from sluicegate.infrastructure.redis.lease_table import LeaseBook
+from sluicegate.infrastructure.redis.lease import PERIOD_US, SPENT_US, LeaseRequest
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import LENT_US, Loan
 from sluicegate.testing import FakeClock
 
 RULE = RateLimitRule(10_000, 60_000, "global")
-TOKEN = RULE.shape.units_per_token
+TOKEN = RULE.spec.units_per_token
 KEEPER = object()
 
 
-def demand(cost: int = 1, *, lease: int = 1000, key: str = "k", rule: RateLimitRule = RULE) -> Demand:
+def request(cost: int = 1, *, lease: int = 1000, key: str = "k", rule: RateLimitRule = RULE) -> BucketRequest:
     """Ask a bucket that lends for tokens."""
-    token = rule.shape.units_per_token
-    return Demand(key, rule.shape, cost * token, lease * token)
+    token = rule.spec.units_per_token
+    return BucketRequest(key, rule.spec, cost * token, lease * token)
 
 
 class Desk:
@@ -30,30 +30,30 @@ class Desk:
 
     def __init__(self, *, max_leases: int = 100) -> None:
         self.clock = FakeClock()
-        self.book = LeaseBook(clock=self.clock, max_leases=max_leases)
+        self.book = LeaseTable(clock=self.clock, max_leases=max_leases)
         self.level = 5000
 
-    def settle(self, request: Request, tokens: int | None = None) -> None:
+    def settle(self, lease_request: LeaseRequest, tokens: int | None = None) -> None:
         """Answer a request; with so many tokens, or as many as it wants."""
-        units = request.terms.wanted if tokens is None else tokens * TOKEN
-        left = Reading(self.level * TOKEN, 0)
-        self.book.settle(request, Loan(Verdict(True, (left,)), units))
+        units = lease_request.terms.wanted if tokens is None else tokens * TOKEN
+        left = BucketLevel(self.level * TOKEN, 0)
+        self.book.settle(lease_request, Loan(Verdict(True, (left,)), units))
 
-    def ask(self, one: Demand | None = None) -> Request | None:
+    def ask(self, one: BucketRequest | None = None) -> LeaseRequest | None:
         """Ask for a token until the book wants to borrow; it must not pay meanwhile."""
         for _ in range(20):
-            reading, request = self.book.pay(one or demand(), KEEPER)
-            assert reading is None
-            if request is not None:
-                return request
+            bucket_level, lease_request = self.book.pay(one or request(), KEEPER)
+            assert bucket_level is None
+            if lease_request is not None:
+                return lease_request
         return None
 
-    def borrow(self, tokens: int = 20) -> Request:
+    def borrow(self, tokens: int = 20) -> LeaseRequest:
         """Have so many tokens, lent just now."""
-        request = self.ask()
-        assert request is not None
-        self.settle(request, tokens)
-        return request
+        lease_request = self.ask()
+        assert lease_request is not None
+        self.settle(lease_request, tokens)
+        return lease_request
 
     @property
     def held(self) -> float:
@@ -62,7 +62,7 @@ class Desk:
 
     def spend(self) -> bool:
         """Spend a token by the short way."""
-        return self.book.spend(demand(), to_the_end=False) is not None
+        return self.book.spend(request(), to_the_end=False) is not None
 
 
 @pytest.fixture
@@ -74,11 +74,11 @@ def desk() -> Desk:
 def test_a_bucket_that_is_asked_for_now_and_then_is_not_borrowed_of(desk: Desk) -> None:
     """Seven checks at once, or twelve in a second, are decided by the server."""
     for _ in range(7):
-        assert desk.book.pay(demand(), KEEPER) == (None, None)
+        assert desk.book.pay(request(), KEEPER) == (None, None)
     desk.clock.advance(1)
     for _ in range(100):
         desk.clock.advance(1 / 12)
-        assert desk.book.pay(demand(), KEEPER) == (None, None)
+        assert desk.book.pay(request(), KEEPER) == (None, None)
 
 
 def test_a_hot_bucket_is_borrowed_of_and_more_so_while_it_stays_hot(desk: Desk) -> None:
@@ -86,22 +86,22 @@ def test_a_hot_bucket_is_borrowed_of_and_more_so_while_it_stays_hot(desk: Desk) 
     wanted: list[int] = []
     for _ in range(60):
         desk.clock.advance(0.001)
-        reading, request = desk.book.pay(demand(), KEEPER)
-        if request is not None:
-            assert request.terms.wanted % TOKEN == 0
-            wanted.append(request.terms.wanted // TOKEN)
-            desk.settle(request)
-        elif reading is None:
+        bucket_level, lease_request = desk.book.pay(request(), KEEPER)
+        if lease_request is not None:
+            assert lease_request.terms.wanted % TOKEN == 0
+            wanted.append(lease_request.terms.wanted // TOKEN)
+            desk.settle(lease_request)
+        elif bucket_level is None:
             assert wanted == []
     assert wanted[0] == 8
     assert wanted[1] == 64
     for _ in range(2000):
         desk.clock.advance(0.001_013)
-        _, request = desk.book.pay(demand(), KEEPER)
-        if request is not None:
-            assert request.terms.wanted % TOKEN == 0
-            wanted.append(request.terms.wanted // TOKEN)
-            desk.settle(request)
+        _, lease_request = desk.book.pay(request(), KEEPER)
+        if lease_request is not None:
+            assert lease_request.terms.wanted % TOKEN == 0
+            wanted.append(lease_request.terms.wanted // TOKEN)
+            desk.settle(lease_request)
     assert 450 <= wanted[-1] <= 510
 
 
@@ -109,10 +109,10 @@ def test_a_hot_bucket_is_borrowed_of_and_more_so_while_it_stays_hot(desk: Desk) 
 def test_no_more_is_wanted_than_the_rule_has_it(desk: Desk, size: int) -> None:
     """A lease of so many tokens is a bound, however hot the bucket is."""
     for _ in range(2000):
-        _, request = desk.book.pay(demand(lease=size), KEEPER)
-        if request is not None:
-            assert 0 < request.terms.wanted <= size * TOKEN
-            desk.settle(request)
+        _, lease_request = desk.book.pay(request(lease=size), KEEPER)
+        if lease_request is not None:
+            assert 0 < lease_request.terms.wanted <= size * TOKEN
+            desk.settle(lease_request)
     assert desk.book.borrowed > 0
 
 
@@ -121,7 +121,7 @@ def test_what_is_lent_is_spent_and_no_more(desk: Desk) -> None:
     desk.borrow(20)
     paid = 0
     for _ in range(30):
-        if desk.spend() or desk.book.pay(demand(), KEEPER)[0] is not None:
+        if desk.spend() or desk.book.pay(request(), KEEPER)[0] is not None:
             paid += 1
     assert paid == 20
     assert desk.book.spent == 20
@@ -130,15 +130,15 @@ def test_what_is_lent_is_spent_and_no_more(desk: Desk) -> None:
 def test_a_loan_is_renewed_before_it_is_spent(desk: Desk) -> None:
     """Half-way the server is asked for more, once; what is left is kept and goes on being spent."""
     desk.borrow(20)
-    requests = []
+    lease_requests = []
     for _ in range(20):
         desk.clock.advance(0.001)
-        reading, request = desk.book.pay(demand(), KEEPER)
-        assert reading is not None
-        requests += [request] if request else []
-    assert [(one.terms.returned, one.terms.kept // TOKEN) for one in requests] == [(0, 9)]
-    assert requests[0].demand.cost_units == 0
-    desk.settle(requests[0], 30)
+        bucket_level, lease_request = desk.book.pay(request(), KEEPER)
+        assert bucket_level is not None
+        lease_requests += [lease_request] if lease_request else []
+    assert [(one.terms.returned, one.terms.kept // TOKEN) for one in lease_requests] == [(0, 9)]
+    assert lease_requests[0].request.cost_units == 0
+    desk.settle(lease_requests[0], 30)
     assert desk.held == 30
 
 
@@ -146,7 +146,7 @@ def test_while_a_loan_is_renewed_the_rest_is_spent_on_the_short_way(desk: Desk) 
     """Only the check that asks for the renewal goes the long way, and only one does."""
     desk.borrow(20)
     assert sum(desk.spend() for _ in range(20)) == 10
-    assert desk.book.pay(demand(), KEEPER)[1] is not None
+    assert desk.book.pay(request(), KEEPER)[1] is not None
     assert sum(desk.spend() for _ in range(20)) == 9
 
 
@@ -155,49 +155,49 @@ def test_a_loan_that_is_being_renewed_is_not_renewed_again(desk: Desk) -> None:
     desk.borrow(200)
     desk.clock.advance(1.1)
     assert sum(desk.spend() for _ in range(200)) == 100
-    (renewal,) = desk.book.due(KEEPER)
+    (renewal,) = desk.book.due_requests(KEEPER)
     assert renewal.terms.kept == 100 * TOKEN
-    assert [desk.book.pay(demand(), KEEPER)[1] for _ in range(10)] == [None] * 10
+    assert [desk.book.pay(request(), KEEPER)[1] for _ in range(10)] == [None] * 10
 
 
 def test_too_little_for_a_check_goes_back_with_the_next_request(desk: Desk) -> None:
     """A check that costs more than what is left is paid by the server, out of that as well."""
     desk.borrow(20)
-    reading, request = desk.book.pay(demand(25), KEEPER)
-    assert reading is None
-    assert request is not None
-    assert (request.terms.returned, request.terms.kept) == (20 * TOKEN, 0)
+    bucket_level, lease_request = desk.book.pay(request(25), KEEPER)
+    assert bucket_level is None
+    assert lease_request is not None
+    assert (lease_request.terms.returned, lease_request.terms.kept) == (20 * TOKEN, 0)
     assert desk.held == 0
-    desk.settle(request, 5)
+    desk.settle(lease_request, 5)
     assert desk.held == 5
     assert desk.book.returned == 20
 
 
 def test_a_loan_ends_two_seconds_after_it_was_asked_for(desk: Desk) -> None:
     """It counts from the question: when the answer came, and what the server's clock says, is nothing to it."""
-    request = desk.ask()
-    assert request is not None
+    lease_request = desk.ask()
+    assert lease_request is not None
     desk.clock.advance(1.5)
-    desk.settle(request, 20)
+    desk.settle(lease_request, 20)
     assert desk.spend()
     desk.clock.advance(0.499_999)
     assert desk.spend()
     desk.clock.advance(0.000_001)
     assert not desk.spend()
     assert desk.held == 0
-    assert desk.book.pay(demand(), KEEPER)[0] is None
+    assert desk.book.pay(request(), KEEPER)[0] is None
     assert desk.book.lost == 18
     assert SPENT_US + 500_000 == LENT_US
 
 
 def test_an_answer_that_comes_after_the_end_is_worth_nothing(desk: Desk) -> None:
     """A process that was stopped in between spends nothing of it."""
-    request = desk.ask()
-    assert request is not None
+    lease_request = desk.ask()
+    assert lease_request is not None
     desk.clock.advance(2)
-    desk.settle(request, 20)
+    desk.settle(lease_request, 20)
     assert not desk.spend()
-    assert desk.book.pay(demand(), KEEPER)[0] is None
+    assert desk.book.pay(request(), KEEPER)[0] is None
 
 
 def test_after_a_lost_answer_the_rest_is_spent_but_not_reported(desk: Desk) -> None:
@@ -205,18 +205,18 @@ def test_after_a_lost_answer_the_rest_is_spent_but_not_reported(desk: Desk) -> N
     first = desk.borrow(20)
     for _ in range(11):
         desk.clock.advance(0.001)
-        _, request = desk.book.pay(demand(), KEEPER)
-    assert request is not None
-    desk.book.give_up(request)
+        _, lease_request = desk.book.pay(request(), KEEPER)
+    assert lease_request is not None
+    desk.book.give_up(lease_request)
     assert desk.held == 9
     desk.clock.advance(0.6)
-    assert desk.book.due(KEEPER) == desk.book.due(KEEPER) == []
+    assert desk.book.due_requests(KEEPER) == desk.book.due_requests(KEEPER) == []
     assert sum(desk.spend() for _ in range(20)) == 9
     second = desk.ask()
     assert second is not None
     assert (second.terms.returned, second.terms.kept) == (0, 0)
-    assert second.terms.holder != first.terms.holder
-    desk.settle(request, 50)
+    assert second.terms.lease_id != first.terms.lease_id
+    desk.settle(lease_request, 50)
     assert desk.held == 0
     desk.settle(second, 5)
     assert desk.held == 5
@@ -226,43 +226,43 @@ def test_what_is_left_of_a_loan_in_doubt_does_not_go_back(desk: Desk) -> None:
     """If it is too little for a check, it is given up."""
     desk.borrow(20)
     for _ in range(11):
-        _, request = desk.book.pay(demand(), KEEPER)
-    assert request is not None
-    desk.book.give_up(request)
-    assert desk.book.pay(demand(20), KEEPER) == (None, None)
+        _, lease_request = desk.book.pay(request(), KEEPER)
+    assert lease_request is not None
+    desk.book.give_up(lease_request)
+    assert desk.book.pay(request(20), KEEPER) == (None, None)
     assert (desk.held, desk.book.lost) == (0, 9)
 
 
 def test_what_was_returned_in_a_lost_request_is_lost(desk: Desk) -> None:
     """It may be in the bucket again, or not: it must not be spent here."""
     first = desk.borrow(20)
-    _, request = desk.book.pay(demand(25), KEEPER)
-    assert request is not None
-    desk.book.give_up(request)
+    _, lease_request = desk.book.pay(request(25), KEEPER)
+    assert lease_request is not None
+    desk.book.give_up(lease_request)
     assert desk.held == 0
     assert desk.book.lost == 20
     second = desk.ask()
     assert second is not None
-    assert second.terms.holder != first.terms.holder
+    assert second.terms.lease_id != first.terms.lease_id
 
 
 def test_a_request_that_was_not_sent_changes_nothing(desk: Desk) -> None:
     """With the breaker open nothing leaves this process, and the tokens stay."""
     desk.borrow(20)
-    _, request = desk.book.pay(demand(25), KEEPER)
-    assert request is not None
-    desk.book.unsent(request)
+    _, lease_request = desk.book.pay(request(25), KEEPER)
+    assert lease_request is not None
+    desk.book.unsent(lease_request)
     assert desk.held == 20
     assert desk.spend()
 
 
 def test_only_one_request_is_under_way(desk: Desk) -> None:
     """Checks that arrive meanwhile are decided by the server one by one."""
-    request = desk.ask()
-    assert request is not None
+    lease_request = desk.ask()
+    assert lease_request is not None
     for _ in range(30):
-        assert desk.book.pay(demand(), KEEPER) == (None, None)
-    desk.settle(request)
+        assert desk.book.pay(request(), KEEPER) == (None, None)
+    desk.settle(lease_request)
     assert desk.held == 8
 
 
@@ -277,14 +277,14 @@ def test_what_nobody_spends_goes_back(desk: Desk) -> None:
     """Half a second without a check is enough."""
     desk.borrow(20)
     assert desk.spend()
-    assert desk.book.due(KEEPER) == []
-    assert desk.book.due(object()) == []
-    (request,) = desk.book.due(KEEPER)
-    assert (request.terms.returned, request.terms.kept, request.terms.wanted) == (19 * TOKEN, 0, 0)
+    assert desk.book.due_requests(KEEPER) == []
+    assert desk.book.due_requests(object()) == []
+    (lease_request,) = desk.book.due_requests(KEEPER)
+    assert (lease_request.terms.returned, lease_request.terms.kept, lease_request.terms.wanted) == (19 * TOKEN, 0, 0)
     assert desk.held == 0
-    assert desk.book.keeps(KEEPER)
-    desk.settle(request, 0)
-    assert not desk.book.keeps(KEEPER)
+    assert desk.book.owns_any(KEEPER)
+    desk.settle(lease_request, 0)
+    assert not desk.book.owns_any(KEEPER)
     assert desk.book.returned == 19
 
 
@@ -293,22 +293,22 @@ def test_after_a_pause_the_first_loan_is_as_the_last_one_was(desk: Desk) -> None
     desk.borrow(20)
     for _ in range(400):
         desk.clock.advance(0.000_5)
-        _, request = desk.book.pay(demand(), KEEPER)
-        if request is not None:
-            last = request.terms.wanted
-            desk.settle(request)
+        _, lease_request = desk.book.pay(request(), KEEPER)
+        if lease_request is not None:
+            last = lease_request.terms.wanted
+            desk.settle(lease_request)
     assert last > 500 * TOKEN
-    desk.book.due(KEEPER)
-    (back,) = desk.book.due(KEEPER)
+    desk.book.due_requests(KEEPER)
+    (back,) = desk.book.due_requests(KEEPER)
     desk.settle(back, 0)
     for pause_s in (60, 1.5):
         desk.clock.advance(pause_s)
-        request = desk.ask()
-        assert request is not None
-        assert request.terms.wanted in {last, last // 8 * 8}
-        desk.settle(request)
-        assert desk.book.due(KEEPER) == []
-        (back,) = desk.book.due(KEEPER)
+        lease_request = desk.ask()
+        assert lease_request is not None
+        assert lease_request.terms.wanted in {last, last // 8 * 8}
+        desk.settle(lease_request)
+        assert desk.book.due_requests(KEEPER) == []
+        (back,) = desk.book.due_requests(KEEPER)
         desk.settle(back, 0)
 
 
@@ -318,9 +318,9 @@ def test_what_is_spent_slowly_does_not_end(desk: Desk) -> None:
     for _ in range(20):
         desk.clock.advance(PERIOD_US / 1e6)
         assert desk.spend()
-        for request in desk.book.due(KEEPER):
-            assert request.terms.returned == request.terms.wanted == 0
-            desk.settle(request, 0)
+        for lease_request in desk.book.due_requests(KEEPER):
+            assert lease_request.terms.returned == lease_request.terms.wanted == 0
+            desk.settle(lease_request, 0)
     assert desk.held == 180
 
 
@@ -328,8 +328,8 @@ def test_closing_returns_everything(desk: Desk) -> None:
     """Also what was spent of a moment ago."""
     desk.borrow(20)
     desk.spend()
-    (request,) = desk.book.due(KEEPER, closing=True)
-    assert request.terms.returned == 19 * TOKEN
+    (lease_request,) = desk.book.due_requests(KEEPER, closing=True)
+    assert lease_request.terms.returned == 19 * TOKEN
 
 
 def test_what_a_closed_keeper_could_not_return_is_struck_out(desk: Desk) -> None:
@@ -348,25 +348,25 @@ def test_a_denied_check_is_paid_from_a_loan_that_is_being_renewed(desk: Desk) ->
     while desk.spend():
         pass
     assert desk.held == 10
-    assert desk.book.spend(demand(3), to_the_end=True) == Reading(5000 * TOKEN, 0)
-    assert desk.book.spend(demand(8), to_the_end=True) is None
-    assert desk.book.spend(demand(key="another"), to_the_end=True) is None
+    assert desk.book.spend(request(3), to_the_end=True) == BucketLevel(5000 * TOKEN, 0)
+    assert desk.book.spend(request(8), to_the_end=True) is None
+    assert desk.book.spend(request(key="another"), to_the_end=True) is None
     assert desk.held == 7
     desk.clock.advance(2)
-    assert desk.book.spend(demand(), to_the_end=True) is None
+    assert desk.book.spend(request(), to_the_end=True) is None
 
 
 def test_what_was_lent_under_another_rule_goes_back(desk: Desk) -> None:
     """It is of no use any more, and the bucket is the same one."""
-    request = desk.borrow(20)
-    changed = demand(rule=RateLimitRule(9_999, 60_000, "global"))
-    assert desk.book.give_back(demand(), KEEPER, if_of_another_rule=True) is None
-    assert desk.book.saw(changed, Reading(0, 0)) == 20 * changed.shape.units_per_token
+    lease_request = desk.borrow(20)
+    changed = request(rule=RateLimitRule(9_999, 60_000, "global"))
+    assert desk.book.give_back(request(), KEEPER, if_of_another_rule=True) is None
+    assert desk.book.saw(changed, BucketLevel(0, 0)) == 20 * changed.spec.units_per_token
     assert desk.book.spend(changed, to_the_end=True) is None
     back = desk.book.give_back(changed, KEEPER, if_of_another_rule=True)
     assert back is not None
-    assert back.demand == Demand("k", RULE.shape, 0)
-    assert (back.terms.holder, back.terms.returned) == (request.terms.holder, 20 * TOKEN)
+    assert back.request == BucketRequest("k", RULE.spec, 0)
+    assert (back.terms.lease_id, back.terms.returned) == (lease_request.terms.lease_id, 20 * TOKEN)
     assert desk.book.pay(changed, KEEPER) == (None, None)
     assert desk.book.lost == 0
 
@@ -374,7 +374,7 @@ def test_what_was_lent_under_another_rule_goes_back(desk: Desk) -> None:
 def test_a_changed_rule_ends_a_loan(desk: Desk) -> None:
     """Tokens of the old rule pay for nothing under the new one."""
     desk.borrow(20)
-    changed = demand(rule=RateLimitRule(9_999, 60_000, "global"))
+    changed = request(rule=RateLimitRule(9_999, 60_000, "global"))
     assert desk.book.spend(changed, to_the_end=True) is None
     assert desk.book.pay(changed, KEEPER) == (None, None)
     assert desk.held == 0
@@ -386,16 +386,16 @@ def test_what_remains_counts_the_loan_and_the_bucket_as_last_seen(desk: Desk) ->
     desk.level = 100
     desk.borrow(20)
     desk.clock.advance(0.005)
-    assert desk.book.pay(demand(), KEEPER)[0] == Reading(105 * TOKEN, 0)
-    assert desk.book.saw(demand(), Reading(50 * TOKEN, 0)) == 19 * TOKEN
-    assert desk.book.saw(demand(key="another"), Reading(50 * TOKEN, 0)) == 0
+    assert desk.book.pay(request(), KEEPER)[0] == BucketLevel(105 * TOKEN, 0)
+    assert desk.book.saw(request(), BucketLevel(50 * TOKEN, 0)) == 19 * TOKEN
+    assert desk.book.saw(request(key="another"), BucketLevel(50 * TOKEN, 0)) == 0
 
 
 def test_the_book_is_bounded(desk: Desk) -> None:
     """Beyond so many buckets the one that was watched first is forgotten."""
     desk = Desk(max_leases=10)
     for number in range(30):
-        desk.book.pay(demand(key=f"k{number}"), KEEPER)
+        desk.book.pay(request(key=f"k{number}"), KEEPER)
     assert len(desk.book) == 10
 
 
@@ -406,7 +406,7 @@ def test_threads_spend_no_more_than_was_lent(desk: Desk) -> None:
     def work(_: int) -> int:
         paid = 0
         for _ in range(4_000):
-            paid += desk.spend() or desk.book.pay(demand(), KEEPER)[0] is not None
+            paid += desk.spend() or desk.book.pay(request(), KEEPER)[0] is not None
         return paid
 
     with ThreadPoolExecutor(8) as pool:

@@ -8,9 +8,9 @@ import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError
 from sluicegate.domain.bucket_request import Verdict
-from sluicegate.infrastructure.redis.batcher import CheckDispatcher
+from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.pipeline import ScriptPipeline
-from support.demands import demand
+from support.bucket_requests import bucket_request
 from support.fault_proxy import FaultProxy
 from support.redis_servers import RedisServer
 
@@ -19,14 +19,14 @@ ROOMY = RateLimitRule.per_day(1_000_000)
 
 def takes(storage: RedisStorage, count: int) -> list["asyncio.Task[Verdict]"]:
     """Start takes of a bucket each."""
-    return [asyncio.create_task(storage.take([demand(ROOMY)])) for _ in range(count)]
+    return [asyncio.create_task(storage.take([bucket_request(ROOMY)])) for _ in range(count)]
 
 
-def dispatcher_of(storage: RedisStorage) -> CheckDispatcher:
+def dispatcher_of(storage: RedisStorage) -> Batcher:
     """Return what sends a storage's checks on this event loop."""
     router: Any = storage._routers[asyncio.get_running_loop()]
     dispatcher = getattr(router, "_router", router)
-    assert isinstance(dispatcher, CheckDispatcher)
+    assert isinstance(dispatcher, Batcher)
     return dispatcher
 
 
@@ -60,7 +60,7 @@ async def test_a_full_batch_goes_out_ahead_of_a_reply_and_a_third_does_not(redis
         FaultProxy(*redis_server.address) as proxy,
         RedisStorage.from_url(proxy.url, deadline_ms=30_000) as storage,
     ):
-        await storage.take([demand(ROOMY)])
+        await storage.take([bucket_request(ROOMY)])
         client.config_resetstat()
         proxy.faults.latency_s = 1.0  # on the way there and on the way back
         asked = takes(storage, 1)
@@ -82,7 +82,7 @@ async def test_a_full_batch_goes_out_ahead_of_a_reply_and_a_third_does_not(redis
 async def test_a_reply_that_nobody_asked_for_ends_the_connection_and_costs_nothing(redis_server: RedisServer) -> None:
     """What comes unasked would be taken for the answer to the next check; that one goes out on a new connection."""
     async with RedisStorage.from_url(redis_server.url, deadline_ms=10_000) as storage:
-        await storage.take([demand(ROOMY)])
+        await storage.take([bucket_request(ROOMY)])
         lane = lane_of(storage)
         receive(lane, b"$3\r\n\x92\x01\x01\r\n")
         assert all(verdict.allowed for verdict in await asyncio.gather(*takes(storage, 40)))
@@ -93,7 +93,7 @@ async def test_the_reply_to_the_batch_behind_is_no_answer() -> None:
     """Of two batches in flight neither is answered by a reply that is not the first one's."""
     with RedisServer() as server:
         async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
-            await storage.take([demand(ROOMY)])
+            await storage.take([bucket_request(ROOMY)])
             server.pause()
             asked = takes(storage, 40)
             await reach(2, lambda: lane_of(storage).batches)
@@ -110,7 +110,7 @@ async def test_a_connection_that_ends_fails_both_batches_and_not_who_waits() -> 
     """What may have been executed is an error of its own for each caller; what was not sent goes to the next connection."""
     with RedisServer() as server:
         async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
-            await storage.take([demand(ROOMY)])
+            await storage.take([bucket_request(ROOMY)])
             server.pause()
             sent = takes(storage, 40)
             await reach(2, lambda: lane_of(storage).batches)
@@ -128,7 +128,7 @@ async def test_a_script_that_is_not_known_costs_one_loading_for_all_batches(redi
     """Of two batches that NOSCRIPT answers, the first goes again with the script, the second by its digest behind it."""
     client: Any = redis_server.client()
     async with RedisStorage.from_url(redis_server.url, deadline_ms=10_000) as storage:
-        await storage.take([demand(ROOMY)])
+        await storage.take([bucket_request(ROOMY)])
         client.script_flush()
         client.config_resetstat()
         assert all(verdict.allowed for verdict in await asyncio.gather(*takes(storage, 50)))
@@ -142,12 +142,12 @@ async def test_a_replica_refuses_all_that_is_in_flight_by_its_reason() -> None:
     with RedisServer() as server:
         client: Any = server.client()
         async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
-            await storage.take([demand(ROOMY)])
+            await storage.take([bucket_request(ROOMY)])
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
             answers = await asyncio.gather(*takes(storage, 50), return_exceptions=True)
             assert {getattr(answer, "reason", None) for answer in answers} == {"readonly"}
             with pytest.raises(StorageError) as caught:
-                await storage.take([demand(ROOMY)])
+                await storage.take([bucket_request(ROOMY)])
             assert caught.value.reason == "breaker_open"
 
 
@@ -156,13 +156,13 @@ async def test_a_replica_that_answers_probes_is_asked_ever_more_seldom() -> None
     with RedisServer() as server:
         client: Any = server.client()
         async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
-            await storage.take([demand(ROOMY)])
+            await storage.take([bucket_request(ROOMY)])
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
             longest_s: list[float] = []
             async with asyncio.timeout(20):
                 while len(longest_s) < 3:
                     try:
-                        await storage.take([demand(ROOMY)])
+                        await storage.take([bucket_request(ROOMY)])
                     except StorageError as error:
                         if error.reason == "readonly":
                             longest_s.append(dispatcher_of(storage).breaker.pause_s(1.0))

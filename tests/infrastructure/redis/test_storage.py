@@ -16,10 +16,10 @@ import pytest
 import redis
 from sluicegate import RateLimitRule, RedisStorage, StorageError, Success, TokenBucketAdapter
 from sluicegate.domain.bucket_request import Verdict
-from sluicegate.infrastructure.redis.batcher import MAX_WAITING, CheckDispatcher
-from sluicegate.infrastructure.redis.lease_router import Lender
+from sluicegate.infrastructure.redis.batcher import MAX_WAITING, Batcher
+from sluicegate.infrastructure.redis.lease_router import LeaseRouter
 from sluicegate.testing import RecordingLogger
-from support.demands import demand
+from support.bucket_requests import bucket_request
 from support.fault_proxy import FaultProxy
 from support.redis_servers import RedisServer, redis_6, redis_7
 
@@ -44,7 +44,7 @@ async def outcomes(storage: RedisStorage, count: int = 1) -> list[str]:
     for _ in range(count):
         started = time.monotonic()
         try:
-            await storage.take([demand(ROOMY)])
+            await storage.take([bucket_request(ROOMY)])
             reasons.append("storage")
         except StorageError as error:
             reasons.append(error.reason)
@@ -65,20 +65,20 @@ async def until(storage: RedisStorage, reason: str, *, timeout_s: float = 20.0) 
 
 async def test_simultaneous_checks_of_one_bucket_are_admitted_up_to_the_capacity(storage: RedisStorage) -> None:
     """However many ask at once, five tokens pay for five."""
-    one = demand(DAILY)
+    one = bucket_request(DAILY)
     verdicts = await asyncio.gather(*[storage.take([one]) for _ in range(500)])
     assert sum(verdict.allowed for verdict in verdicts) == 5
 
 
 async def test_checks_that_arrive_together_go_out_together(storage: RedisStorage, redis_server: RedisServer) -> None:
     """A hundred checks are a few script calls, and a lone one is one."""
-    await storage.take([demand(ROOMY)])
+    await storage.take([bucket_request(ROOMY)])
     client: Any = redis_server.client()
     client.config_resetstat()
-    await asyncio.gather(*[storage.take([demand(ROOMY)]) for _ in range(100)])
+    await asyncio.gather(*[storage.take([bucket_request(ROOMY)]) for _ in range(100)])
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] <= 3
     client.config_resetstat()
-    await storage.take([demand(ROOMY)])
+    await storage.take([bucket_request(ROOMY)])
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
 
 
@@ -86,14 +86,16 @@ async def test_everyone_gets_the_answer_to_the_own_question(storage: RedisStorag
     """In batches of mixed verbs and sizes each caller gets the level of the own bucket."""
 
     async def one(number: int) -> None:
-        demands = [demand(ROOMY, cost=number + 1 + i) for i in range(number % 4 + 1)]
-        verdict = await storage.take(demands)
-        for asked, reading in zip(demands, verdict.readings, strict=True):
-            assert reading.level == ROOMY.shape.capacity - asked.cost_units
-        peeked = await storage.peek(demands)
-        assert [reading.level for reading in peeked] >= [reading.level for reading in verdict.readings]
-        await storage.reset(demands[:1])
-        assert (await storage.peek(demands[:1]))[0].level == ROOMY.shape.capacity
+        requests = [bucket_request(ROOMY, cost=number + 1 + i) for i in range(number % 4 + 1)]
+        verdict = await storage.take(requests)
+        for asked, bucket_level in zip(requests, verdict.levels, strict=True):
+            assert bucket_level.level == ROOMY.spec.capacity - asked.cost_units
+        peeked = await storage.peek(requests)
+        assert [bucket_level.level for bucket_level in peeked] >= [
+            bucket_level.level for bucket_level in verdict.levels
+        ]
+        await storage.reset(requests[:1])
+        assert (await storage.peek(requests[:1]))[0].level == ROOMY.spec.capacity
 
     await asyncio.gather(*[one(number) for number in range(400)])
 
@@ -102,8 +104,8 @@ async def test_a_pause_of_the_server_is_not_a_way_past_the_limit(redis_server: R
     """Two thousand checks during a pause: the storage admits the capacity, whatever the policy answers to the others."""
     client: Any = redis_server.client()
     async with RedisStorage.from_url(redis_server.url, deadline_ms=10_000) as storage:
-        await storage.take([demand(ROOMY)])
-        one = demand(DAILY)
+        await storage.take([bucket_request(ROOMY)])
+        one = bucket_request(DAILY)
         client.execute_command("CLIENT", "PAUSE", 50, "ALL")
         verdicts = await asyncio.gather(*[storage.take([one]) for _ in range(2000)], return_exceptions=True)
     assert sum(isinstance(verdict, Verdict) and verdict.allowed for verdict in verdicts) == 5
@@ -113,7 +115,9 @@ async def test_a_pause_of_the_server_is_not_a_way_past_the_limit(redis_server: R
 async def test_too_many_waiting_checks_are_refused_and_not_let_through(storage: RedisStorage) -> None:
     """Beyond what the queue holds, a check is a storage error with its own reason; those in the queue are answered."""
     most = MAX_WAITING
-    answers = await asyncio.gather(*[storage.take([demand(ROOMY)]) for _ in range(most + 10)], return_exceptions=True)
+    answers = await asyncio.gather(
+        *[storage.take([bucket_request(ROOMY)]) for _ in range(most + 10)], return_exceptions=True
+    )
     refused = [answer for answer in answers if isinstance(answer, StorageError)]
     assert 0 < len(refused) <= 10
     assert {error.reason for error in refused} == {"overload"}
@@ -129,7 +133,7 @@ async def test_a_script_that_the_server_has_forgotten_is_sent_along(binary: Any)
     with RedisServer(binary=binary()) as server:
         client: Any = server.client()
         async with RedisStorage.from_url(server.url, deadline_ms=10_000, remember_denials=False) as storage:
-            one = demand(DAILY)
+            one = bucket_request(DAILY)
             allowed = 0
             for _ in range(10):
                 client.script_flush()
@@ -139,7 +143,7 @@ async def test_a_script_that_the_server_has_forgotten_is_sent_along(binary: Any)
             assert (await storage.take([one])).allowed
             client.script_flush()
             client.config_resetstat()
-            await asyncio.gather(*[storage.take([demand(ROOMY)]) for _ in range(50)])
+            await asyncio.gather(*[storage.take([bucket_request(ROOMY)]) for _ in range(50)])
             # One script call was sent and not known; the one that was sent again brought the script.
             assert client.info("commandstats")["cmdstat_eval"]["calls"] == 1
 
@@ -148,7 +152,7 @@ async def test_a_server_that_restarts_empty_while_nobody_asks_goes_unnoticed() -
     """An idle connection that was closed is replaced before the next check is sent on it."""
     with RedisServer() as server:
         async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
-            await storage.take([demand(ROOMY)])
+            await storage.take([bucket_request(ROOMY)])
             server.kill()
             server.start()
             await asyncio.sleep(0.1)
@@ -169,7 +173,7 @@ async def test_a_server_that_hangs_costs_a_deadline_and_then_nothing() -> None:
             await until(storage, "breaker_open")
             server.resume()
             await until(storage, "storage")
-            one = demand(DAILY)
+            one = bucket_request(DAILY)
             assert sum([(await storage.take([one])).allowed for _ in range(8)]) == 5
         assert len(asyncio.all_tasks()) == 1
 
@@ -222,7 +226,7 @@ async def test_a_full_server_is_told_by_its_reason_and_denials_still_come_from_i
     with RedisServer("--maxmemory-policy", "noeviction", binary=binary()) as server:
         client: Any = server.client()
         async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
-            spent = demand(DAILY, cost=5)
+            spent = bucket_request(DAILY, cost=5)
             assert (await storage.take([spent])).allowed
             client.config_set("maxmemory", "1")
             assert await outcomes(storage, 2) == ["oom", "oom"]
@@ -274,7 +278,7 @@ async def test_a_wrong_password_opens_the_breaker_and_is_named() -> None:
         async with RedisStorage.from_url(url, deadline_ms=10_000) as storage:
             assert (await outcomes(storage))[0] == "auth"
             with pytest.raises(StorageError, match="auth") as caught:
-                await storage.take([demand(ROOMY)])
+                await storage.take([bucket_request(ROOMY)])
             assert caught.value.reason == "breaker_open"
             assert "wrong-secret" not in str(caught.value)
             server.client(password="right").config_set("requirepass", "wrong-secret")
@@ -323,7 +327,7 @@ async def test_replies_may_arrive_in_any_pieces(redis_server: RedisServer, size:
     async with FaultProxy(*redis_server.address) as proxy:
         proxy.faults.slice_bytes = size
         async with RedisStorage.from_url(proxy.url, deadline_ms=10_000) as storage:
-            one = demand(DAILY)
+            one = bucket_request(DAILY)
             assert sum([(await storage.take([one])).allowed for _ in range(8)]) == 5
 
 
@@ -333,7 +337,7 @@ async def test_a_reset_in_mid_flight_fails_those_in_flight_and_nobody_else(redis
         FaultProxy(*redis_server.address) as proxy,
         RedisStorage.from_url(proxy.url, deadline_ms=10_000) as storage,
     ):
-        one = demand(DAILY)
+        one = bucket_request(DAILY)
         assert (await storage.take([one])).allowed
         proxy.faults.half_open = True
         lost = asyncio.create_task(storage.take([one]))
@@ -345,7 +349,7 @@ async def test_a_reset_in_mid_flight_fails_those_in_flight_and_nobody_else(redis
         with pytest.raises(StorageError) as caught:
             await lost
         assert caught.value.reason == "connection"
-        assert (await waiting).readings[0].level // DAILY.shape.units_per_token == 2
+        assert (await waiting).levels[0].level // DAILY.spec.units_per_token == 2
 
 
 # Callers that leave
@@ -358,14 +362,14 @@ async def test_cancelled_callers_damage_nothing(redis_server: RedisServer) -> No
         proxy.faults.latency_s = 0.002
         proxy.faults.jitter_s = 0.003
         async with RedisStorage.from_url(proxy.url, deadline_ms=10_000) as storage:
-            await storage.take([demand(ROOMY)])
+            await storage.take([bucket_request(ROOMY)])
             cancelled = 0
 
             async def one(number: int) -> None:
                 cost = number % 97 + 1
-                asked = demand(ROOMY, cost=cost)
+                asked = bucket_request(ROOMY, cost=cost)
                 verdict = await storage.take([asked])
-                assert verdict.readings[0].level == ROOMY.shape.capacity - asked.cost_units
+                assert verdict.levels[0].level == ROOMY.spec.capacity - asked.cost_units
 
             for start in range(0, 2000, 50):
                 tasks = [asyncio.create_task(one(start + i)) for i in range(50)]
@@ -383,13 +387,13 @@ async def test_cancelled_callers_damage_nothing(redis_server: RedisServer) -> No
 
 async def test_a_check_that_is_cancelled_before_it_is_sent_costs_nothing(storage: RedisStorage) -> None:
     """Who leaves while waiting for the connection is not charged."""
-    one = demand(DAILY)
+    one = bucket_request(DAILY)
     tasks = [asyncio.create_task(storage.take([one])) for _ in range(50)]
     await asyncio.sleep(0)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert (await storage.peek([one]))[0].level == DAILY.shape.capacity
+    assert (await storage.peek([one]))[0].level == DAILY.spec.capacity
 
 
 # Loops, threads, processes
@@ -398,7 +402,7 @@ async def test_a_check_that_is_cancelled_before_it_is_sent_costs_nothing(storage
 def test_a_storage_serves_one_event_loop_after_another(redis_server: RedisServer) -> None:
     """Each `asyncio.run` gets connections of its own; the buckets are the same."""
     storage = RedisStorage.from_url(redis_server.url, deadline_ms=10_000)
-    one = demand(DAILY)
+    one = bucket_request(DAILY)
 
     async def once() -> bool:
         return (await storage.take([one])).allowed
@@ -410,7 +414,7 @@ def test_a_storage_serves_one_event_loop_after_another(redis_server: RedisServer
 async def test_a_storage_serves_several_event_loops_at_once(redis_server: RedisServer) -> None:
     """Threads with loops of their own share the buckets and nothing else."""
     storage = RedisStorage.from_url(redis_server.url, deadline_ms=10_000)
-    one = demand(DAILY)
+    one = bucket_request(DAILY)
 
     async def some() -> int:
         return sum([(await storage.take([one])).allowed for _ in range(20)])
@@ -428,12 +432,12 @@ def test_a_storage_that_was_used_before_a_fork_works_on_both_sides(redis_server:
         f"""
 import asyncio, os, sys
 from sluicegate import RateLimitRule, RedisStorage
-from sluicegate.domain.bucket_request import Demand
+from sluicegate.domain.bucket_request import BucketRequest
 rule = RateLimitRule.per_day(100)
 storage = RedisStorage.from_url({redis_server.url!r}, deadline_ms=10_000)
 async def takes(count):
     for _ in range(count):
-        assert (await storage.take([Demand("forked", rule.shape, rule.shape.units_per_token)])).allowed
+        assert (await storage.take([BucketRequest("forked", rule.spec, rule.spec.units_per_token)])).allowed
 runner = asyncio.Runner()
 runner.run(takes(5))
 pid = os.fork()
@@ -449,7 +453,7 @@ runner.close()
     subprocess.run([sys.executable, "-W", "error", str(program)], check=True, timeout=60)
     level = int(str(redis_server.client().get("forked")).split()[0])
     rule = RateLimitRule.per_day(100)
-    assert level // rule.shape.units_per_token == 55
+    assert level // rule.spec.units_per_token == 55
 
 
 async def test_closing_is_final_and_harmless_twice(redis_server: RedisServer) -> None:
@@ -458,11 +462,11 @@ async def test_closing_is_final_and_harmless_twice(redis_server: RedisServer) ->
     client.ping()
     before = client.info("clients")["connected_clients"]
     storage = RedisStorage.from_url(redis_server.url, deadline_ms=10_000)
-    await storage.take([demand(ROOMY)])
+    await storage.take([bucket_request(ROOMY)])
     await storage.aclose()
     await storage.aclose()
     with pytest.raises(StorageError, match="closed"):
-        await storage.take([demand(ROOMY)])
+        await storage.take([bucket_request(ROOMY)])
     for _ in range(200):
         if client.info("clients")["connected_clients"] == before:
             break
@@ -476,7 +480,7 @@ async def test_a_storage_that_is_closed_answers_those_who_wait(redis_server: Red
     async with FaultProxy(*redis_server.address) as proxy:
         proxy.faults.half_open = True
         storage = RedisStorage.from_url(proxy.url, deadline_ms=10_000)
-        waiting = [asyncio.create_task(storage.take([demand(ROOMY)])) for _ in range(5)]
+        waiting = [asyncio.create_task(storage.take([bucket_request(ROOMY)])) for _ in range(5)]
         await asyncio.sleep(0.05)
         await storage.aclose()
         answers: Sequence[Any] = await asyncio.gather(*waiting, return_exceptions=True)
@@ -488,7 +492,7 @@ async def test_connections_are_few_whatever_the_concurrency(redis_server: RedisS
     async with FaultProxy(*redis_server.address) as proxy:
         proxy.faults.latency_s = 0.005
         async with RedisStorage.from_url(proxy.url, deadline_ms=10_000) as storage:
-            await asyncio.gather(*[storage.take([demand(ROOMY)]) for _ in range(3000)])
+            await asyncio.gather(*[storage.take([bucket_request(ROOMY)]) for _ in range(3000)])
             assert 2 <= proxy.connections <= 4  # more than one, because this server is far away
 
 
@@ -530,10 +534,10 @@ async def test_the_limiter_fails_open_in_time_and_says_so() -> None:
 
 async def test_nothing_of_redis_is_kept_between_checks(storage: RedisStorage) -> None:
     """Idle means idle: no task and no timer but the watch for a deadline."""
-    await storage.take([demand(ROOMY)])
+    await storage.take([bucket_request(ROOMY)])
     await asyncio.sleep(0)
     lender = storage._routers[asyncio.get_running_loop()]
-    assert isinstance(lender, Lender)
+    assert isinstance(lender, LeaseRouter)
     assert lender._timer is None
-    assert isinstance(lender._router, CheckDispatcher)
+    assert isinstance(lender._router, Batcher)
     assert len(asyncio.all_tasks()) == 1

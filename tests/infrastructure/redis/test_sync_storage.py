@@ -13,7 +13,7 @@ import pytest
 
 import redis
 from sluicegate import RateLimitRule, StorageError, Success, SyncRedisStorage, SyncTokenBucketAdapter
-from support.demands import demand
+from support.bucket_requests import bucket_request
 from support.redis_servers import RedisServer
 
 DAILY = RateLimitRule.per_day(5)
@@ -29,8 +29,8 @@ def storage(redis_server: RedisServer) -> Iterator[SyncRedisStorage]:
 
 def test_the_four_verbs(storage: SyncRedisStorage) -> None:
     """Take, peek, refund and reset do what the specification says."""
-    one = demand(DAILY)
-    units = DAILY.shape.units_per_token
+    one = bucket_request(DAILY)
+    units = DAILY.spec.units_per_token
     assert storage.peek_now([one])[0].level == 5 * units
     assert [storage.take_now([one]).allowed for _ in range(7)] == [True] * 5 + [False] * 2
     assert storage.refund_now([one])[0].level // units == 1
@@ -41,7 +41,7 @@ def test_the_four_verbs(storage: SyncRedisStorage) -> None:
 
 def test_threads_share_buckets_and_a_connection(storage: SyncRedisStorage, redis_server: RedisServer) -> None:
     """Forty threads admit the capacity between them, over one connection."""
-    one = demand(DAILY)
+    one = bucket_request(DAILY)
     with ThreadPoolExecutor(40) as threads:
         verdicts = list(threads.map(lambda _: storage.take_now([one]), range(400)))
     assert sum(verdict.allowed for verdict in verdicts) == 5
@@ -53,7 +53,7 @@ def test_a_plain_client_will_do(redis_server: RedisServer) -> None:
     """Who has a `redis.Redis` already passes it on."""
     client = redis.Redis(port=redis_server.port)
     with SyncRedisStorage(redis_client=client, deadline_ms=10_000) as storage:
-        assert storage.take_now([demand(DAILY)]).allowed
+        assert storage.take_now([bucket_request(DAILY)]).allowed
     client.close()
 
 
@@ -91,13 +91,13 @@ def test_a_server_that_hangs_costs_a_deadline_and_then_nothing() -> None:
 def test_closing_is_final_and_harmless_twice(redis_server: RedisServer) -> None:
     """The thread ends, and a call afterwards is a storage error."""
     storage = SyncRedisStorage.from_url(redis_server.url, deadline_ms=10_000)
-    storage.take_now([demand(DAILY)])
+    storage.take_now([bucket_request(DAILY)])
     assert any(thread.name == "sluicegate-redis" for thread in threading.enumerate())
     storage.close()
     storage.close()
     assert not any(thread.name == "sluicegate-redis" for thread in threading.enumerate())
     with pytest.raises(StorageError, match="closed"):
-        storage.take_now([demand(DAILY)])
+        storage.take_now([bucket_request(DAILY)])
 
 
 def test_a_storage_that_never_was_used_closes_too() -> None:
@@ -114,12 +114,12 @@ def test_a_storage_that_was_used_before_a_fork_works_on_both_sides(redis_server:
         f"""
 import os
 from sluicegate import RateLimitRule, SyncRedisStorage
-from sluicegate.domain.bucket_request import Demand
+from sluicegate.domain.bucket_request import BucketRequest
 rule = RateLimitRule.per_day(100)
 storage = SyncRedisStorage.from_url({redis_server.url!r}, deadline_ms=10_000)
 def takes(count):
     for _ in range(count):
-        assert storage.take_now([Demand("forked", rule.shape, rule.shape.units_per_token)]).allowed
+        assert storage.take_now([BucketRequest("forked", rule.spec, rule.spec.units_per_token)]).allowed
 takes(5)
 pids = []
 for _ in range(3):
@@ -137,4 +137,4 @@ storage.close()
     done = subprocess.run([sys.executable, str(program)], check=True, timeout=60, capture_output=True, text=True)
     assert "never awaited" not in done.stderr
     rule = RateLimitRule.per_day(100)
-    assert int(str(redis_server.client().get("forked")).split()[0]) // rule.shape.units_per_token == 55
+    assert int(str(redis_server.client().get("forked")).split()[0]) // rule.spec.units_per_token == 55

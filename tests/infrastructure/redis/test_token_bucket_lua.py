@@ -13,8 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import redis
-from sluicegate.domain.bucket_request import Demand
-from sluicegate.domain.bucket_spec import MAX_FULL_US, MAX_UNITS, BucketShape, shape_of
+from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.bucket_spec import MAX_FULL_US, MAX_UNITS, BucketSpec, bucket_spec
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import full_at_us
@@ -35,15 +35,15 @@ class Keeping(BucketTable):
         pass
 
 
-def in_memory(table: BucketTable, verb: int, demands: Sequence[Demand], now_us: int) -> Any:
+def in_memory(table: BucketTable, verb: int, requests: Sequence[BucketRequest], now_us: int) -> Any:
     """Carry a step out in memory."""
     if verb == TAKE:
-        return table.take(demands, now_us)
+        return table.take(requests, now_us)
     if verb == PEEK:
-        return table.peek(demands, now_us)
+        return table.peek(requests, now_us)
     if verb == REFUND:
-        return table.refund(demands, now_us)
-    return table.reset(demands)
+        return table.refund(requests, now_us)
+    return table.reset(requests)
 
 
 @pytest.fixture(scope="module", params=["redis_7_server", "redis_6_server"])
@@ -58,8 +58,8 @@ rates = st.one_of(
     st.sampled_from([Fraction(7), Fraction(1, 1440), Fraction(600_001 * 60), Fraction(999_983, 1440)]),
 )
 # Small capacities are where buckets run dry; a rate of one a day fills 30,000 tokens within a century.
-shapes = st.builds(shape_of, st.one_of(st.integers(1, 8), st.integers(1, 30_000)), rates) | st.builds(
-    shape_of, st.integers(1, 10**6), st.integers(60, 60_000_000).map(Fraction)
+specs = st.builds(bucket_spec, st.one_of(st.integers(1, 8), st.integers(1, 30_000)), rates) | st.builds(
+    bucket_spec, st.integers(1, 10**6), st.integers(60, 60_000_000).map(Fraction)
 )
 
 
@@ -67,13 +67,13 @@ _numbers = itertools.count(10**6)
 
 
 @functools.cache
-def numbered(*numbers: int) -> BucketShape:
-    """Build a shape; equal shapes are one, as `shape_of` has it."""
-    return BucketShape(*numbers, number=next(_numbers))
+def numbered(*numbers: int) -> BucketSpec:
+    """Build a shape; equal shapes are one, as `bucket_spec` has it."""
+    return BucketSpec(*numbers, number=next(_numbers))
 
 
 @st.composite
-def coarse_shapes(draw: st.DrawFn) -> BucketShape:
+def coarse_shapes(draw: st.DrawFn) -> BucketSpec:
     """Draw a shape whose tick is longer than a microsecond, or whose numbers are near 2**52."""
     per_token = draw(st.integers(1, 10**9))
     max_tokens = draw(st.one_of(st.integers(1, 8), st.integers(1, MAX_UNITS // per_token)))
@@ -85,7 +85,7 @@ def coarse_shapes(draw: st.DrawFn) -> BucketShape:
     return numbered(capacity, per_token, per_tick, tick_us, full_ticks, max_tokens)
 
 
-shapes = shapes | coarse_shapes()
+specs = specs | coarse_shapes()
 elapsed = st.one_of(
     st.integers(0, 10),
     st.integers(0, 5_000_000),
@@ -103,9 +103,9 @@ steps = st.tuples(
 )
 
 
-@given(st.lists(shapes, min_size=3, max_size=3), st.lists(steps, min_size=1, max_size=25), st.booleans())
+@given(st.lists(specs, min_size=3, max_size=3), st.lists(steps, min_size=1, max_size=25), st.booleans())
 def test_memory_and_lua_agree_to_the_bit(
-    lua: ScriptedBuckets, given_shapes: list[BucketShape], sequence: list[Step], one: bool
+    lua: ScriptedBuckets, given_shapes: list[BucketSpec], sequence: list[Step], one: bool
 ) -> None:
     """Levels, leads and verdicts are the same through refills, denials, rule changes and clocks that step back."""
     lua.client.flushall()
@@ -118,33 +118,32 @@ def test_memory_and_lua_agree_to_the_bit(
         while not one and together < len(sequence) and sequence[together][1] == 0:
             together += 1
         calls = [
-            (verb, [_demand(given_shapes, *demand) for demand in demands]) for verb, _, demands in sequence[:together]
+            (verb, [_request(given_shapes, *request) for request in requests])
+            for verb, _, requests in sequence[:together]
         ]
-        expected = [in_memory(table, verb, demands, now_us) for verb, demands in calls]
+        expected = [in_memory(table, verb, requests, now_us) for verb, requests in calls]
         assert lua.call(calls, now_us) == expected
         sequence = sequence[together:]
 
 
-def _demand(given_shapes: list[BucketShape], key: int, shape_number: int, cost: int) -> Demand:
-    shape = given_shapes[shape_number]
-    tokens = [1, shape.max_tokens, max(1, shape.max_tokens // 2), min(3, shape.max_tokens)][cost]
-    return Demand(f"k{key}", shape, tokens * shape.units_per_token)
+def _request(given_shapes: list[BucketSpec], key: int, shape_number: int, cost: int) -> BucketRequest:
+    spec = given_shapes[shape_number]
+    tokens = [1, spec.max_tokens, max(1, spec.max_tokens // 2), min(3, spec.max_tokens)][cost]
+    return BucketRequest(f"k{key}", spec, tokens * spec.units_per_token)
 
 
-@given(shapes, st.integers(0, 100), st.integers(-100, 10**12))
-def test_what_is_stored_is_what_memory_holds(
-    lua: ScriptedBuckets, shape: BucketShape, cost: int, later_us: int
-) -> None:
-    """The value reads `level last shape`, with every digit."""
+@given(specs, st.integers(0, 100), st.integers(-100, 10**12))
+def test_what_is_stored_is_what_memory_holds(lua: ScriptedBuckets, spec: BucketSpec, cost: int, later_us: int) -> None:
+    """The value reads `level last spec`, with every digit."""
     lua.client.flushall()
-    units = min(shape.capacity, max(1, cost) * shape.units_per_token)
+    units = min(spec.capacity, max(1, cost) * spec.units_per_token)
     for now_us in (START_US, START_US + later_us):
-        lua.call([(TAKE, [Demand("k", shape, units)])], now_us)
+        lua.call([(TAKE, [BucketRequest("k", spec, units)])], now_us)
     level, last, *text = map(int, str(lua.client.get("k")).split())
-    assert text == [shape.capacity, shape.units_per_token, shape.units_per_tick, shape.tick_us, shape.full_ticks]
+    assert text == [spec.capacity, spec.units_per_token, spec.units_per_tick, spec.tick_us, spec.full_ticks]
     table = BucketTable(1)
     for now_us in (START_US, START_US + later_us):
-        table.take([Demand("k", shape, units)], now_us)
+        table.take([BucketRequest("k", spec, units)], now_us)
     state = table._states["k"]
     assert (level, last) == (state & (1 << 53) - 1, state >> 53 & (1 << 53) - 1)
 
@@ -170,8 +169,8 @@ def test_a_value_that_is_no_bucket_is_a_full_bucket_and_is_replaced(lua: Scripte
     lua.client.flushall()
     lua.client.set("k", value)
     rule = RateLimitRule.per_minute(5)
-    demand = Demand("k", rule.shape, rule.shape.units_per_token)
-    allowed = [lua.call([(TAKE, [demand])], START_US)[0].allowed for _ in range(9)]
+    request = BucketRequest("k", rule.spec, rule.spec.units_per_token)
+    allowed = [lua.call([(TAKE, [request])], START_US)[0].allowed for _ in range(9)]
     assert allowed == [True] * 5 + [False] * 4
 
 
@@ -180,9 +179,9 @@ def test_a_key_of_another_type_is_a_full_bucket_and_is_replaced(lua: ScriptedBuc
     lua.client.flushall()
     lua.client.hset("k", "tokens", "1")
     rule = RateLimitRule.per_minute(5)
-    demand = Demand("k", rule.shape, rule.shape.units_per_token)
-    other = Demand("other", rule.shape, rule.shape.units_per_token)
-    answers = lua.call([(TAKE, [demand]), (TAKE, [other])] * 6, START_US)
+    request = BucketRequest("k", rule.spec, rule.spec.units_per_token)
+    other = BucketRequest("other", rule.spec, rule.spec.units_per_token)
+    answers = lua.call([(TAKE, [request]), (TAKE, [other])] * 6, START_US)
     assert [answer.allowed for answer in answers[::2]] == [True] * 5 + [False]
     assert [answer.allowed for answer in answers[1::2]] == [True] * 5 + [False]
 
@@ -190,14 +189,14 @@ def test_a_key_of_another_type_is_a_full_bucket_and_is_replaced(lua: ScriptedBuc
 def test_a_level_or_an_instant_that_cannot_be_is_bounded(lua: ScriptedBuckets) -> None:
     """A value with more units than the bucket holds, or from far in the future, neither admits nor denies for long."""
     rule = RateLimitRule.per_minute(5)
-    shape = rule.shape
-    text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
-    demand = Demand("k", shape, shape.units_per_token)
+    spec = rule.spec
+    text = f"{spec.capacity} {spec.units_per_token} {spec.units_per_tick} {spec.tick_us} {spec.full_ticks}"
+    request = BucketRequest("k", spec, spec.units_per_token)
     for level, last in ((10**15, START_US), (10**15, 10**16), (0, 10**16)):
         lua.client.set("k", f"{level} {last} {text}")
-        allowed = sum(lua.call([(TAKE, [demand])], START_US)[0].allowed for _ in range(20))
+        allowed = sum(lua.call([(TAKE, [request])], START_US)[0].allowed for _ in range(20))
         assert allowed <= 5
-        assert lua.call([(TAKE, [demand])], START_US + 60_000_000)[0].allowed
+        assert lua.call([(TAKE, [request])], START_US + 60_000_000)[0].allowed
 
 
 def test_denials_and_peeks_write_nothing(redis_server: RedisServer) -> None:
@@ -205,13 +204,15 @@ def test_denials_and_peeks_write_nothing(redis_server: RedisServer) -> None:
     client = redis_server.client()
     script = TokenBucketScript()
     rule = RateLimitRule.per_hour(2)
-    demand = Demand("k", rule.shape, 2 * rule.shape.units_per_token)
-    _real(client, script, [(TAKE, [demand])])
+    request = BucketRequest("k", rule.spec, 2 * rule.spec.units_per_token)
+    _real(client, script, [(TAKE, [request])])
     client.pexpire("k", 1_000_000)
     before = client.get("k")
     client.config_resetstat()
-    absent = Demand("absent", rule.shape, rule.shape.units_per_token)
-    answers = _real(client, script, [(TAKE, [demand]), (PEEK, [demand, absent]), (REFUND, [absent]), (RESET, [absent])])
+    absent = BucketRequest("absent", rule.spec, rule.spec.units_per_token)
+    answers = _real(
+        client, script, [(TAKE, [request]), (PEEK, [request, absent]), (REFUND, [absent]), (RESET, [absent])]
+    )
     assert answers[0].allowed is False
     stats: Any = client.info("commandstats")
     assert "cmdstat_set" not in stats
@@ -227,31 +228,31 @@ def test_one_denying_demand_keeps_the_others_unpaid(redis_server: RedisServer) -
     script = TokenBucketScript()
     roomy, tight = RateLimitRule.per_hour(10), RateLimitRule.per_hour(1)
     pair = [
-        Demand("roomy", roomy.shape, roomy.shape.units_per_token),
-        Demand("tight", tight.shape, tight.shape.capacity),
+        BucketRequest("roomy", roomy.spec, roomy.spec.units_per_token),
+        BucketRequest("tight", tight.spec, tight.spec.capacity),
     ]
     verdicts = _real(client, script, [(TAKE, pair), (TAKE, pair), (TAKE, pair[:1])])
     assert [verdict.allowed for verdict in verdicts] == [True, False, True]
-    assert verdicts[2].readings[0].level // roomy.shape.units_per_token == 8
+    assert verdicts[2].levels[0].level // roomy.spec.units_per_token == 8
 
 
-@given(shapes, st.integers(1, 1000))
+@given(specs, st.integers(1, 1000))
 def test_every_key_expires_but_not_before_it_is_full(
-    redis_7_server: RedisServer, shape: BucketShape, tokens: int
+    redis_7_server: RedisServer, spec: BucketSpec, tokens: int
 ) -> None:
     """The expiry is at least the time to full and at most some seconds more, whatever the rule."""
     client = redis_7_server.client()
     client.flushall()
     script = TokenBucketScript()
-    _real(client, script, [(TAKE, [Demand("k", shape, min(shape.capacity, tokens * shape.units_per_token))])])
+    _real(client, script, [(TAKE, [BucketRequest("k", spec, min(spec.capacity, tokens * spec.units_per_token))])])
     level, last, *_ = map(int, str(client.get("k")).split())
-    full_ms = full_at_us(shape, level, last) / 1000
+    full_ms = full_at_us(spec, level, last) / 1000
     ttl_ms = int(client.pttl("k"))  # type: ignore[arg-type]
     seconds, microseconds = client.time()  # type: ignore[misc]
     expires_ms = seconds * 1000 + microseconds / 1000 + ttl_ms
     assert ttl_ms > 0
     assert expires_ms >= full_ms
-    assert expires_ms <= full_ms + 1_010 + shape.tick_us / 1000 + 5_000
+    assert expires_ms <= full_ms + 1_010 + spec.tick_us / 1000 + 5_000
 
 
 SWIFT = RateLimitRule(max_tokens=1_000_000, refill_rate=1_000_000, scope="ip")
@@ -262,18 +263,18 @@ def test_an_expiry_that_will_do_is_kept(redis_server: RedisServer) -> None:
     """A bucket that will be full in the same second as before keeps its expiry; in a later one it gets a new one."""
     client = redis_server.client()
     script = TokenBucketScript()
-    unit = SWIFT.shape.units_per_token
-    _real(client, script, [(TAKE, [Demand("k", SWIFT.shape, 500_000 * unit)])])
+    unit = SWIFT.spec.units_per_token
+    _real(client, script, [(TAKE, [BucketRequest("k", SWIFT.spec, 500_000 * unit)])])
     client.pexpire("k", 1_000_000)
-    _real(client, script, [(TAKE, [Demand("k", SWIFT.shape, unit)])] * 3)
+    _real(client, script, [(TAKE, [BucketRequest("k", SWIFT.spec, unit)])] * 3)
     assert int(client.pttl("k")) > 990_000  # type: ignore[arg-type]
-    _real(client, script, [(TAKE, [Demand("k", SWIFT.shape, 100_000 * unit)])])
+    _real(client, script, [(TAKE, [BucketRequest("k", SWIFT.spec, 100_000 * unit)])])
     assert int(client.pttl("k")) < 60_000  # type: ignore[arg-type]
 
 
-@given(shapes | st.just(SWIFT.shape), st.lists(st.integers(0, 30), min_size=1, max_size=6))
+@given(specs | st.just(SWIFT.spec), st.lists(st.integers(0, 30), min_size=1, max_size=6))
 def test_every_key_that_is_written_again_lives_until_it_is_full(
-    redis_7_server: RedisServer, shape: BucketShape, costs: list[int]
+    redis_7_server: RedisServer, spec: BucketSpec, costs: list[int]
 ) -> None:
     """After each of several takes and refunds the expiry is at least the time to full."""
     client = redis_7_server.client()
@@ -281,36 +282,40 @@ def test_every_key_that_is_written_again_lives_until_it_is_full(
     script = TokenBucketScript()
     for cost in costs:
         verb = TAKE if cost else REFUND
-        _real(client, script, [(verb, [Demand("k", shape, min(shape.capacity, max(1, cost) * shape.units_per_token))])])
+        _real(
+            client,
+            script,
+            [(verb, [BucketRequest("k", spec, min(spec.capacity, max(1, cost) * spec.units_per_token))])],
+        )
         if client.exists("k"):
-            assert _spare_ms(client, "k", shape) >= 0
+            assert _spare_ms(client, "k", spec) >= 0
 
 
 def test_an_expiry_of_an_earlier_release_will_do_as_well(redis_7_server: RedisServer) -> None:
     """Its keys expired a second after they were full, to the millisecond, wherever in a second that was."""
     client = redis_7_server.client()
     script = TokenBucketScript()
-    shape = RateLimitRule.per_minute(50).shape  # a token takes 1.2 seconds
-    text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
+    spec = RateLimitRule.per_minute(50).spec  # a token takes 1.2 seconds
+    text = f"{spec.capacity} {spec.units_per_token} {spec.units_per_tick} {spec.tick_us} {spec.full_ticks}"
     for part in range(10):
-        for cost in (1, shape.units_per_token // 2, shape.units_per_token):
-            level, last = shape.capacity // 2, (time.time_ns() // 1000 + part * 100_000) // shape.tick_us
-            client.set("k", f"{level} {last} {text}", pxat=-(-full_at_us(shape, level, last) // 1000) + 1000)
-            _real(client, script, [(TAKE, [Demand("k", shape, cost)])])
-            assert _spare_ms(client, "k", shape) >= 0
+        for cost in (1, spec.units_per_token // 2, spec.units_per_token):
+            level, last = spec.capacity // 2, (time.time_ns() // 1000 + part * 100_000) // spec.tick_us
+            client.set("k", f"{level} {last} {text}", pxat=-(-full_at_us(spec, level, last) // 1000) + 1000)
+            _real(client, script, [(TAKE, [BucketRequest("k", spec, cost)])])
+            assert _spare_ms(client, "k", spec) >= 0
 
 
-def _spare_ms(client: redis.Redis, key: str, shape: BucketShape) -> float:
+def _spare_ms(client: redis.Redis, key: str, spec: BucketSpec) -> float:
     """Return how long a key outlives its refill."""
     level, last, *_ = map(int, str(client.get(key)).split())
     expires_ms = int(client.execute_command("PEXPIRETIME", key))  # type: ignore[no-untyped-call]
-    return expires_ms - full_at_us(shape, level, last) / 1000
+    return expires_ms - full_at_us(spec, level, last) / 1000
 
 
-@given(shapes, st.integers(1, 1000))
-def test_where_a_long_is_short_the_same_is_stored(lua: ScriptedBuckets, shape: BucketShape, cost: int) -> None:
+@given(specs, st.integers(1, 1000))
+def test_where_a_long_is_short_the_same_is_stored(lua: ScriptedBuckets, spec: BucketSpec, cost: int) -> None:
     """A server whose C `long` has 32 bits writes the same digits by the other format."""
-    demand_ = Demand("k", shape, min(shape.capacity, cost * shape.units_per_token))
+    demand_ = BucketRequest("k", spec, min(spec.capacity, cost * spec.units_per_token))
     stored: list[object] = []
     for digits in ("'4503599627370496'", "'0'"):
         lua.client.flushall()
@@ -331,13 +336,13 @@ def test_after_a_clock_that_stepped_back_the_key_still_outlives_its_refill(redis
     client = redis_server.client()
     script = TokenBucketScript()
     rule = RateLimitRule.per_minute(60)
-    shape = rule.shape
-    text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
+    spec = rule.spec
+    text = f"{spec.capacity} {spec.units_per_token} {spec.units_per_tick} {spec.tick_us} {spec.full_ticks}"
     ahead_us = time.time_ns() // 1000 + 30_000_000
-    client.set("k", f"{shape.units_per_token} {ahead_us} {text}")
-    verdict = _real(client, script, [(TAKE, [Demand("k", shape, shape.units_per_token)])])[0]
+    client.set("k", f"{spec.units_per_token} {ahead_us} {text}")
+    verdict = _real(client, script, [(TAKE, [BucketRequest("k", spec, spec.units_per_token)])])[0]
     assert verdict.allowed
-    assert verdict.readings[0].lead_us > 0
+    assert verdict.levels[0].effective_in_us > 0
     assert 85_000 < int(client.pttl("k")) < 92_000  # type: ignore[arg-type]
 
 
@@ -347,7 +352,9 @@ def test_the_digest_is_the_servers(redis_server: RedisServer) -> None:
     assert redis_server.client().script_load(script.text) == script.digest
 
 
-def _real(client: redis.Redis, script: TokenBucketScript, steps_: Sequence[tuple[int, Sequence[Demand]]]) -> list[Any]:
-    calls = [Call(verb, demands, Future(), 0.0) for verb, demands in steps_]
+def _real(
+    client: redis.Redis, script: TokenBucketScript, steps_: Sequence[tuple[int, Sequence[BucketRequest]]]
+) -> list[Any]:
+    calls = [Call(verb, requests, Future(), 0.0) for verb, requests in steps_]
     script.settle(calls, script.read(calls, 7, undecoded(client, "EVAL", script.text, *script.arguments(calls, 7))))
     return [call.future.result() for call in calls]

@@ -11,8 +11,8 @@ from redis.asyncio import RedisCluster, Sentinel
 from redis.crc import key_slot
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage, TokenBucketAdapter
-from sluicegate.domain.bucket_request import Demand
-from support.demands import demand
+from sluicegate.domain.bucket_request import BucketRequest
+from support.bucket_requests import bucket_request
 from support.redis_servers import ClusterSet, MissingServerError, RedisServer, SentinelSet, redis_6
 
 DAILY = RateLimitRule.per_day(5)
@@ -23,17 +23,17 @@ FIVE = [True] * 5 + [False] * 2
 
 async def five_of(storage: RedisStorage) -> list[bool]:
     """Take seven tokens of a bucket of five."""
-    one = demand(DAILY)
+    one = bucket_request(DAILY)
     return [(await storage.take([one])).allowed for _ in range(7)]
 
 
-async def until_it_decides(storage: RedisStorage, demands: list[Demand], *, timeout_s: float = 40.0) -> None:
+async def until_it_decides(storage: RedisStorage, requests: list[BucketRequest], *, timeout_s: float = 40.0) -> None:
     """Wait until the storage decides again; every answer meanwhile is a storage error within a generous time."""
     end = time.monotonic() + timeout_s
     while True:
         started = time.monotonic()
         try:
-            await storage.take(demands)
+            await storage.take(requests)
         except StorageError:
             assert time.monotonic() - started < 2.0
             assert time.monotonic() < end, "the storage never decided again"
@@ -64,14 +64,14 @@ async def test_sentinel_a_new_master_is_found_after_a_planned_and_an_unplanned_f
         RedisStorage(redis_client=client, deadline_ms=200),
     ]
     for storage in storages:
-        await until_it_decides(storage, [demand(ROOMY)])
+        await until_it_decides(storage, [bucket_request(ROOMY)])
     await asyncio.to_thread(sentinels.fail_over)
     for storage in storages:
-        await until_it_decides(storage, [demand(ROOMY)])
+        await until_it_decides(storage, [bucket_request(ROOMY)])
     sentinels.master().kill()
     sentinels.sentinels[0].pause()  # one of those to ask hangs as well
     for storage in storages:
-        await until_it_decides(storage, [demand(ROOMY)])
+        await until_it_decides(storage, [bucket_request(ROOMY)])
         await storage.aclose()
     sentinels.sentinels[0].resume()
     await client.aclose()
@@ -93,42 +93,42 @@ def _tag_of(node: RedisServer, cluster: ClusterSet) -> str:
     return next(tag for tag in tags if any(low <= key_slot(tag.encode()) <= high for low, high in ranges))
 
 
-def _tagged(tag: str, rest: object, rule: RateLimitRule = DAILY) -> Demand:
-    return demand(rule, key=f"rate_limit:ip:{{{tag}}}:{rest}")
+def _tagged(tag: str, rest: object, rule: RateLimitRule = DAILY) -> BucketRequest:
+    return bucket_request(rule, key=f"rate_limit:ip:{{{tag}}}:{rest}")
 
 
-def _in_three_slots(rule: RateLimitRule = DAILY) -> list[Demand]:
-    return [demand(rule) for _ in range(3)]
+def _in_three_slots(rule: RateLimitRule = DAILY) -> list[BucketRequest]:
+    return [bucket_request(rule) for _ in range(3)]
 
 
 async def test_cluster_a_check_on_several_slots_is_all_or_nothing(cluster_set: ClusterSet) -> None:
     """If one bucket of three denies, the other two are given back, wherever they are."""
     async with RedisStorage.from_url(cluster_set.url, deadline_ms=10_000) as storage:
-        demands = _in_three_slots()
-        units = DAILY.shape.units_per_token
+        requests = _in_three_slots()
+        units = DAILY.spec.units_per_token
         for _ in range(3):
-            assert (await storage.take(demands)).allowed
-        assert (await storage.take([demands[1]])).allowed
-        assert (await storage.take([demands[1]])).allowed
-        denied = await storage.take(demands)
+            assert (await storage.take(requests)).allowed
+        assert (await storage.take([requests[1]])).allowed
+        assert (await storage.take([requests[1]])).allowed
+        denied = await storage.take(requests)
         assert not denied.allowed
-        assert [reading.level // units for reading in denied.readings] == [2, 0, 2]
+        assert [bucket_level.level // units for bucket_level in denied.levels] == [2, 0, 2]
         for _ in range(100):
-            levels = [reading.level // units for reading in await storage.peek(demands)]
+            levels = [bucket_level.level // units for bucket_level in await storage.peek(requests)]
             if levels == [2, 0, 2]:
                 break
             await asyncio.sleep(0.02)
         assert levels == [2, 0, 2]
-        assert [reading.level // units for reading in await storage.refund(demands)] == [3, 1, 3]
-        await storage.reset(demands)
-        assert [reading.level for reading in await storage.peek(demands)] == [DAILY.shape.capacity] * 3
+        assert [bucket_level.level // units for bucket_level in await storage.refund(requests)] == [3, 1, 3]
+        await storage.reset(requests)
+        assert [bucket_level.level for bucket_level in await storage.peek(requests)] == [DAILY.spec.capacity] * 3
 
 
 async def test_cluster_many_checks_on_several_slots_never_admit_more_than_the_tightest(cluster_set: ClusterSet) -> None:
     """Concurrent checks that share one bucket of five and have roomy ones of their own: five pass at most."""
     async with RedisStorage.from_url(cluster_set.url, deadline_ms=10_000) as storage:
-        shared = demand(DAILY)
-        verdicts = await asyncio.gather(*[storage.take([demand(ROOMY), shared]) for _ in range(200)])
+        shared = bucket_request(DAILY)
+        verdicts = await asyncio.gather(*[storage.take([bucket_request(ROOMY), shared]) for _ in range(200)])
         assert sum(verdict.allowed for verdict in verdicts) == 5
 
 
@@ -154,7 +154,7 @@ async def test_cluster_a_client_and_the_plain_face(cluster_set: ClusterSet) -> N
 
     def plain() -> list[bool]:
         with SyncRedisStorage.from_url(cluster_set.url, deadline_ms=10_000) as storage:
-            one = demand(DAILY)
+            one = bucket_request(DAILY)
             return [storage.take_now([one]).allowed for _ in range(7)]
 
     assert await asyncio.to_thread(plain) == FIVE

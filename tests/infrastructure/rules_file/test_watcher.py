@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sluicegate import InvalidInputError
-from sluicegate.infrastructure.rules_file.watcher import FileWatch
+from sluicegate.infrastructure.rules_file.watcher import FileWatcher
 
 PATIENCE_S = 45  # against hangs: beyond the 30 s after which a watch looks without being told
 
@@ -23,7 +23,7 @@ class Reader:
         self.seen: list[str] = []
         self.troubles: list[str] = []
         self.path = path
-        self.watch = FileWatch(
+        self.watch = FileWatcher(
             path, self.read, on_trouble=lambda error: self.troubles.append(repr(error)), quiet_ms=5, **settings
         )
 
@@ -159,7 +159,7 @@ def test_a_callback_that_raises_is_called_again(tmp_path: Path, settings: dict[s
         calls.append(1)
         raise RuntimeError("no")
 
-    watch = FileWatch(path, fail, on_trouble=troubles.append, quiet_ms=5, **settings)  # type: ignore[arg-type]
+    watch = FileWatcher(path, fail, on_trouble=troubles.append, quiet_ms=5, **settings)  # type: ignore[arg-type]
     watch.start()
     deadline = time.monotonic() + PATIENCE_S
     while len(calls) < 4:
@@ -211,9 +211,9 @@ def test_a_forked_worker_goes_on_watching(tmp_path: Path) -> None:
     code = """
 import os, sys, time
 from pathlib import Path
-from sluicegate.infrastructure.rules_file.watcher import FileWatch
+from sluicegate.infrastructure.rules_file.watcher import FileWatcher
 path, seen = Path(sys.argv[1]), []
-watch = FileWatch(path, lambda: seen.append(path.read_text()), quiet_ms=5, poll_seconds=0.05)
+watch = FileWatcher(path, lambda: seen.append(path.read_text()), quiet_ms=5, poll_seconds=0.05)
 watch.start()
 if os.fork() == 0:
     deadline = time.monotonic() + 20
@@ -235,4 +235,4 @@ def test_wrong_settings(tmp_path: Path) -> None:
     """Intervals that make no sense are refused."""
     for wrong in ({"poll_seconds": 0}, {"poll_seconds": float("nan")}, {"quiet_ms": 0}):
         with pytest.raises(InvalidInputError, match=next(iter(wrong))):
-            FileWatch(tmp_path, lambda: None, **wrong)  # type: ignore[arg-type]
+            FileWatcher(tmp_path, lambda: None, **wrong)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from sluicegate import MemoryStorage, TokenBucketAdapter
 from sluicegate.application.live_rules import put_into_force
 from sluicegate.application.rule_explanation import Explainer
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import Demand, Verdict
+from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.presentation.web.asgi import RateLimitMiddleware
 from sluicegate.testing import RecordingLogger
@@ -82,10 +82,10 @@ class KeepingStorage(MemoryStorage):
         super().__init__()
         self.asked: list[list[tuple[str, int, int]]] = []
 
-    def take_now(self, demands: Any, /) -> Verdict:
+    def take_now(self, requests: Any, /) -> Verdict:
         """Keep key, capacity and cost in tokens, and decide."""
-        self.asked.append([(d.key, d.shape.max_tokens, d.cost_units // d.shape.units_per_token) for d in demands])
-        return super().take_now(demands)
+        self.asked.append([(d.key, d.spec.max_tokens, d.cost_units // d.spec.units_per_token) for d in requests])
+        return super().take_now(requests)
 
 
 async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
@@ -158,4 +158,4 @@ async def test_the_middleware_does_what_was_explained() -> None:
 
 def test_demands_are_comparable() -> None:
     """The storage's record is made of what a demand says."""
-    assert {"key", "shape", "cost_units", "lease_units"} == set(Demand.__struct_fields__)
+    assert {"key", "spec", "cost_units", "lease_units"} == set(BucketRequest.__struct_fields__)

@@ -12,11 +12,11 @@ from random import random
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.redis.connection import Connector, hang_up, require_silence
-from sluicegate.infrastructure.redis.deadline_timer import DeadlineWatch
+from sluicegate.infrastructure.redis.deadline_timer import DeadlineTimer
 from sluicegate.infrastructure.redis.errors import Fault, fault_of
 from sluicegate.infrastructure.redis.pipeline import ScriptPipeline
 from sluicegate.infrastructure.redis.script import Call
-from sluicegate.infrastructure.redis.script_client import ScriptExchange, fail
+from sluicegate.infrastructure.redis.script_client import ScriptClient, fail
 
 MAX_BATCH = 128
 """Most checks in one script call: Redis serves nobody else for the half millisecond that these take."""
@@ -46,7 +46,7 @@ _SILENT = Fault("lost", "timeout", "The server did not answer in time.")
 _CLOSED = Fault("lost", "connection", "The storage was closed.")
 
 
-class CheckDispatcher:
+class Batcher:
     """Send calls to one server in batches, in time.
 
     Args:
@@ -60,7 +60,7 @@ class CheckDispatcher:
     def __init__(
         self,
         connector: Connector,
-        exchange: ScriptExchange,
+        exchange: ScriptClient,
         *,
         deadline_s: float,
         connect_timeout_s: float,
@@ -79,7 +79,7 @@ class CheckDispatcher:
         self._opener: asyncio.Task[None] | None = None
         self._opening_s = 0.0
         self._closing: set[asyncio.Task[None]] = set()
-        self._watch = DeadlineWatch(self._next_s, self._expire)
+        self._watch = DeadlineTimer(self._next_s, self._expire)
         self._counted_s = 0.0  # the silence, named by its beginning, that was counted as a miss already
         self._asked_s = 0.0
         self._closed = False
@@ -181,15 +181,15 @@ class CheckDispatcher:
         """Take a batch out of what waits: all, or half if that is enough for one that goes out ahead of its reply."""
         waiting = self._waiting
         calls: list[Call] = []
-        demands = 0
+        requests = 0
         most = MAX_BATCH
         if not ahead and len(waiting) > _UNDIVIDED:
             most = min(MAX_BATCH, -(-len(waiting) // 2))
-        while waiting and len(calls) < most and demands < _MAX_BATCH_DEMANDS:
+        while waiting and len(calls) < most and requests < _MAX_BATCH_DEMANDS:
             call = waiting.popleft()
             if not call.future.done():  # cancelled or timed out while it waited: it costs nothing
                 calls.append(call)
-                demands += len(call.demands)
+                requests += len(call.requests)
         return calls
 
     def _answered(self, took_s: float) -> None:
@@ -342,4 +342,4 @@ class CheckDispatcher:
         return self.breaker.missed()
 
     def __repr__(self) -> str:
-        return f"CheckDispatcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"
+        return f"Batcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"

@@ -12,13 +12,13 @@ from typing import Any, cast
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import StorageError
-from sluicegate.infrastructure.redis.batcher import CheckDispatcher
+from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.connection import RedisConnection, pack
 from sluicegate.infrastructure.redis.errors import Fault
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, TAKE, Call, TokenBucketScript
-from sluicegate.infrastructure.redis.script_client import ScriptExchange
+from sluicegate.infrastructure.redis.script_client import ScriptClient
 from sluicegate.infrastructure.redis.target import RedisTarget
 
 Address = tuple[str, int]
@@ -46,7 +46,7 @@ class ClusterRouter:
         self._deadline_s = deadline_s
         self._connect_timeout_s = connect_timeout_s
         self._owners: dict[int, Address] = {}
-        self._nodes: dict[Address, CheckDispatcher] = {}
+        self._nodes: dict[Address, Batcher] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refresher: asyncio.Task[None] | None = None
         self._closed = False
@@ -59,10 +59,10 @@ class ClusterRouter:
         """
         if self._closed:
             raise StorageError("connection", "The storage was closed.")
-        demands = call.demands
-        call.slot = slot = key_slot(demands[0].key.encode())
-        if len(demands) > 1:
-            slots = [key_slot(demand.key.encode()) for demand in demands]
+        requests = call.requests
+        call.slot = slot = key_slot(requests[0].key.encode())
+        if len(requests) > 1:
+            slots = [key_slot(request.key.encode()) for request in requests]
             if any(other != slot for other in slots):
                 self._split(call, slots)
                 return
@@ -84,12 +84,12 @@ class ClusterRouter:
             owner = self._target.hosts[0]
         return owner
 
-    def _node(self, address: Address) -> CheckDispatcher:
+    def _node(self, address: Address) -> Batcher:
         node = self._nodes.get(address)
         if node is None:
-            node = self._nodes[address] = CheckDispatcher(
+            node = self._nodes[address] = Batcher(
                 self._target.connector(self._connect_timeout_s, address),
-                ScriptExchange(self._script, self._redirect),
+                ScriptClient(self._script, self._redirect),
                 deadline_s=self._deadline_s,
                 connect_timeout_s=self._connect_timeout_s,
                 on_trip=self._refresh,
@@ -119,8 +119,8 @@ class ClusterRouter:
                 self._node(address).resubmit(call)
             elif call.asking:
                 self._node(cast("Address", fault.address)).resubmit(call)
-            elif alone and len(call.demands) > 1:
-                self._split(call, range(len(call.demands)))
+            elif alone and len(call.requests) > 1:
+                self._split(call, range(len(call.requests)))
             else:
                 self._node(self._owner(call.slot)).resubmit(call)
         except StorageError as error:
@@ -129,7 +129,7 @@ class ClusterRouter:
     # Checks on several slots
 
     def _split(self, call: Call, labels: Sequence[int]) -> None:
-        """Carry a call out part by part; demands with one label belong to one part."""
+        """Carry a call out part by part; requests with one label belong to one part."""
         parts: dict[int, list[int]] = {}
         for number, label in enumerate(labels):
             parts.setdefault(label, []).append(number)
@@ -139,37 +139,37 @@ class ClusterRouter:
 
     async def _carry_out(self, call: Call, parts: list[list[int]]) -> None:
         due_s = call.due_s
-        answers = await self._ask(call.verb, [[call.demands[i] for i in part] for part in parts], due_s)
-        readings: list[Reading | None] = [None] * len(call.demands)
+        answers = await self._ask(call.verb, [[call.requests[i] for i in part] for part in parts], due_s)
+        levels: list[BucketLevel | None] = [None] * len(call.requests)
         allowed = all(not isinstance(answer, Verdict) or answer.allowed for answer in answers)
         error = next((answer for answer in answers if isinstance(answer, BaseException)), None)
-        give_back: list[list[Demand]] = []
+        give_back: list[list[BucketRequest]] = []
         for part, answer in zip(parts, answers, strict=True):
             if isinstance(answer, BaseException) or answer is None:
                 continue  # a part that may or may not have been charged is not given back: that could mint tokens
             charged = isinstance(answer, Verdict) and answer.allowed and (not allowed or error is not None)
             if charged:
-                give_back.append([call.demands[i] for i in part])
-            for i, reading in zip(part, answer.readings if isinstance(answer, Verdict) else answer, strict=True):
-                readings[i] = _given_back(call.demands[i], reading) if charged else reading
+                give_back.append([call.requests[i] for i in part])
+            for i, bucket_level in zip(part, answer.levels if isinstance(answer, Verdict) else answer, strict=True):
+                levels[i] = _given_back(call.requests[i], bucket_level) if charged else bucket_level
         future = call.future
         if not future.done():
             if error is not None:
                 future.set_exception(error)
             elif call.verb == TAKE:
-                future.set_result(Verdict(allowed, tuple(cast("list[Reading]", readings))))
+                future.set_result(Verdict(allowed, tuple(cast("list[BucketLevel]", levels))))
             else:
-                future.set_result(tuple(cast("list[Reading]", readings)) if call.verb in {PEEK, REFUND} else None)
+                future.set_result(tuple(cast("list[BucketLevel]", levels)) if call.verb in {PEEK, REFUND} else None)
         if give_back:
             await self._ask(REFUND, give_back, self._loop.time() + self._deadline_s)
 
-    async def _ask(self, verb: int, parts: Sequence[Sequence[Demand]], due_s: float) -> list[Any]:
+    async def _ask(self, verb: int, parts: Sequence[Sequence[BucketRequest]], due_s: float) -> list[Any]:
         futures: list[asyncio.Future[Any]] = []
-        for demands in parts:
+        for requests in parts:
             future: asyncio.Future[Any] = self._loop.create_future()
             futures.append(future)
             try:
-                self.submit(Call(verb, demands, future, due_s))
+                self.submit(Call(verb, requests, future, due_s))
             except StorageError as error:
                 future.set_exception(error)
         return await asyncio.gather(*futures, return_exceptions=True)
@@ -229,8 +229,10 @@ class ClusterRouter:
         return f"ClusterRouter(nodes={len(self._nodes)}, slots={len(self._owners)})"
 
 
-def _given_back(demand: Demand, reading: Reading) -> Reading:
-    return Reading(min(demand.shape.capacity, reading.level + demand.cost_units), reading.lead_us)
+def _given_back(request: BucketRequest, bucket_level: BucketLevel) -> BucketLevel:
+    return BucketLevel(
+        min(request.spec.capacity, bucket_level.level + request.cost_units), bucket_level.effective_in_us
+    )
 
 
 def _owners(reply: object, host: str) -> dict[int, Address]:

@@ -7,7 +7,7 @@ _STEP_S = 0.001  # under a thousand deadlines a second the timer still fires at 
 _HELD_UP_S = 0.005
 
 
-class DeadlineWatch:
+class DeadlineTimer:
     """Call `expire` when the next deadline is due, and again for the one after it.
 
     A timer that fires much too late was held up by the event loop itself: by other work, or because the process was paused.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from sluicegate.domain.bucket_at_hand import Denial, DenialsAtHand
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.protocols import Clock
-from sluicegate.domain.token_bucket import accrue, wait_us
+from sluicegate.domain.token_bucket import refill, wait_us
 from sluicegate.runtime.system_clock import SystemClock
 from sluicegate.runtime.turn import Turn
 
@@ -20,10 +20,10 @@ MAX_AGE_US = 1_000_000
 """The longest that a denial is believed: what another process resets or refunds shows within a second everywhere."""
 
 Asked: TypeAlias = tuple[int, int]
-"""When the server was asked, and how much had been forgotten by then; see `DenialMemo.asked`."""
+"""When the server was asked, and how much had been forgotten by then; see `DenialCache.asked`."""
 
 
-class DenialMemo:
+class DenialCache:
     """Remember what a server denied, and answer for it while the answer cannot be another one.
 
     The server read its buckets at some instant between the question and the reply. Counted from the question, nobody is
@@ -49,84 +49,90 @@ class DenialMemo:
         self._turn = Turn()
         read, per_us = (clock.read, clock.per_us) if type(clock) is SystemClock else (clock.now_us, 1)
         self.at_hand = DenialsAtHand(self._of_one.get, read, per_us)
-        """Denials of single demands, for who works with them in place."""
+        """Denials of single requests, for who works with them in place."""
 
-    def recall(self, demands: Sequence[Demand]) -> Verdict | None:
-        """Return the denial of these demands as it is now; None if the server must be asked.
+    def recall(self, requests: Sequence[BucketRequest]) -> Verdict | None:
+        """Return the denial of these requests as it is now; None if the server must be asked.
 
         Args:
-            demands: What would be asked. Costs above those that were denied are denied as well, lower ones are not known of.
+            requests: What would be asked. Costs above those that were denied are denied as well, lower ones are not known of.
         """
         denials: tuple[Denial, ...] | None
-        if len(demands) == 1:
-            one = self._of_one.get(demands[0].key)
+        if len(requests) == 1:
+            one = self._of_one.get(requests[0].key)
             denials = None if one is None else (one,)
         else:
-            denials = self._of_several.get(_keys(demands)) if self._of_several else None
+            denials = self._of_several.get(_keys(requests)) if self._of_several else None
         if denials is None:
             return None
         now_us = self._now_us()
         if now_us >= denials[0].until_us:
             return None
-        readings: list[Reading] = []
+        levels: list[BucketLevel] = []
         for at, denial in enumerate(denials):
-            if demands[at].cost_units < denial.cost_units or demands[at].shape is not denial.shape:
+            if requests[at].cost_units < denial.cost_units or requests[at].spec is not denial.spec:
                 return None
-            shape = denial.shape
+            spec = denial.spec
             # In ticks since the instant at which the reading held.
             since_us = now_us - denial.held_us
-            level, tick = accrue(shape, denial.level, 0, since_us)
-            readings.append(Reading(level, tick * shape.tick_us - since_us))
-        return Verdict(allowed=False, readings=tuple(readings))
+            level, tick = refill(spec, denial.level, 0, since_us)
+            levels.append(BucketLevel(level, tick * spec.tick_us - since_us))
+        return Verdict(allowed=False, levels=tuple(levels))
 
     def asked(self) -> Asked:
         """Return what `learn` needs to know of the moment before the server is asked."""
         return self._now_us(), self._forgotten
 
-    def learn(self, demands: Sequence[Demand], verdict: Verdict, asked: Asked) -> None:
+    def learn(self, requests: Sequence[BucketRequest], verdict: Verdict, asked: Asked) -> None:
         """Take note of what the server answered.
 
         Args:
-            demands: What it was asked.
+            requests: What it was asked.
             verdict: What it answered.
             asked: What `asked` returned before. Whatever was forgotten since then may be newer than the answer, which is
                 not remembered in that case.
         """
         if verdict.allowed:
             if self._of_one or self._of_several:
-                self._turn.during(self._drop, demands)
+                self._turn.during(self._drop, requests)
             return
         asked_us, forgotten = asked
         waits_us = [
-            wait_us(demand.shape, demand.cost_units, reading.level, reading.lead_us)
-            for demand, reading in zip(demands, verdict.readings, strict=True)
-            if reading.level < demand.cost_units
+            wait_us(request.spec, request.cost_units, bucket_level.level, bucket_level.effective_in_us)
+            for request, bucket_level in zip(requests, verdict.levels, strict=True)
+            if bucket_level.level < request.cost_units
         ]
         until_us = asked_us + min(MAX_AGE_US, max(waits_us))
         now_us = self._now_us()
         denials = tuple(
             [
-                Denial(demand.shape, demand.cost_units, reading.level, now_us + reading.lead_us, until_us)
-                for demand, reading in zip(demands, verdict.readings, strict=True)
+                Denial(
+                    request.spec,
+                    request.cost_units,
+                    bucket_level.level,
+                    now_us + bucket_level.effective_in_us,
+                    until_us,
+                )
+                for request, bucket_level in zip(requests, verdict.levels, strict=True)
             ]
         )
-        self._turn.during(self._note, demands, denials, forgotten)
+        self._turn.during(self._note, requests, denials, forgotten)
 
-    def forget(self, demands: Sequence[Demand]) -> None:
+    def forget(self, requests: Sequence[BucketRequest]) -> None:
         """Forget all denials that one of these buckets has a part in: its level has been raised."""
-        self._turn.during(self._forget, {demand.key for demand in demands})
+        self._turn.during(self._forget, {request.key for request in requests})
 
-    def _note(self, demands: Sequence[Demand], denials: tuple[Denial, ...], forgotten: int) -> None:
+    def _note(self, requests: Sequence[BucketRequest], denials: tuple[Denial, ...], forgotten: int) -> None:
         if forgotten != self._forgotten:
             return
-        self._drop(demands)  # so that the order is that of age
+        self._drop(requests)  # so that the order is that of age
         if len(self) >= self._max_denials:
             oldest: dict[Any, Any] = self._of_one or self._of_several
             del oldest[next(iter(oldest))]
-        if len(demands) == 1:
-            self._of_one[demands[0].key] = denials[0]
+        if len(requests) == 1:
+            self._of_one[requests[0].key] = denials[0]
         else:
-            self._of_several[_keys(demands)] = denials
+            self._of_several[_keys(requests)] = denials
 
     def _forget(self, keys: set[str]) -> None:
         self._forgotten += 1
@@ -135,18 +141,18 @@ class DenialMemo:
         for several in [several for several in self._of_several if not keys.isdisjoint(several)]:
             del self._of_several[several]
 
-    def _drop(self, demands: Sequence[Demand]) -> None:
-        if len(demands) == 1:
-            self._of_one.pop(demands[0].key, None)
+    def _drop(self, requests: Sequence[BucketRequest]) -> None:
+        if len(requests) == 1:
+            self._of_one.pop(requests[0].key, None)
         else:
-            self._of_several.pop(_keys(demands), None)
+            self._of_several.pop(_keys(requests), None)
 
     def __len__(self) -> int:
         return len(self._of_one) + len(self._of_several)
 
     def __repr__(self) -> str:
-        return f"DenialMemo(denials={len(self)})"
+        return f"DenialCache(denials={len(self)})"
 
 
-def _keys(demands: Sequence[Demand]) -> tuple[str, ...]:
-    return tuple([demand.key for demand in demands])
+def _keys(requests: Sequence[BucketRequest]) -> tuple[str, ...]:
+    return tuple([request.key for request in requests])

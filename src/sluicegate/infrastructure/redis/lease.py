@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from sluicegate.domain.bucket_request import Demand, Reading
-from sluicegate.domain.bucket_spec import BucketShape
-from sluicegate.domain.token_bucket import accrue
-from sluicegate.infrastructure.redis.script import LENT_US, Terms
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
+from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.token_bucket import refill
+from sluicegate.infrastructure.redis.script import LENT_US, LeaseTerms
 
 SPENT_US = LENT_US - 500_000
 """How long a loan is spent here, from when it was asked for, in microseconds. The margin is for clocks that run apart: the
@@ -23,18 +23,18 @@ GROWTH = 8
 """Nothing is known of a bucket that has just become hot: a loan is at most so many times the one before."""
 
 
-class Request(NamedTuple):
+class LeaseRequest(NamedTuple):
     """What the server is to be asked for. It must be answered with `settle`, `give_up` or `unsent`, once.
 
     Args:
-        demand: The bucket, and what is paid beside; of cost 0 if nothing is.
+        request: The bucket, and what is paid beside; of cost 0 if nothing is.
         terms: What is reported and wanted.
         number: Which request of this book it is, from 1.
         asked_us: The instant from which the answer counts.
     """
 
-    demand: Demand
-    terms: Terms
+    request: BucketRequest
+    terms: LeaseTerms
     number: int
     asked_us: int
 
@@ -43,7 +43,7 @@ class Lease(msgspec.Struct, gc=False):
     """One bucket that this process borrows of, or watches because it may come to.
 
     Args:
-        shape: Its arithmetic.
+        spec: Its arithmetic.
         holder: Under what number the server keeps the loan.
         since_us: Since when its use is counted.
         used: Units that were asked of the server since then.
@@ -57,12 +57,12 @@ class Lease(msgspec.Struct, gc=False):
         asking: The request that the server has not answered yet; 0: there is none.
         asked_us: When the last one was made.
         orphaned: Whether the server's answer was lost: the loan may be spent to its end, but not be reported any more.
-        at_last_look: What was left when `due` looked.
-        keeper: Who asks the server for it.
+        at_last_look: What was left when `due_requests` looked.
+        owner: Who asks the server for it.
     """
 
-    shape: BucketShape
-    holder: int
+    spec: BucketSpec
+    lease_id: int
     since_us: int
     used: int = 0
     units: int = 0
@@ -74,9 +74,9 @@ class Lease(msgspec.Struct, gc=False):
     wanted: int = 0
     asking: int = 0
     asked_us: int = 0
-    orphaned: bool = False
+    unconfirmed: bool = False
     at_last_look: int = -1
-    keeper: object = None
+    owner: object = None
 
     @property
     def until_us(self) -> int:
@@ -84,24 +84,24 @@ class Lease(msgspec.Struct, gc=False):
         return self.until_ns // 1000
 
 
-def wanted(lease: Lease, demand: Demand, now_us: int) -> int:
+def wanted(lease: Lease, request: BucketRequest, now_us: int) -> int:
     """Return how much to borrow: as much as is used in a period at the pace of late, in whole tokens; 0 if that is little."""
     used = lease.used + lease.lent - lease.units
     elapsed_us = max(1, now_us - lease.since_us)
     pace = used * PERIOD_US // elapsed_us
-    hot = _HOT * demand.cost_units
+    hot = _HOT * request.cost_units
     too_little = used < hot or pace < hot
     if elapsed_us > PERIOD_US * (1 if too_little else 2):  # what was long ago says nothing of the pace of late
-        lease.since_us, lease.used, lease.lent = now_us, demand.cost_units, lease.units
+        lease.since_us, lease.used, lease.lent = now_us, request.cost_units, lease.units
         return 0
     if too_little:
         return 0
-    units = min(demand.lease_units, pace, GROWTH * max(lease.wanted, demand.cost_units))
-    return units - units % lease.shape.units_per_token if units >= demand.cost_units else 0
+    units = min(request.lease_units, pace, GROWTH * max(lease.wanted, request.cost_units))
+    return units - units % lease.spec.units_per_token if units >= request.cost_units else 0
 
 
-def reading(lease: Lease, now_us: int) -> Reading:
+def bucket_level(lease: Lease, now_us: int) -> BucketLevel:
     """Return what is left in the bucket as far as is known here, if nobody else has asked for it since; without the loan."""
     since_us = now_us - lease.read_us
-    level, tick = accrue(lease.shape, lease.level, 0, since_us)
-    return Reading(level, tick * lease.shape.tick_us - since_us)
+    level, tick = refill(lease.spec, lease.level, 0, since_us)
+    return BucketLevel(level, tick * lease.spec.tick_us - since_us)

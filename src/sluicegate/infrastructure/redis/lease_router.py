@@ -8,8 +8,8 @@ from typing import Protocol, TypeAlias
 
 from sluicegate.domain.bucket_request import Verdict
 from sluicegate.domain.errors import StorageError
-from sluicegate.infrastructure.redis.lease import PERIOD_US, Request
-from sluicegate.infrastructure.redis.lease_table import LeaseBook
+from sluicegate.infrastructure.redis.lease import PERIOD_US, LeaseRequest
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import LEND, RESET, TAKE, Call, Loan, Waiter
 
 _LENT = {TAKE, RESET}
@@ -34,7 +34,7 @@ class Router(Protocol):
         ...
 
 
-class Lender:
+class LeaseRouter:
     """Take calls, pay them from loans where that may be, and send the others on.
 
     What is asked of the server for a loan is asked for by itself: a caller who is cancelled or timed out loses nothing of it.
@@ -45,7 +45,7 @@ class Lender:
         deadline_s: How long the server may take to answer what no caller waits for.
     """
 
-    def __init__(self, router: Router, book: LeaseBook, deadline_s: float) -> None:
+    def __init__(self, router: Router, book: LeaseTable, deadline_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._router = router
         self._book = book
@@ -60,25 +60,25 @@ class Lender:
         Raises:
             StorageError: At once, if the server is not asked for now.
         """
-        demands = call.demands
-        if call.verb not in _LENT or not demands[0].lease_units or len(demands) > 1 or self._closed:
+        requests = call.requests
+        if call.verb not in _LENT or not requests[0].lease_units or len(requests) > 1 or self._closed:
             self._router.submit(call)
             return
         # Of no use under a new rule; and a bucket is full after a reset only if what was spent of a loan is known.
-        back = self._book.give_back(demands[0], self, if_of_another_rule=call.verb == TAKE)
+        back = self._book.give_back(requests[0], self, if_of_another_rule=call.verb == TAKE)
         if back is not None:
             self._ask_aside(back)
         if call.verb == RESET:
             self._router.submit(call)
             return
-        reading, request = self._book.pay(demands[0], self)
-        if reading is not None:
+        bucket_level, lease_request = self._book.pay(requests[0], self)
+        if bucket_level is not None:
             if not call.future.done():
-                call.future.set_result(Verdict(allowed=True, readings=(reading,)))
-            if request is not None:
-                self._ask_aside(request)
-        elif request is not None:
-            self._ask(request, call.due_s, call.future)
+                call.future.set_result(Verdict(allowed=True, levels=(bucket_level,)))
+            if lease_request is not None:
+                self._ask_aside(lease_request)
+        elif lease_request is not None:
+            self._ask(lease_request, call.due_s, call.future)
         else:
             self._router.submit(call)
 
@@ -88,7 +88,7 @@ class Lender:
         if self._timer is not None:
             self._timer.cancel()
         await self._settled()
-        self._tell(self._book.due(self, closing=True))
+        self._tell(self._book.due_requests(self, closing=True))
         await self._settled()
         self._book.end(self)
         await self._router.aclose()
@@ -98,7 +98,7 @@ class Lender:
             await asyncio.wait(self._asked, timeout=self._deadline_s)
             await asyncio.sleep(0)  # for those who are told of it
 
-    def _ask(self, request: Request, due_s: float, waiter: Waiter | None) -> None:
+    def _ask(self, lease_request: LeaseRequest, due_s: float, waiter: Waiter | None) -> None:
         """Ask the server for a loan.
 
         Raises:
@@ -106,28 +106,28 @@ class Lender:
         """
         answer: Answer = self._loop.create_future()
         try:
-            self._router.submit(Call(LEND, (request.demand,), answer, due_s, request.terms))
+            self._router.submit(Call(LEND, (lease_request.request,), answer, due_s, lease_request.terms))
         except StorageError:
-            self._book.unsent(request)
+            self._book.unsent(lease_request)
             raise
         self._asked.add(answer)
-        answer.add_done_callback(partial(self._answered, request, waiter))
+        answer.add_done_callback(partial(self._answered, lease_request, waiter))
 
-    def _ask_aside(self, request: Request) -> None:
+    def _ask_aside(self, lease_request: LeaseRequest) -> None:
         # Whoever needs the server meets the same error, and reports it.
         with contextlib.suppress(StorageError):
-            self._ask(request, self._loop.time() + self._deadline_s, None)
+            self._ask(lease_request, self._loop.time() + self._deadline_s, None)
 
-    def _answered(self, request: Request, waiter: Waiter | None, answer: Answer) -> None:
+    def _answered(self, lease_request: LeaseRequest, waiter: Waiter | None, answer: Answer) -> None:
         self._asked.discard(answer)
         error = None if answer.cancelled() else answer.exception()
         if answer.cancelled() or error is not None:
-            self._book.give_up(request)
+            self._book.give_up(lease_request)
             if waiter is not None and not waiter.done():
                 waiter.set_exception(error or StorageError("connection", "The storage was closed."))
             return
         loan = answer.result()
-        self._book.settle(request, loan)
+        self._book.settle(lease_request, loan)
         if waiter is not None and not waiter.done():
             waiter.set_result(loan.verdict)
         if self._timer is None and not self._closed:
@@ -136,13 +136,13 @@ class Lender:
     def _look(self) -> None:
         """Return what nobody spends, and see that the rest does not end; again and again while there is any."""
         self._timer = None
-        self._tell(self._book.due(self))
-        if self._book.keeps(self):
+        self._tell(self._book.due_requests(self))
+        if self._book.owns_any(self):
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
-    def _tell(self, due: Iterable[Request]) -> None:
-        for request in due:
-            self._ask_aside(request)
+    def _tell(self, due_requests: Iterable[LeaseRequest]) -> None:
+        for lease_request in due_requests:
+            self._ask_aside(lease_request)
 
     def __repr__(self) -> str:
-        return f"Lender({self._book!r})"
+        return f"LeaseRouter({self._book!r})"

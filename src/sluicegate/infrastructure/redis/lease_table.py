@@ -12,10 +12,10 @@ from random import SystemRandom
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sluicegate.domain.bucket_at_hand import LoansAtHand
-from sluicegate.domain.bucket_request import Demand, Reading
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
 from sluicegate.domain.protocols import Clock
-from sluicegate.infrastructure.redis.lease import GROWTH, SPENT_US, Lease, Request, reading, wanted
-from sluicegate.infrastructure.redis.script import Loan, Terms
+from sluicegate.infrastructure.redis.lease import GROWTH, SPENT_US, Lease, LeaseRequest, bucket_level, wanted
+from sluicegate.infrastructure.redis.script import LeaseTerms, Loan
 from sluicegate.runtime.system_clock import SuspendAwareClock
 from sluicegate.runtime.turn import Turn
 
@@ -26,15 +26,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _in_turn(method: "Callable[Concatenate[LeaseBook, P], T]") -> "Callable[Concatenate[LeaseBook, P], T]":
+def _in_turn(method: "Callable[Concatenate[LeaseTable, P], T]") -> "Callable[Concatenate[LeaseTable, P], T]":
     @wraps(method)
-    def in_turn(self: "LeaseBook", /, *args: P.args, **named: P.kwargs) -> T:
+    def in_turn(self: "LeaseTable", /, *args: P.args, **named: P.kwargs) -> T:
         return self.turn.during(method, self, *args, **named)
 
     return in_turn
 
 
-class LeaseBook:
+class LeaseTable:
     """Spend loans, and say when to ask for them. Safe to share between threads; a child process begins with an empty one.
 
     Args:
@@ -62,176 +62,178 @@ class LeaseBook:
         _books.add(self)
 
     @_in_turn
-    def pay(self, demand: Demand, keeper: object) -> tuple[Reading | None, Request | None]:
+    def pay(self, request: BucketRequest, owner: object) -> tuple[BucketLevel | None, LeaseRequest | None]:
         """Pay from a loan if one suffices, and say what to ask the server for.
 
         Args:
-            demand: What is asked for.
-            keeper: Who will ask the server.
+            request: What is asked for.
+            owner: Who will ask the server.
 
         Returns:
             What is left in the bucket, or None if it was not paid here; and what to ask for, or None. If it was not paid, the
             request pays for it as well; without one the server is asked for the cost alone.
         """
-        cost = demand.cost_units
+        cost = request.cost_units
         now_us = self._now_us()
-        lease = self._lease(demand, now_us)
+        lease = self._lease(request, now_us)
         if lease.units >= cost:
             lease.units -= cost
-            request = None
+            lease_request = None
             if lease.units < lease.low and not lease.asking:
                 lease.low = 0
-                if more := wanted(lease, demand, now_us):
-                    aside = Demand(demand.key, demand.shape, 0)
-                    request = self._request(lease, aside, Terms(lease.holder, 0, lease.units, more), keeper, now_us)
-            return reading(lease, now_us), request
+                if more := wanted(lease, request, now_us):
+                    aside = BucketRequest(request.key, request.spec, 0)
+                    lease_request = self._lease_request(
+                        lease, aside, LeaseTerms(lease.lease_id, 0, lease.units, more), owner, now_us
+                    )
+            return bucket_level(lease, now_us), lease_request
         lease.used += cost
         if lease.asking:
             return None, None
-        if lease.orphaned:
+        if lease.unconfirmed:
             self._lose(lease)
-        more = wanted(lease, demand, now_us)
+        more = wanted(lease, request, now_us)
         if not more and not lease.units:
             return None, None
         returned, lease.units = lease.units, 0
-        return None, self._request(lease, demand, Terms(lease.holder, returned, 0, more), keeper, now_us)
+        return None, self._lease_request(lease, request, LeaseTerms(lease.lease_id, returned, 0, more), owner, now_us)
 
     @_in_turn
-    def spend(self, demand: Demand, *, to_the_end: bool) -> Reading | None:
+    def spend(self, request: BucketRequest, *, to_the_end: bool) -> BucketLevel | None:
         """Pay from a loan that suffices, and ask for nothing.
 
         Args:
-            demand: What is asked for.
+            request: What is asked for.
             to_the_end: Whether also what calls for a renewal may be spent.
 
         Returns:
             What is left in the bucket, or None if it was not paid.
         """
         now_us = self._now_us()
-        lease = self._leases.get(demand.key)
-        if lease is None or lease.shape is not demand.shape or now_us >= lease.until_us:
+        lease = self._leases.get(request.key)
+        if lease is None or lease.spec is not request.spec or now_us >= lease.until_us:
             return None
-        left = lease.units - demand.cost_units
+        left = lease.units - request.cost_units
         if left < (0 if to_the_end else lease.low):
             return None
         lease.units = left
-        return reading(lease, now_us)
+        return bucket_level(lease, now_us)
 
-    def suffices(self, demand: Demand) -> bool:
+    def suffices(self, request: BucketRequest) -> bool:
         """Return whether a loan could pay, if it is renewed perhaps."""
-        lease = self._leases.get(demand.key)
-        if lease is None or lease.shape is not demand.shape or lease.units < demand.cost_units:
+        lease = self._leases.get(request.key)
+        if lease is None or lease.spec is not request.spec or lease.units < request.cost_units:
             return False
         return self._now_us() < lease.until_us
 
     @_in_turn
-    def give_back(self, demand: Demand, keeper: object, *, if_of_another_rule: bool) -> Request | None:
+    def give_back(self, request: BucketRequest, owner: object, *, if_of_another_rule: bool) -> LeaseRequest | None:
         """Return what gives back all of a bucket's loan; None if there is none.
 
         Args:
-            demand: The bucket.
-            keeper: Who will ask the server.
-            if_of_another_rule: Whether only a loan is meant that was lent under another rule than the demand's.
+            request: The bucket.
+            owner: Who will ask the server.
+            if_of_another_rule: Whether only a loan is meant that was lent under another rule than the request's.
         """
-        lease = self._leases.get(demand.key)
-        if lease is None or (if_of_another_rule and lease.shape is demand.shape):
+        lease = self._leases.get(request.key)
+        if lease is None or (if_of_another_rule and lease.spec is request.spec):
             return None
         now_us = self._now_us()
-        if lease.asking or lease.orphaned or not lease.units or now_us >= lease.until_us:
+        if lease.asking or lease.unconfirmed or not lease.units or now_us >= lease.until_us:
             return None
-        terms = Terms(lease.holder, lease.units, 0, 0)
+        terms = LeaseTerms(lease.lease_id, lease.units, 0, 0)
         lease.units = 0
-        return self._request(lease, Demand(demand.key, lease.shape, 0), terms, keeper, now_us)
+        return self._lease_request(lease, BucketRequest(request.key, lease.spec, 0), terms, owner, now_us)
 
     @_in_turn
-    def due(self, keeper: object, *, closing: bool = False) -> list[Request]:
+    def due_requests(self, owner: object, *, closing: bool = False) -> list[LeaseRequest]:
         """Return what the server is to be told although nobody asks for it: loans that go back, and such that go on.
 
         Args:
-            keeper: Whose loans are meant.
+            owner: Whose loans are meant.
             closing: Whether all of them go back.
         """
-        requests: list[Request] = []
+        lease_requests: list[LeaseRequest] = []
         now_us = self._now_us()
         for key, lease in self._leases.items():
-            if lease.keeper is not keeper or lease.asking:
+            if lease.owner is not owner or lease.asking:
                 continue
             if lease.units and now_us >= lease.until_us:
                 self._lose(lease)
             idle = lease.units == lease.at_last_look
             lease.at_last_look = lease.units
-            if not lease.units or lease.orphaned:
+            if not lease.units or lease.unconfirmed:
                 continue
             if idle or closing:
-                terms = Terms(lease.holder, lease.units, 0, 0)
+                terms = LeaseTerms(lease.lease_id, lease.units, 0, 0)
                 lease.units = 0
             elif lease.until_us - now_us < SPENT_US // 2:
-                terms = Terms(lease.holder, 0, lease.units, 0)
+                terms = LeaseTerms(lease.lease_id, 0, lease.units, 0)
             else:
                 continue
-            requests.append(self._request(lease, Demand(key, lease.shape, 0), terms, keeper, now_us))
+            lease_requests.append(self._lease_request(lease, BucketRequest(key, lease.spec, 0), terms, owner, now_us))
 
-        return requests
+        return lease_requests
 
     @_in_turn
-    def keeps(self, keeper: object) -> bool:
+    def owns_any(self, owner: object) -> bool:
         """Return whether anything is lent to this keeper."""
-        return any(lease.keeper is keeper and (lease.units or lease.asking) for lease in self._leases.values())
+        return any(lease.owner is owner and (lease.units or lease.asking) for lease in self._leases.values())
 
     @_in_turn
-    def end(self, keeper: object) -> None:
+    def end(self, owner: object) -> None:
         """Strike out what this keeper could not return."""
         for lease in self._leases.values():
-            if lease.keeper is keeper:
+            if lease.owner is owner:
                 self._lose(lease)
 
     @_in_turn
-    def settle(self, request: Request, loan: Loan) -> None:
+    def settle(self, lease_request: LeaseRequest, loan: Loan) -> None:
         """Take note of what the server answered."""
-        lease = self._asking(request)
+        lease = self._asking(lease_request)
         if lease is None:
             return
         lease.asking = 0
-        token = lease.shape.units_per_token
-        self.returned += request.terms.returned / token
+        token = lease.spec.units_per_token
+        self.returned += lease_request.terms.returned / token
         self.borrowed += loan.units / token
         lease.units += loan.units
         lease.lent, lease.at_last_look = lease.units, -1
         lease.low = lease.units // 2 if loan.units else 0
-        lease.until_ns = (request.asked_us + SPENT_US) * 1000
-        if request.terms.wanted:
-            lease.wanted = request.terms.wanted
-        elif request.terms.returned:  # after a pause the first loan is as the last one was, not eight times that
+        lease.until_ns = (lease_request.asked_us + SPENT_US) * 1000
+        if lease_request.terms.wanted:
+            lease.wanted = lease_request.terms.wanted
+        elif lease_request.terms.returned:  # after a pause the first loan is as the last one was, not eight times that
             lease.wanted //= GROWTH
-        left = loan.verdict.readings[0]
-        lease.level, lease.read_us = left.level, self._now_us() + left.lead_us
+        left = loan.verdict.levels[0]
+        lease.level, lease.read_us = left.level, self._now_us() + left.effective_in_us
 
     @_in_turn
-    def saw(self, demand: Demand, left: Reading) -> int:
+    def saw(self, request: BucketRequest, left: BucketLevel) -> int:
         """Take note of what the server said is left in a bucket, and return the units that are held of it."""
         now_us = self._now_us()
-        lease = self._leases.get(demand.key)
+        lease = self._leases.get(request.key)
         if lease is None or now_us >= lease.until_us:
             return 0
-        if lease.shape is not demand.shape:  # it goes back with the next check
-            return lease.units // lease.shape.units_per_token * demand.shape.units_per_token
-        lease.level, lease.read_us = left.level, now_us + left.lead_us
+        if lease.spec is not request.spec:  # it goes back with the next check
+            return lease.units // lease.spec.units_per_token * request.spec.units_per_token
+        lease.level, lease.read_us = left.level, now_us + left.effective_in_us
         return lease.units
 
     @_in_turn
-    def give_up(self, request: Request) -> None:
+    def give_up(self, lease_request: LeaseRequest) -> None:
         """Take note that the answer was lost: what was asked for may have been done, or be done yet."""
-        lease = self._asking(request)
+        lease = self._asking(lease_request)
         if lease is not None:
-            self._give_up(lease, request.terms.returned)
+            self._give_up(lease, lease_request.terms.returned)
 
     @_in_turn
-    def unsent(self, request: Request) -> None:
+    def unsent(self, lease_request: LeaseRequest) -> None:
         """Take note that the server was not asked after all."""
-        lease = self._asking(request)
+        lease = self._asking(lease_request)
         if lease is not None:
             lease.asking = 0
-            lease.units += request.terms.returned
+            lease.units += lease_request.terms.returned
 
     @property
     @_in_turn
@@ -239,7 +241,7 @@ class LeaseBook:
         """The tokens that are lent to this process now and not yet spent, by bucket."""
         now_us = self._now_us()
         return {
-            key: lease.units / lease.shape.units_per_token
+            key: lease.units / lease.spec.units_per_token
             for key, lease in self._leases.items()
             if lease.units and now_us < lease.until_us
         }
@@ -258,52 +260,54 @@ class LeaseBook:
         return len(self._leases)
 
     def __repr__(self) -> str:
-        return f"LeaseBook(held={sum(self.held.values()):g}, borrowed={self.borrowed:g}, returned={self.returned:g})"
+        return f"LeaseTable(held={sum(self.held.values()):g}, borrowed={self.borrowed:g}, returned={self.returned:g})"
 
-    def _lease(self, demand: Demand, now_us: int) -> Lease:
+    def _lease(self, request: BucketRequest, now_us: int) -> Lease:
         """Return the bucket's lease, with what has ended or belongs to another rule struck out."""
-        lease = self._leases.get(demand.key)
-        if lease is None or lease.shape is not demand.shape:
+        lease = self._leases.get(request.key)
+        if lease is None or lease.spec is not request.spec:
             if lease is not None:
                 self._lose(lease)
             elif len(self._leases) >= self._max_leases:
                 self._lose(self._leases.pop(next(iter(self._leases))))
-            lease = self._leases[demand.key] = Lease(demand.shape, self._number(), now_us)
+            lease = self._leases[request.key] = Lease(request.spec, self._number(), now_us)
         if lease.asking and now_us - lease.asked_us > SPENT_US:
             self._give_up(lease, 0)  # the event loop that asked has ended
         if lease.units and now_us >= lease.until_us:
             self._lose(lease)
         return lease
 
-    def _request(self, lease: Lease, demand: Demand, terms: Terms, keeper: object, now_us: int) -> Request:
+    def _lease_request(
+        self, lease: Lease, request: BucketRequest, terms: LeaseTerms, owner: object, now_us: int
+    ) -> LeaseRequest:
         self._requests += 1
-        lease.asking, lease.asked_us, lease.keeper = self._requests, now_us, keeper
+        lease.asking, lease.asked_us, lease.owner = self._requests, now_us, owner
         if terms.wanted:
             lease.since_us, lease.used = now_us, 0
-        return Request(demand, terms, self._requests, now_us)
+        return LeaseRequest(request, terms, self._requests, now_us)
 
-    def _asking(self, request: Request) -> Lease | None:
-        lease = self._leases.get(request.demand.key)
-        return lease if lease is not None and lease.asking == request.number else None
+    def _asking(self, lease_request: LeaseRequest) -> Lease | None:
+        lease = self._leases.get(lease_request.request.key)
+        return lease if lease is not None and lease.asking == lease_request.number else None
 
     def _give_up(self, lease: Lease, returned: int) -> None:
-        self.lost += returned / lease.shape.units_per_token
+        self.lost += returned / lease.spec.units_per_token
         lease.asking = lease.low = 0
-        lease.orphaned = lease.units > 0
-        lease.holder = self._number()
+        lease.unconfirmed = lease.units > 0
+        lease.lease_id = self._number()
 
     def _lose(self, lease: Lease) -> None:
-        self.lost += lease.units / lease.shape.units_per_token
-        lease.units, lease.orphaned = 0, False
+        self.lost += lease.units / lease.spec.units_per_token
+        lease.units, lease.unconfirmed = 0, False
         if not lease.asking:
-            lease.holder = self._number()
+            lease.lease_id = self._number()
 
     def _number(self) -> int:
         return self._random.getrandbits(52) + 1
 
 
 # Both processes of a fork would spend the same loans. No turn is taken while it forks: see `Turn`.
-_books: "weakref.WeakSet[LeaseBook]" = weakref.WeakSet()
+_books: "weakref.WeakSet[LeaseTable]" = weakref.WeakSet()
 
 
 def _forget_all() -> None:

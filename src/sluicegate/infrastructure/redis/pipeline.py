@@ -13,7 +13,7 @@ from typing import Any
 from sluicegate.infrastructure.redis.connection import RedisConnection, reply_reader, transport_of
 from sluicegate.infrastructure.redis.errors import Fault, fault_of
 from sluicegate.infrastructure.redis.script import Call
-from sluicegate.infrastructure.redis.script_client import ASKING, ScriptExchange, fail
+from sluicegate.infrastructure.redis.script_client import ASKING, ScriptClient, fail
 
 NO_MORE = 2**30
 
@@ -52,7 +52,7 @@ class ScriptPipeline(asyncio.BufferedProtocol):
     def __init__(
         self,
         connection: RedisConnection,
-        exchange: ScriptExchange,
+        exchange: ScriptClient,
         *,
         on_answer: Callable[[float], None],
         on_settled: Callable[[], None],

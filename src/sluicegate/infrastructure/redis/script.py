@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
-from sluicegate.domain.bucket_spec import BucketShape
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.errors import StorageError
 
 TAKE, PEEK, REFUND, RESET, LEND = range(5)
@@ -20,7 +20,7 @@ LENT_US = 2_500_000
 """How long the script counts a loan as lent, in microseconds, as it says itself."""
 
 
-class Terms(NamedTuple):
+class LeaseTerms(NamedTuple):
     """What a process has of a bucket's units, and would like to have, when it asks for a loan.
 
     Args:
@@ -30,7 +30,7 @@ class Terms(NamedTuple):
         wanted: Units to lend, besides paying the cost; fewer or none are lent if there are not enough.
     """
 
-    holder: int
+    lease_id: int
     returned: int
     kept: int
     wanted: int
@@ -48,7 +48,7 @@ class Loan(NamedTuple):
     units: int
 
 
-Answer: TypeAlias = Verdict | tuple[Reading, ...] | Loan | None
+Answer: TypeAlias = Verdict | tuple[BucketLevel, ...] | Loan | None
 """What a verb returns: `take` a verdict, `peek` and `refund` readings, `reset` nothing, `lend` a loan."""
 
 
@@ -65,19 +65,24 @@ class Call:
 
     Args:
         verb: `TAKE`, `PEEK`, `REFUND`, `RESET` or `LEND`.
-        demands: The buckets, at least one; for `LEND` one, whose cost may be 0.
+        requests: The buckets, at least one; for `LEND` one, whose cost may be 0.
         future: Gets the answer or a `StorageError`. May be cancelled at any time; the answer is discarded then.
         due_s: The event loop's time by which it is answered.
         terms: For `LEND` alone.
     """
 
-    __slots__ = ("alone", "asking", "demands", "due_s", "future", "hops", "slot", "terms", "verb")
+    __slots__ = ("alone", "asking", "due_s", "future", "hops", "requests", "slot", "terms", "verb")
 
     def __init__(
-        self, verb: int, demands: Sequence[Demand], future: Waiter, due_s: float, terms: Terms | None = None
+        self,
+        verb: int,
+        requests: Sequence[BucketRequest],
+        future: Waiter,
+        due_s: float,
+        terms: LeaseTerms | None = None,
     ) -> None:
         self.verb = verb
-        self.demands = demands
+        self.requests = requests
         self.future = future
         self.due_s = due_s
         self.terms = terms
@@ -113,24 +118,24 @@ class TokenBucketScript:
             echo: A number that the reply must repeat, 0 to 2**53.
         """
         keys: dict[str, int] = {}
-        shapes: dict[int, int] = {}
+        specs: dict[int, int] = {}
         texts: list[str] = []
         body: list[int] = []
         known = self._shape_texts
         for call in calls:
-            demands = call.demands
-            body += call.verb, len(demands)
-            for demand in demands:
-                key = demand.key
+            requests = call.requests
+            body += call.verb, len(requests)
+            for request in requests:
+                key = request.key
                 key_number = keys.get(key)
                 if key_number is None:
                     keys[key] = key_number = len(keys) + 1
-                shape = demand.shape
-                shape_number = shapes.get(shape.number)
+                spec = request.spec
+                shape_number = specs.get(spec.number)
                 if shape_number is None:
-                    shapes[shape.number] = shape_number = len(shapes) + 1
-                    texts.append(known.get(shape.number) or self._shape_text(shape))
-                body += key_number, shape_number, demand.cost_units
+                    specs[spec.number] = shape_number = len(specs) + 1
+                    texts.append(known.get(spec.number) or self._shape_text(spec))
+                body += key_number, shape_number, request.cost_units
             if call.terms is not None:
                 body += call.terms
         return (len(keys), *keys, _pack([echo, len(texts), *texts, *body]))
@@ -148,7 +153,7 @@ class TokenBucketScript:
         """
         expected = 1
         for call in calls:
-            expected += 1 + 2 * len(call.demands) + (call.verb == LEND)
+            expected += 1 + 2 * len(call.requests) + (call.verb == LEND)
         try:
             numbers = _numbers.decode(reply)  # type: ignore[arg-type]
         except (TypeError, msgspec.MsgspecError):
@@ -166,27 +171,27 @@ class TokenBucketScript:
         """
         at = 1
         for call in calls:
-            future, verb, count = call.future, call.verb, len(call.demands)
+            future, verb, count = call.future, call.verb, len(call.requests)
             if future.done():
                 pass
             elif verb == TAKE and count == 1:  # most are such
-                future.set_result(Verdict(numbers[at] == 1, (Reading(numbers[at + 1], numbers[at + 2]),)))
+                future.set_result(Verdict(numbers[at] == 1, (BucketLevel(numbers[at + 1], numbers[at + 2]),)))
             elif verb == RESET:
                 future.set_result(None)
             else:
                 end = at + 1 + 2 * count
-                readings = tuple(map(Reading, numbers[at + 1 : end : 2], numbers[at + 2 : end : 2]))
+                levels = tuple(map(BucketLevel, numbers[at + 1 : end : 2], numbers[at + 2 : end : 2]))
                 if verb == TAKE:
-                    future.set_result(Verdict(numbers[at] == 1, readings))
+                    future.set_result(Verdict(numbers[at] == 1, levels))
                 elif verb == LEND:
-                    future.set_result(Loan(Verdict(numbers[at] == 1, readings), numbers[end]))
+                    future.set_result(Loan(Verdict(numbers[at] == 1, levels), numbers[end]))
                 else:
-                    future.set_result(readings)
+                    future.set_result(levels)
             at += 1 + 2 * count + (verb == LEND)
 
-    def _shape_text(self, shape: BucketShape) -> str:
-        text = f"{shape.capacity} {shape.units_per_token} {shape.units_per_tick} {shape.tick_us} {shape.full_ticks}"
-        self._shape_texts[shape.number] = text
+    def _shape_text(self, spec: BucketSpec) -> str:
+        text = f"{spec.capacity} {spec.units_per_token} {spec.units_per_tick} {spec.tick_us} {spec.full_ticks}"
+        self._shape_texts[spec.number] = text
         return text
 
     def __repr__(self) -> str:

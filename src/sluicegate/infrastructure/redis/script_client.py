@@ -12,7 +12,7 @@ _ECHOES = 2**31
 _NOT_EXECUTED = {"moved", "ask", "try_again"}
 
 
-class ScriptExchange:
+class ScriptClient:
     """Call the script for batches of checks.
 
     Args:

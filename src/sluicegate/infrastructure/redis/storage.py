@@ -6,15 +6,15 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, cast
 
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
-from sluicegate.infrastructure.redis.batcher import CheckDispatcher
+from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.cluster import ClusterRouter
-from sluicegate.infrastructure.redis.denial_cache import DenialMemo
-from sluicegate.infrastructure.redis.lease_router import Lender, Router
-from sluicegate.infrastructure.redis.lease_table import LeaseBook
+from sluicegate.infrastructure.redis.denial_cache import DenialCache
+from sluicegate.infrastructure.redis.lease_router import LeaseRouter, Router
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
-from sluicegate.infrastructure.redis.script_client import ScriptExchange
+from sluicegate.infrastructure.redis.script_client import ScriptClient
 from sluicegate.infrastructure.redis.target import RedisTarget, target_of_client, target_of_url
 
 DEFAULT_DEADLINE_MS = 50
@@ -33,7 +33,7 @@ class RedisStorage:
             login and TLS settings are used; its pool, its timeouts and retries are not, and it is not closed.
         deadline_ms: The longest that a call may take, 1 to 60,000.
         remember_denials: Whether a check that was denied is denied here, without asking the server, until it could pass: for
-            one second at most, after which a reset or refund by another process shows. See `DenialMemo`.
+            one second at most, after which a reset or refund by another process shows. See `DenialCache`.
 
     Raises:
         InvalidInputError: If the deadline is wrong.
@@ -53,9 +53,9 @@ class RedisStorage:
         self._target = target
         self.deadline_s = deadline_ms / 1000
         """The longest that a call may take, in seconds."""
-        self.denials = DenialMemo() if remember_denials else None
+        self.denials = DenialCache() if remember_denials else None
         """What was denied lately; None: nothing is remembered."""
-        self.leases = LeaseBook()
+        self.leases = LeaseTable()
         """What this process has borrowed of buckets whose rules have `lease`."""
         self.loans_at_hand = self.leases.at_hand
         """The same, for who works with it in place."""
@@ -83,75 +83,80 @@ class RedisStorage:
         """
         return cls(redis_client=target_of_url(url), deadline_ms=deadline_ms, remember_denials=remember_denials)
 
-    async def take(self, demands: Sequence[Demand], /) -> Verdict:
-        """Pay all demands or none."""
-        here = self.decide_here(demands)
+    async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none."""
+        here = self.decide_here(requests)
         if here is not None:
             return here
         denials = self.denials
         if denials is None:
-            verdict = cast("Verdict", await self._ask(TAKE, demands))
+            verdict = cast("Verdict", await self._ask(TAKE, requests))
         else:
             asked = denials.asked()
-            verdict = cast("Verdict", await self._ask(TAKE, demands))
-            denials.learn(demands, verdict, asked)
-        return self.with_loans(demands, verdict)
+            verdict = cast("Verdict", await self._ask(TAKE, requests))
+            denials.learn(requests, verdict, asked)
+        return self.with_loans(requests, verdict)
 
-    def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
+    def decide_here(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
         """Pay from what this process has borrowed, or return a denial that is still true; None if the server must be asked."""
-        if demands[0].lease_units and len(demands) == 1:
-            left = self.leases.spend(demands[0], to_the_end=False)
+        if requests[0].lease_units and len(requests) == 1:
+            left = self.leases.spend(requests[0], to_the_end=False)
             if left is not None:
-                return Verdict(allowed=True, readings=self.with_borrowed(demands, (left,)))
-            if self.leases.suffices(demands[0]):
+                return Verdict(allowed=True, levels=self.with_borrowed(requests, (left,)))
+            if self.leases.suffices(requests[0]):
                 return None  # it is to be renewed, and comes before a denial that was true without it
-        return None if self.denials is None else self.denials.recall(demands)
+        return None if self.denials is None else self.denials.recall(requests)
 
-    async def peek(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    async def peek(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels, with what this process has borrowed of them. Writes nothing."""
-        return self.with_borrowed(demands, cast("tuple[Reading, ...]", await self._ask(PEEK, demands)))
+        return self.with_borrowed(requests, cast("tuple[BucketLevel, ...]", await self._ask(PEEK, requests)))
 
-    def with_loans(self, demands: Sequence[Demand], verdict: Verdict) -> Verdict:
+    def with_loans(self, requests: Sequence[BucketRequest], verdict: Verdict) -> Verdict:
         """Return what the server's verdict means to a process that may have borrowed meanwhile: a denial need not be the end."""
-        if len(demands) > 1 or not demands[0].lease_units:
+        if len(requests) > 1 or not requests[0].lease_units:
             return verdict
         if not verdict.allowed:
-            reading = self.leases.spend(demands[0], to_the_end=True)
-            if reading is None:
+            bucket_level = self.leases.spend(requests[0], to_the_end=True)
+            if bucket_level is None:
                 return verdict
-            verdict = Verdict(allowed=True, readings=(reading,))
-        return Verdict(allowed=True, readings=self.with_borrowed(demands, verdict.readings))
+            verdict = Verdict(allowed=True, levels=(bucket_level,))
+        return Verdict(allowed=True, levels=self.with_borrowed(requests, verdict.levels))
 
-    def with_borrowed(self, demands: Sequence[Demand], readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+    def with_borrowed(
+        self, requests: Sequence[BucketRequest], levels: tuple[BucketLevel, ...]
+    ) -> tuple[BucketLevel, ...]:
         """Return readings of the server with what this process has borrowed added: a check here could be paid from either."""
-        if not any(demand.lease_units for demand in demands):
-            return readings
+        if not any(request.lease_units for request in requests):
+            return levels
         saw = self.leases.saw
         return tuple(
             [
-                Reading(min(demand.shape.capacity, reading.level + saw(demand, reading)), reading.lead_us)
-                for demand, reading in zip(demands, readings, strict=True)
+                BucketLevel(
+                    min(request.spec.capacity, bucket_level.level + saw(request, bucket_level)),
+                    bucket_level.effective_in_us,
+                )
+                for request, bucket_level in zip(requests, levels, strict=True)
             ]
         )
 
-    async def refund(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    async def refund(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        with self.forgetting(demands):
-            return cast("tuple[Reading, ...]", await self._ask(REFUND, demands))
+        with self.forgetting(requests):
+            return cast("tuple[BucketLevel, ...]", await self._ask(REFUND, requests))
 
-    async def reset(self, demands: Sequence[Demand], /) -> None:
+    async def reset(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        with self.forgetting(demands):
-            await self._ask(RESET, demands)
+        with self.forgetting(requests):
+            await self._ask(RESET, requests)
 
     @contextmanager
-    def forgetting(self, demands: Sequence[Demand]) -> Generator[None]:
+    def forgetting(self, requests: Sequence[BucketRequest]) -> Generator[None]:
         """Forget what was denied of some buckets once their levels may have been raised, whatever came of it."""
         try:
             yield
         finally:
             if self.denials is not None:
-                self.denials.forget(demands)
+                self.denials.forget(requests)
 
     async def aclose(self) -> None:
         """Close the connections of all event loops; those of other loops in the background."""
@@ -170,11 +175,11 @@ class RedisStorage:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _ask(self, verb: int, demands: Sequence[Demand]) -> "asyncio.Future[Any]":
+    def _ask(self, verb: int, requests: Sequence[BucketRequest]) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         router = self._routers.get(loop) or self.router(loop)
         future: asyncio.Future[Any] = loop.create_future()
-        router.submit(Call(verb, demands, future, loop.time() + self.deadline_s))
+        router.submit(Call(verb, requests, future, loop.time() + self.deadline_s))
         return future
 
     def router(self, loop: asyncio.AbstractEventLoop) -> Router:
@@ -199,13 +204,13 @@ class RedisStorage:
                     self._target, self._script, deadline_s=self.deadline_s, connect_timeout_s=connect_timeout_s
                 )
             else:
-                router = CheckDispatcher(
+                router = Batcher(
                     self._target.connector(connect_timeout_s),
-                    ScriptExchange(self._script),
+                    ScriptClient(self._script),
                     deadline_s=self.deadline_s,
                     connect_timeout_s=connect_timeout_s,
                 )
-            self._routers[loop] = router = Lender(router, self.leases, self.deadline_s)
+            self._routers[loop] = router = LeaseRouter(router, self.leases, self.deadline_s)
         return router
 
     def __repr__(self) -> str:

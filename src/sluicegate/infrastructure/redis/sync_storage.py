@@ -8,7 +8,7 @@ from concurrent.futures import TimeoutError as WaitTimeoutError
 from threading import Lock, Thread
 from typing import Any, Self, cast
 
-from sluicegate.domain.bucket_request import Demand, Reading, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call
 from sluicegate.infrastructure.redis.storage import DEFAULT_DEADLINE_MS, RedisStorage
@@ -62,38 +62,38 @@ class SyncRedisStorage:
         """
         return cls(redis_client=target_of_url(url), deadline_ms=deadline_ms, remember_denials=remember_denials)
 
-    def take_now(self, demands: Sequence[Demand], /) -> Verdict:
-        """Pay all demands or none."""
+    def take_now(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none."""
         storage = self._storage
-        here = storage.decide_here(demands)
+        here = storage.decide_here(requests)
         if here is not None:
             return here
         denials = storage.denials
         if denials is None:
-            verdict = cast("Verdict", self._ask(TAKE, demands))
+            verdict = cast("Verdict", self._ask(TAKE, requests))
         else:
             asked = denials.asked()
-            verdict = cast("Verdict", self._ask(TAKE, demands))
-            denials.learn(demands, verdict, asked)
-        return storage.with_loans(demands, verdict)
+            verdict = cast("Verdict", self._ask(TAKE, requests))
+            denials.learn(requests, verdict, asked)
+        return storage.with_loans(requests, verdict)
 
-    def decide_here(self, demands: Sequence[Demand], /) -> Verdict | None:
+    def decide_here(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
         """Do what `RedisStorage.decide_here` does."""
-        return self._storage.decide_here(demands)
+        return self._storage.decide_here(requests)
 
-    def peek_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    def peek_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels, with what this process has borrowed of them. Writes nothing."""
-        return self._storage.with_borrowed(demands, cast("tuple[Reading, ...]", self._ask(PEEK, demands)))
+        return self._storage.with_borrowed(requests, cast("tuple[BucketLevel, ...]", self._ask(PEEK, requests)))
 
-    def refund_now(self, demands: Sequence[Demand], /) -> tuple[Reading, ...]:
+    def refund_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        with self._storage.forgetting(demands):
-            return cast("tuple[Reading, ...]", self._ask(REFUND, demands))
+        with self._storage.forgetting(requests):
+            return cast("tuple[BucketLevel, ...]", self._ask(REFUND, requests))
 
-    def reset_now(self, demands: Sequence[Demand], /) -> None:
+    def reset_now(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        with self._storage.forgetting(demands):
-            self._ask(RESET, demands)
+        with self._storage.forgetting(requests):
+            self._ask(RESET, requests)
 
     def close(self) -> None:
         """Close the connections and end the thread. Calling it twice is harmless."""
@@ -114,12 +114,12 @@ class SyncRedisStorage:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, verb: int, demands: Sequence[Demand]) -> Any:  # noqa: ANN401 - whatever the verb returns
+    def _ask(self, verb: int, requests: Sequence[BucketRequest]) -> Any:  # noqa: ANN401 - whatever the verb returns
         loop = self._loop
         if loop is None or self._pid != os.getpid():
             loop = self._start()
         answer: Future[Any] = Future()
-        loop.call_soon_threadsafe(self._submit, loop, verb, demands, answer, loop.time() + self._storage.deadline_s)
+        loop.call_soon_threadsafe(self._submit, loop, verb, requests, answer, loop.time() + self._storage.deadline_s)
         try:
             return answer.result(self._storage.deadline_s + _GRACE_S)
         except WaitTimeoutError:
@@ -130,12 +130,12 @@ class SyncRedisStorage:
         self,
         loop: asyncio.AbstractEventLoop,
         verb: int,
-        demands: Sequence[Demand],
+        requests: Sequence[BucketRequest],
         answer: "Future[Any]",
         due_s: float,
     ) -> None:
         try:
-            self._storage.router(loop).submit(Call(verb, demands, answer, due_s))
+            self._storage.router(loop).submit(Call(verb, requests, answer, due_s))
         except Exception as error:  # noqa: BLE001 - the caller, in its thread, raises it
             answer.set_exception(error)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import RuleSet
+from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
 from sluicegate.domain.rule_book import RuleBook
 from sluicegate.infrastructure.rules_file.error_messages import find_fault
@@ -94,7 +94,7 @@ def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBo
         else:
             document = _toml(text, name)
         book = _meaning(document)
-        RuleSet(book, KeyFormat())  # what can only be found when plans are made of the rules is found here
+        CompiledRules(book, KeyFormat())  # what can only be found when plans are made of the rules is found here
     except YamlError as error:
         raise RuleFileError(name, error.message, line=error.line) from None
     except FieldError as error:

@@ -19,7 +19,7 @@ from sluicegate.domain.errors import InvalidInputError
 _LONGEST_BURST_MS = 500  # a file that is being written for longer is looked at in between
 
 
-class FileWatch:
+class FileWatcher:
     """Call back when a file may have changed, from a thread of its own.
 
     After a change there is a second call when the file has come to rest: two writes within one tick of the file system's
@@ -157,4 +157,4 @@ class FileWatch:
         return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
     def __repr__(self) -> str:
-        return f"FileWatch(path={self._path!r})"
+        return f"FileWatcher(path={self._path!r})"

@@ -10,7 +10,7 @@ from sluicegate.application.live_rules import put_into_force
 from sluicegate.application.rule_explanation import ExplainedRule, Explainer, Explanation
 from sluicegate.application.rule_lint import Finding, lint, sample_path
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import RuleSet
+from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
 from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.routing.template import parse_endpoint
@@ -100,7 +100,7 @@ def explain(path: Path | None, endpoint: str, identifiers: list[tuple[str, str]]
 
 def routes(app: str, path: Path | None, *, as_json: bool) -> int:
     """Print an application's routes that no rule is for."""
-    rules = RuleSet(read_rule_file(_path(path)).rules, _key_format())
+    rules = CompiledRules(read_rule_file(_path(path)).rules, _key_format())
     endpoints = endpoints_of(load_app(app))
     bare = [endpoint for endpoint in endpoints if not _has_rule(rules, endpoint)]
     if as_json:
@@ -188,7 +188,7 @@ def _attributes(rule: RateLimitRule) -> str:
     return "".join(f", {one}" for one in told if one)
 
 
-def _has_rule(rules: RuleSet, endpoint: str) -> bool:
+def _has_rule(rules: CompiledRules, endpoint: str) -> bool:
     template = parse_endpoint(endpoint)
     if template is None:
         return rules.find(endpoint) is not rules.unmatched

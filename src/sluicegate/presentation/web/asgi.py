@@ -10,7 +10,7 @@ from typing import TypeAlias, cast
 
 from sluicegate.application.checked import Checked
 from sluicegate.application.failure_policy import describe
-from sluicegate.application.notifier import Announcer
+from sluicegate.application.notifier import Notifier
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit
 from sluicegate.domain.bucket_key import MAX_IDENTIFIER_BYTES
@@ -137,8 +137,8 @@ class RateLimitMiddleware:
         self._cost = cost
         self._style: HeaderStyle = require_style(headers)
         self._on_denied = on_denied
-        self._announcer = Announcer(None, logger or StdlibLogger(), SystemClock(), log_identifiers=False)
-        self._hint = ProxyHint(self._addresses, self._announcer)
+        self._notifier = Notifier(None, logger or StdlibLogger(), SystemClock(), log_identifiers=False)
+        self._hint = ProxyHint(self._addresses, self._notifier)
         self._short_way: ShortWay = no_short_way
         if self._adapter is not None and self._ip_is_address and cost is None:
             self._short_way = build_short_way(
@@ -199,7 +199,7 @@ class RateLimitMiddleware:
             cost = 0 if self._cost is None else await self._cost_of(scope)
             return await self._adapter.check(endpoint=endpoint, identifier=identifier, cost=cost)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
-            self._announcer.warn_sparingly("bug", "A request was not counted; let pass.", error=describe(error))
+            self._notifier.warn_throttled("bug", "A request was not counted; let pass.", error=describe(error))
             return None
 
     async def _ask_any(self, scope: Scope, method: str, path: str) -> Checked | None:
@@ -224,7 +224,7 @@ class RateLimitMiddleware:
         provider = provider_of(endpoint, path) if "user_provider" in scopes else ""
         identifier = identify(scopes, address, named, provider) if scopes else EVERYBODY
         if identifier is None:
-            self._announcer.warn_sparingly(
+            self._notifier.warn_throttled(
                 "no_address",
                 "A request has no client address, so that nobody can be counted; let pass. Behind a proxy on a Unix socket"
                 " set trusted_proxies=('unix',).",
@@ -236,9 +236,7 @@ class RateLimitMiddleware:
             value = function(scope)
             return await value if inspect.isawaitable(value) else value
         except Exception as error:  # noqa: BLE001 - the address stands in for whom the application cannot name
-            self._announcer.warn_sparingly(
-                f"identifier:{name}", "An identifier function failed.", error=describe(error)
-            )
+            self._notifier.warn_throttled(f"identifier:{name}", "An identifier function failed.", error=describe(error))
             return None
 
     async def _cost_of(self, scope: Scope) -> int:
@@ -246,12 +244,12 @@ class RateLimitMiddleware:
             cost = cast("CostFunction", self._cost)(scope)
             number = await cost if inspect.isawaitable(cost) else cost
         except Exception as error:  # noqa: BLE001 - a client that makes it fail gets no free pass by it
-            self._announcer.warn_sparingly(
+            self._notifier.warn_throttled(
                 "cost", "A cost function failed; took the rule's cost.", error=describe(error)
             )
             return 0
         if type(number) is not int or number < 0:
-            self._announcer.warn_sparingly("cost", "A cost function gave no whole number; took the rule's cost.")
+            self._notifier.warn_throttled("cost", "A cost function gave no whole number; took the rule's cost.")
             return 0
         return number
 
@@ -270,7 +268,7 @@ class RateLimitMiddleware:
                 answered = self._on_denied(scope, refusal)
                 answer = await answered if inspect.isawaitable(answered) else answered
             except Exception as error:  # noqa: BLE001 - the request is denied all the same
-                self._announcer.warn_sparingly("on_denied", "on_denied failed.", error=describe(error))
+                self._notifier.warn_throttled("on_denied", "on_denied failed.", error=describe(error))
         if answer is not None:
             own = {"content-type", "content-length"}
             fields = tuple(field for field in refusal.headers if field[0] not in own)

@@ -12,7 +12,7 @@ import msgspec
 from sluicegate.application.checked import Checked
 from sluicegate.application.quick_check import QuickCheck, QuickChecks, no_quick_check
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.domain.compiled_rules import RuleSet
+from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.presentation.web.asgi_messages import Scope, forwarded_lines, route_path
 from sluicegate.presentation.web.client_address import ClientAddresses
@@ -128,7 +128,11 @@ class _Endpoints(dict[str, Endpoint | None]):
     """Endpoints as they are asked for; None: its requests go the long way."""
 
     def __init__(
-        self, rules: RuleSet, quick_checks: QuickChecks, only_rules: Mapping[str, RateLimitRule], style: HeaderStyle
+        self,
+        rules: CompiledRules,
+        quick_checks: QuickChecks,
+        only_rules: Mapping[str, RateLimitRule],
+        style: HeaderStyle,
     ) -> None:
         super().__init__()
         self._rules = rules
@@ -161,7 +165,7 @@ def _state(limiter: TokenBucketAdapter, exempt: Exemptions, style: HeaderStyle) 
     )
 
 
-def _matcher(rules: RuleSet, method: str, exempt: Exemptions) -> Callable[[str], str | None]:
+def _matcher(rules: CompiledRules, method: str, exempt: Exemptions) -> Callable[[str], str | None]:
     matcher, otherwise = rules.routes.matcher(method), rules.otherwise
     if exempt:
         return lambda path: None if path in exempt else matcher(path) or otherwise

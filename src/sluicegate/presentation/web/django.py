@@ -13,15 +13,15 @@ from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_urlconf, resolve
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.web.request_limiter import SyncGate
+from sluicegate.presentation.web.request_limiter import RequestLimiter
 
 
 class RateLimitMiddleware:
     """Limit requests.
 
-    `settings.SLUICEGATE` has `SyncGate`'s options. Rules name routes as Django does, after a slash: `path("items/<int:pk>/", …)`
-    is `GET /items/<int:pk>/`; `*` is for requests that no route takes. Functions get Django's request; `user` is by default the
-    one whom `AuthenticationMiddleware`, placed before this one, has signed in.
+    `settings.SLUICEGATE` has the options of `RequestLimiter`. Rules name routes as Django does, after a slash:
+    `path("items/<int:pk>/", …)` is `GET /items/<int:pk>/`; `*` is for requests that no route takes. Functions get
+    Django's request; `user` is by default the one whom `AuthenticationMiddleware`, placed before this one, has signed in.
 
     Under ASGI Django runs it in a thread, as it does all middlewares without an async face.
 
@@ -40,7 +40,7 @@ class RateLimitMiddleware:
         options: dict[str, Any] = dict(getattr(settings, "SLUICEGATE", {}))
         options["identifiers"] = {"user": signed_in_user, **options.get("identifiers", {})}
         try:
-            self._gate = SyncGate(**options)
+            self._gate = RequestLimiter(**options)
         except (InvalidInputError, TypeError) as error:
             raise ImproperlyConfigured(f"SLUICEGATE: {error}") from error
 

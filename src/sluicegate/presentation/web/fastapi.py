@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection, Request
 
 from sluicegate.application.checked import Checked
 from sluicegate.application.failure_policy import describe
-from sluicegate.application.notifier import Announcer
+from sluicegate.application.notifier import Notifier
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
 from sluicegate.domain.errors import InvalidTypeError
@@ -127,7 +127,7 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         self._by_peer = self._scopes == BY_ADDRESS and identifier is None and not self._addresses.trusts_proxies
         self._style: HeaderStyle = require_style(headers)
         self._quota_fields = build_quota_fields(self.rules[0], headers) if len(self.rules) == 1 else None
-        self._announcer = Announcer(None, StdlibLogger(), SystemClock(), log_identifiers=False)
+        self._notifier = Notifier(None, StdlibLogger(), SystemClock(), log_identifiers=False)
 
     async def __call__(self, connection: HTTPConnection, response: Response) -> None:
         """Let a request pass, or raise what answers it.
@@ -154,12 +154,12 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
                 self._addresses.of_peer(client[0]) if client and client[0] else await self._identify(connection)
             )
             if identifier is None:
-                self._announcer.warn_sparingly("no_address", "A request has no client address; let pass uncounted.")
+                self._notifier.warn_throttled("no_address", "A request has no client address; let pass uncounted.")
                 return None
             cost = await self._cost_of(connection) if callable(self._cost) else self._cost
             return await limiter.check(endpoint=name, identifier=identifier, cost=cost)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
-            self._announcer.warn_sparingly("bug", "A request was not counted; let pass.", error=describe(error))
+            self._notifier.warn_throttled("bug", "A request was not counted; let pass.", error=describe(error))
             return None
 
     def _limiter_of(self, scope: Scope) -> tuple[str, TokenBucketAdapter]:
@@ -193,7 +193,7 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
             value = cast("IdentifierOf", self._identifier)(connection)
             return await value if inspect.isawaitable(value) else value
         except Exception as error:  # noqa: BLE001 - the address stands in
-            self._announcer.warn_sparingly("identifier", "An identifier function failed.", error=describe(error))
+            self._notifier.warn_throttled("identifier", "An identifier function failed.", error=describe(error))
             return None
 
     async def _cost_of(self, connection: HTTPConnection) -> int:
@@ -201,7 +201,7 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
             cost = cast("CostOf", self._cost)(connection)
             number = await cost if inspect.isawaitable(cost) else cost
         except Exception as error:  # noqa: BLE001 - a client that makes it fail gets no free pass by it
-            self._announcer.warn_sparingly(
+            self._notifier.warn_throttled(
                 "cost", "A cost function failed; took the rule's cost.", error=describe(error)
             )
             return 0

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
-from sluicegate.presentation.web.request_limiter import SyncGate
+from sluicegate.presentation.web.request_limiter import RequestLimiter
 
 _CHECKED = "_sluicegate_checked"
 
@@ -16,15 +16,15 @@ class FlaskRateLimit:
 
     Args:
         app: The application; None: call `init_app` later.
-        options: See `SyncGate`. Functions get Flask's request; `user` has none by default:
+        options: See `RequestLimiter`. Functions get Flask's request; `user` has none by default:
             `identifiers={"user": lambda request: current_user.get_id()}`.
 
     Raises:
         InvalidInputError: If an option, a rule or a setting is wrong.
     """
 
-    def __init__(self, app: Flask | None = None, **options: Any) -> None:  # noqa: ANN401 - SyncGate's options
-        self._gate = SyncGate(**options)
+    def __init__(self, app: Flask | None = None, **options: Any) -> None:  # noqa: ANN401 - RequestLimiter's options
+        self._gate = RequestLimiter(**options)
         if app is not None:
             self.init_app(app)
 

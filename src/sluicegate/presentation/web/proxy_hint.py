@@ -1,6 +1,6 @@
 """Notice a proxy that nobody trusts: it makes all of its clients one, which an operator would rather hear of early."""
 
-from sluicegate.application.notifier import Announcer
+from sluicegate.application.notifier import Notifier
 from sluicegate.presentation.web.asgi_messages import Scope
 from sluicegate.presentation.web.client_address import ClientAddresses
 
@@ -17,12 +17,12 @@ class ProxyHint:
 
     Args:
         addresses: Tells which peers are local, and which header to look for.
-        announcer: Whom to tell.
+        notifier: Whom to tell.
     """
 
-    def __init__(self, addresses: ClientAddresses, announcer: Announcer) -> None:
+    def __init__(self, addresses: ClientAddresses, notifier: Notifier) -> None:
         self._addresses = addresses
-        self._announcer = announcer
+        self._notifier = notifier
         self._header = addresses.header.encode()
         self._looked = 0
         self._told = addresses.trusts_proxies
@@ -33,7 +33,7 @@ class ProxyHint:
             return _NEVER
         if any(name == self._header for name, _ in scope["headers"]) and (not peer or self._addresses.is_local(peer)):
             self._told = True
-            self._announcer.log(
+            self._notifier.log(
                 "warning",
                 "A local peer speaks for somebody else, but trusted_proxies is empty: all clients of a proxy are counted as"
                 " one. If it is your proxy, name its network.",

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from sluicegate.application.checked import Checked
 from sluicegate.application.failure_policy import describe
-from sluicegate.application.notifier import Announcer
+from sluicegate.application.notifier import Notifier
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.container import build_sync_rate_limit
 from sluicegate.domain.compiled_rules import Rules
@@ -37,7 +37,7 @@ Environ: TypeAlias = Mapping[str, Any]
 """WSGI's environment, which Flask's and Django's requests carry as well."""
 
 
-class SyncGate:
+class RequestLimiter:
     """Decide on requests.
 
     Args:
@@ -87,7 +87,7 @@ class SyncGate:
         require_names(self._limiter.scopes, self._identifiers)
         self._cost = cost
         self._style: HeaderStyle = require_style(headers)
-        self._announcer = Announcer(None, logger or StdlibLogger(), SystemClock(), log_identifiers=False)
+        self._notifier = Notifier(None, logger or StdlibLogger(), SystemClock(), log_identifiers=False)
 
     def check(self, environ: Environ, path: str, route: str, request: Any) -> Checked | None:  # noqa: ANN401 - a framework's
         """Return the limiter's answer; None if there is nothing to count.
@@ -113,11 +113,11 @@ class SyncGate:
             else:
                 identifier = self._identify(scopes, address, endpoint, path, request)
             if identifier is None:
-                self._announcer.warn_sparingly("no_address", "A request has no client address; let pass uncounted.")
+                self._notifier.warn_throttled("no_address", "A request has no client address; let pass uncounted.")
                 return None
             return self._limiter.check(endpoint=endpoint, identifier=identifier, cost=self._cost_of(request))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
-            self._announcer.warn_sparingly("bug", "A request was not counted; let pass.", error=describe(error))
+            self._notifier.warn_throttled("bug", "A request was not counted; let pass.", error=describe(error))
             return None
 
     def _identify(
@@ -146,9 +146,7 @@ class SyncGate:
         try:
             return self._identifiers[name](request)
         except Exception as error:  # noqa: BLE001 - the address stands in for whom the application cannot name
-            self._announcer.warn_sparingly(
-                f"identifier:{name}", "An identifier function failed.", error=describe(error)
-            )
+            self._notifier.warn_throttled(f"identifier:{name}", "An identifier function failed.", error=describe(error))
             return None
 
     def _cost_of(self, request: Any) -> int:  # noqa: ANN401 - a framework's
@@ -157,7 +155,7 @@ class SyncGate:
         try:
             number: object = self._cost(request)
         except Exception as error:  # noqa: BLE001 - a client that makes it fail gets no free pass by it
-            self._announcer.warn_sparingly(
+            self._notifier.warn_throttled(
                 "cost", "A cost function failed; took the rule's cost.", error=describe(error)
             )
             return 0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
-from sluicegate.presentation.web.request_limiter import SyncGate
+from sluicegate.presentation.web.request_limiter import RequestLimiter
 
 StartResponse: TypeAlias = Callable[..., Any]
 WSGIApp: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -15,16 +15,16 @@ class WSGIRateLimitMiddleware:
 
     Args:
         app: The application.
-        options: See `SyncGate`. Rules name routes as `RateLimitMiddleware`'s do: `GET /items/{id:int}`; functions get the
+        options: See `RequestLimiter`. Rules name routes as `RateLimitMiddleware`'s do: `GET /items/{id:int}`; functions get the
             environment.
 
     Raises:
         InvalidInputError: If an option, a rule or a setting is wrong.
     """
 
-    def __init__(self, app: WSGIApp, **options: Any) -> None:  # noqa: ANN401 - SyncGate's options
+    def __init__(self, app: WSGIApp, **options: Any) -> None:  # noqa: ANN401 - RequestLimiter's options
         self.app = app
-        self._gate = SyncGate(**options)
+        self._gate = RequestLimiter(**options)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a denied request; else let the application do so."""

@@ -9,7 +9,7 @@ import msgspec
 
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import Rules, RuleSet
+from sluicegate.domain.compiled_rules import CompiledRules, Rules
 from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.result import Success
@@ -118,7 +118,7 @@ class Replay:
             clock=self._clock,
             wall_clock=self._clock.utc_now,
         )
-        self._rule_set = RuleSet(rules, KeyFormat())
+        self._rule_set = CompiledRules(rules, KeyFormat())
         self._client_of = ClientAddresses().client
         self._reorder_lines = reorder_lines
         self.lines = 0
@@ -141,7 +141,7 @@ class Replay:
         """What became of the requests of a client at an endpoint, as its rule names it, or with a list."""
 
     @property
-    def rule_set(self) -> RuleSet:
+    def rule_set(self) -> CompiledRules:
         """The rules, as they are looked up."""
         return self._rule_set
 
@@ -209,8 +209,8 @@ class Replay:
         listed = self._notes.listed
         if listed is not None:
             return ALLOW_LIST if listed.allowed else DENY_LIST
-        plan = self._rule_set.find(endpoint)
-        return None if plan is None else plan.endpoint
+        endpoint_rules = self._rule_set.find(endpoint)
+        return None if endpoint_rules is None else endpoint_rules.endpoint
 
     def _malformed(self, line_number: int, reason: str, text: str) -> None:
         self.malformed += 1

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sluicegate.domain.compiled_rules import RuleSet
+from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.presentation.cli.replay.engine import MalformedSample, Replay, Tally
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ def report_on(replay: Replay, top: int) -> ReplayReport:
 
 
 def _rule_rows(replay: Replay) -> Iterable[RuleRow]:
-    totals = {plan.endpoint: Tally() for plan in replay.rule_set.plans}
+    totals = {endpoint_rules.endpoint: Tally() for endpoint_rules in replay.rule_set.plans}
     clients: Counter[str] = Counter()
     clients_denied: Counter[str] = Counter()
     for (endpoint, _), tally in replay.tallies.items():
@@ -197,13 +197,13 @@ def _client_rows(replay: Replay) -> Iterable[ClientRow]:
         )
 
 
-def _policies(rule_set: RuleSet) -> dict[str, list[str]]:
+def _policies(rule_set: CompiledRules) -> dict[str, list[str]]:
     return {
-        plan.endpoint: [
-            *(meter.rule.policy for meter in plan.meters),
-            *(f"{meter.rule.policy} (shadow)" for meter in plan.shadows),
+        endpoint_rules.endpoint: [
+            *(limit_.rule.policy for limit_ in endpoint_rules.limits),
+            *(f"{limit_.rule.policy} (shadow)" for limit_ in endpoint_rules.shadows),
         ]
-        for plan in rule_set.plans
+        for endpoint_rules in rule_set.plans
     }
 
 
