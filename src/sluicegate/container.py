@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sluicegate.application.failure_policy import describe
+from sluicegate.application.notifier import describe
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.domain.compiled_rules import Rules
+from sluicegate.domain.rule_book import Rules
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import (
     EventBusProtocol,

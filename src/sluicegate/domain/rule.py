@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias, get_args
 
@@ -102,6 +102,11 @@ class RateLimitRule:
     def policy(self) -> str:
         """What clients and reports call the rule: its name, else one made of scope, capacity and window."""
         return self.name or f"{self.scope}-{self.max_tokens}-{self.full_seconds}s"
+
+    def with_limit_of(self, other: "RateLimitRule") -> "RateLimitRule":
+        """Return this rule with the capacity and the rate of another one; scope, cost and effect stay its own."""
+        lease = self.lease if isinstance(self.lease, bool) else min(self.lease, other.max_tokens)
+        return replace(self, max_tokens=other.max_tokens, refill_rate=other.refill_rate, lease=lease)
 
     @classmethod
     def per_second(cls, n: int, *, burst: int | None = None, scope: RateLimitScope | str = RateLimitScope.IP) -> Self:

@@ -9,7 +9,7 @@ from typing import TypeAlias, cast
 
 import msgspec
 
-from sluicegate.domain.bucket_key import require_text
+from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.identifier_index import IdentifierIndex
 from sluicegate.domain.rule import RateLimitRule, RateLimitScope
@@ -128,7 +128,9 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
     ) -> None:
         if not isinstance(endpoints, Mapping):
             raise InvalidTypeError(f"rules={endpoints!r:.80}: expected a mapping from endpoint to rule")
-        self.endpoints = {endpoint: rules_of(endpoint, rules) for endpoint, rules in endpoints.items()}
+        self.endpoints = {
+            require_text("endpoint", endpoint): rules_of(endpoint, rules) for endpoint, rules in endpoints.items()
+        }
         if unmatched:
             if UNMATCHED in self.endpoints:
                 raise InvalidInputError(

@@ -7,7 +7,7 @@ from typing import TypeAlias, TypeVar
 
 from msgspec import UNSET, UnsetType, json
 
-from sluicegate.domain.bucket_key import require_text
+from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.identifier_index import read_network
 from sluicegate.domain.rate import parse_rate

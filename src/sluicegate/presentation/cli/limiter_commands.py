@@ -9,9 +9,8 @@ import msgspec
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit
-from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
-from sluicegate.domain.result import Failure, Result, Success
+from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.infrastructure.settings import Settings, read_settings
 from sluicegate.presentation.cli.terminal import encodable, write_complaint, write_json, write_line
 

@@ -9,10 +9,10 @@ import msgspec
 from sluicegate.application.live_rules import put_into_force
 from sluicegate.application.rule_explanation import ExplainedRule, Explainer, Explanation
 from sluicegate.application.rule_lint import Finding, lint, sample_path
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
-from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED

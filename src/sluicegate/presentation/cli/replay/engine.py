@@ -10,9 +10,8 @@ import msgspec
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules, Rules
-from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.result import Success
+from sluicegate.domain.result import RateLimitResult, Success
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.cli.replay.access_log import LoggedRequest, MalformedLine, parse_line
 from sluicegate.presentation.cli.replay.log_clock import LogClock
