@@ -1,97 +1,153 @@
-"""Which endpoint a request belongs to: the first declared template that fits, as Starlette's router has it."""
+"""Find the endpoint that a request belongs to: the first declared template that matches, as in Starlette's router."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from sluicegate.domain.routing.affix_index import AffixIndex
-from sluicegate.domain.routing.pattern import Fits, fits
+from sluicegate.domain.routing.pattern import Pattern, compile_pattern
 from sluicegate.domain.routing.template import Parameter, RouteTemplate, Token, cut, join
 
-_NEVER: Final = 1 << 62
+_NEVER: Final = 1 << 60
+"""The place of a template that does not match: behind all others."""
 
 
 class RouteTable:
     """Match requests to templates.
 
-    The templates of a method form a tree of path segments; those that are one literal stand in a dictionary. What a match
-    costs depends on the path and on how many alternatives a place in the tree has, not on the number of templates.
+    The templates of a method form a tree of path segments; those without parameters are in a dictionary. The cost of a match
+    depends on the path and on how many alternatives there are at one place of the tree, not on the number of templates.
 
     Args:
-        templates: The templates in the order in which they were declared, which is the order of their precedence.
+        templates: The templates in order of precedence, which is the order in which they were declared.
     """
 
     __slots__ = ("_any", "_by_method")
 
     def __init__(self, templates: Iterable[RouteTemplate]) -> None:
-        declared = tuple(templates)
+        declared = list(templates)
         methods = {template.method for template in declared}
         if "GET" in methods:
             methods.add("HEAD")
-        self._by_method = {method: _MethodTable(declared, _answered_by(method)) for method in methods}
+        self._by_method = {method: _MethodTable(declared, _template_methods(method)) for method in methods}
         self._any = _MethodTable(declared, ("*",))
 
     def match(self, method: str, path: str) -> str | None:
-        """Return the endpoint of the first declared template that fits.
+        """Return the endpoint of the first declared template that matches; None if none does.
 
         Args:
-            method: The request's method in capitals, or `WEBSOCKET`. `HEAD` is answered by what answers `GET`.
-            path: The path, decoded, without the query: ASGI's `path` less its `root_path`.
+            method: The request's method in capitals, or `WEBSOCKET`. Templates for `GET` match `HEAD` as well.
+            path: The path, decoded, without the query: ASGI's `path` without its `root_path`.
         """
-        return self.matcher(method)(path)
+        return self._by_method.get(method, self._any).match(path)
 
     def matcher(self, method: str) -> Callable[[str], str | None]:
-        """Return what `match` does for a method, from the path alone."""
+        """Return a function that matches paths for one method."""
         return self._by_method.get(method, self._any).match
 
 
-def _answered_by(method: str) -> tuple[str, ...]:
+def _template_methods(method: str) -> tuple[str, ...]:
+    """Return the methods of the templates that match requests of a method."""
     return ("HEAD", "GET", "*") if method == "HEAD" else (method, "*")
 
 
 class _Node:
-    """A place in the tree: what may follow the segments that lead here."""
+    """A place in the tree, and the segments that may follow there.
 
-    __slots__ = ("composite", "end", "first", "forks", "literals", "only", "tails", "typed")
+    Args:
+        pattern: What the segment that leads here must match; None where the tree has looked it up already.
+    """
 
-    def __init__(self) -> None:
-        self.first = _NEVER  # the first template below here; nothing below can precede it
+    __slots__ = (
+        "composite",
+        "composite_index",
+        "end",
+        "first",
+        "forks",
+        "literals",
+        "only_parameter",
+        "parameters",
+        "pattern",
+        "tails",
+    )
+
+    def __init__(self, pattern: Pattern | None = None) -> None:
+        self.pattern = pattern
+        self.first = _NEVER  # the first template in this part of the tree; no other one here can precede it
         self.end = _NEVER  # the first template that ends here
         self.literals: dict[str, _Node] = {}
-        self.typed: dict[str, tuple[Fits, _Node]] = {}  # a segment that is one parameter, by converter
-        self.composite: tuple[dict[tuple[Token, ...], _Node], AffixIndex[_Node]] | None = None
-        self.tails: AffixIndex[int] | None = None  # what goes on to the end of the path, whatever its segments
-        self.only: tuple[Fits, _Node] | None = None  # the parameter of `typed`, if there is one
-        self.forks = False  # whether there is more to try than a literal and that parameter
+        self.parameters: dict[str, _Node] = {}  # segments that are one parameter, by converter
+        self.only_parameter: _Node | None = None  # the one in `parameters`, if there is exactly one
+        self.composite: dict[tuple[Token, ...], _Node] = {}  # segments of several tokens
+        self.composite_index: AffixIndex[_Node] = AffixIndex()
+        self.tails: AffixIndex[int] | None = None  # templates whose `path` parameter begins in the next segment
+        self.forks = False  # whether there is more to try than a literal and one parameter
 
     def child(self, segment: tuple[Token, ...]) -> "_Node":
-        """Return the node that a segment of a template leads to."""
-        if not segment or (len(segment) == 1 and isinstance(segment[0], str)):
-            return self.literals.setdefault(str(segment[0]) if segment else "", _Node())
-        if len(segment) == 1:
-            self.only = self.typed.setdefault(_parameter(segment[0]), (fits(segment), _Node()))
-            self.forks = self.forks or len(self.typed) > 1
-            return self.only[1]
-        self.forks = True
-        if self.composite is None:
-            self.composite = ({}, AffixIndex())
-        known, index = self.composite
-        node = known.get(segment)
+        """Return the node that a segment of a template leads to, and make it if needed."""
+        if not segment:
+            return self._literal("")
+        token = segment[0]
+        if len(segment) > 1:
+            return self._composite(segment)
+        if isinstance(token, str):
+            return self._literal(token)
+        node = self.parameters.get(token.converter)
         if node is None:
-            node = known[segment] = _Node()
-            prefix, middle, suffix = _affixes(segment)
-            index.add(prefix, suffix, fits(middle), node)
+            node = self.parameters[token.converter] = _Node(compile_pattern(segment))
+            self.only_parameter = node
+            self.forks = self.forks or len(self.parameters) > 1
         return node
+
+    def followers(self, segment: str) -> list["_Node"]:
+        """Return the nodes that a segment of a path leads to, in no particular order."""
+        found = self.composite_index.find(segment) if self.composite else []
+        for child in self.parameters.values():
+            pattern = child.pattern
+            if pattern is not None and pattern.matches(segment):
+                found.append(child)
+        literal = self.literals.get(segment)
+        if literal is not None:
+            found.append(literal)
+        return found
+
+    def _literal(self, text: str) -> "_Node":
+        node = self.literals.get(text)
+        if node is None:
+            node = self.literals[text] = _Node()
+        return node
+
+    def _composite(self, segment: tuple[Token, ...]) -> "_Node":
+        self.forks = True
+        node = self.composite.get(segment)
+        if node is None:
+            node = self.composite[segment] = _Node()
+            prefix, middle, suffix = _affixes(segment)
+            self.composite_index.add(prefix, suffix, compile_pattern(middle), node)
+        return node
+
+    def add_tail(self, order: int, segments: Sequence[tuple[Token, ...]]) -> None:
+        """Add a template that goes on from here with a `path` parameter, which may take any number of segments."""
+        self.forks = True
+        if self.tails is None:
+            self.tails = AffixIndex()
+        prefix, middle, suffix = _affixes(join(segments))
+        self.tails.add(prefix, suffix, compile_pattern(middle, across_segments=True), order)
 
 
 class _MethodTable:
-    """The templates that answer one method."""
+    """The templates that match requests of one method.
+
+    Args:
+        declared: All templates, in order of precedence.
+        methods: The methods of the templates to use.
+    """
 
     __slots__ = ("_before", "_depth", "_literals", "_names", "_root")
 
     def __init__(self, declared: Sequence[RouteTemplate], methods: tuple[str, ...]) -> None:
         self._names = [template.endpoint for template in declared]
-        self._before = _Node()  # what stands before the first slash: nothing
-        self._root = self._before.literals[""] = _Node()
+        self._before = _Node()  # before the first slash
+        self._root = self._before.child(())
         self._depth = 0
         literals: dict[str, int] = {}
         for order, template in enumerate(declared):
@@ -104,23 +160,24 @@ class _MethodTable:
         self._literals = {path: min(order, self._search(path)) for path, order in literals.items()}
 
     def match(self, path: str) -> str | None:
-        """Return the endpoint of the first template that fits."""
-        found = self._literals.get(path)
-        if found is None:
-            found = self._search(path)
-        if "\n" in path and path.endswith("\n"):
+        """Return the endpoint of the first template that matches."""
+        found = self._find(path)
+        if path.endswith("\n"):
             # Starlette's expressions end with `$`, which also matches before a last newline. A client may send one, as %0A.
-            before = self._literals.get(path[:-1])
-            found = min(found, self._search(path[:-1]) if before is None else before)
+            found = min(found, self._find(path[:-1]))
         return None if found == _NEVER else self._names[found]
 
+    def _find(self, path: str) -> int:
+        literal = self._literals.get(path)
+        return self._search(path) if literal is None else literal
+
     def _add(self, order: int, tokens: tuple[Token, ...]) -> None:
-        segments = cut(tokens)[1:]  # before the first slash is nothing
+        segments = cut(tokens)[1:]  # nothing stands before the first slash
         node = self._root
         node.first = min(node.first, order)
         for depth, segment in enumerate(segments):
             if any(isinstance(token, Parameter) and token.converter == "path" for token in segment):
-                _add_tail(node, order, segments[depth:])
+                node.add_tail(order, segments[depth:])
                 return
             node = node.child(segment)
             node.first = min(node.first, order)
@@ -128,19 +185,22 @@ class _MethodTable:
         node.end = min(node.end, order)
 
     def _search(self, path: str) -> int:
-        # Slashes beyond the deepest template are not cut at: what they separate can only belong to a tail.
+        """Return the place of the first template with parameters that matches."""
+        # Slashes beyond the deepest template are not cut at: only a `path` parameter can take them.
         segments = path.split("/", self._depth + 1)
         node = self._before
-        for segment in segments:  # as long as there is one way
+        for segment in segments:  # as long as there is only one way to go
             if node.forks:
                 return self._search_all_ways(path, segments)
-            child, only = node.literals.get(segment), node.only
-            if only is not None:
+            child = node.literals.get(segment)
+            parameter = node.only_parameter
+            if parameter is not None:
                 if child is not None:
                     return self._search_all_ways(path, segments)
-                test, child = only
-                if not test(segment):
+                pattern = parameter.pattern
+                if pattern is None or not pattern.matches(segment):
                     return _NEVER
+                child = parameter
             elif child is None:
                 return _NEVER
             node = child
@@ -149,44 +209,25 @@ class _MethodTable:
     def _search_all_ways(self, path: str, segments: list[str]) -> int:
         count = len(segments)
         best = _NEVER
-        waiting = [(self._root, 1)]
+        waiting: list[tuple[_Node, int, int]] = [(self._root, 1, len(segments[0]) + 1)]
         while waiting:
-            node, depth = waiting.pop()
+            node, depth, offset = waiting.pop()  # `offset` is where the segment number `depth` begins in the path
             if node.first >= best:
                 continue
             if depth == count:
                 best = min(best, node.end)
                 continue
             if node.tails is not None:
-                rest = path[depth + sum(map(len, segments[:depth])) :]
-                best = min(best, min(node.tails.find(rest), default=best))
+                for order in node.tails.find(path[offset:]):
+                    best = min(best, order)
             segment = segments[depth]
-            depth += 1
-            if node.composite is not None:
-                waiting += [(child, depth) for child in node.composite[1].find(segment)]
-            for test, child in node.typed.values():
-                if test(segment):
-                    waiting.append((child, depth))
-            literal = node.literals.get(segment)
-            if literal is not None:
-                waiting.append((literal, depth))
+            offset += len(segment) + 1
+            waiting += [(child, depth + 1, offset) for child in node.followers(segment)]
         return best
 
 
 def _affixes(tokens: tuple[Token, ...]) -> tuple[str, tuple[Token, ...], str]:
-    """Return the literals at the ends, and what stands between them."""
+    """Return the literals at the two ends (empty if there is none), and the tokens between them."""
     prefix = tokens[0] if isinstance(tokens[0], str) else ""
     suffix = tokens[-1] if isinstance(tokens[-1], str) else ""
-    return prefix, tokens[bool(prefix) : len(tokens) - bool(suffix)], suffix
-
-
-def _add_tail(node: _Node, order: int, segments: Sequence[tuple[Token, ...]]) -> None:
-    prefix, middle, suffix = _affixes(join(segments))
-    node.forks = True
-    if node.tails is None:
-        node.tails = AffixIndex()
-    node.tails.add(prefix, suffix, fits(middle, across_segments=True), order)
-
-
-def _parameter(token: Token) -> str:
-    return token.converter if isinstance(token, Parameter) else ""
+    return prefix, tokens[1 if prefix else 0 : len(tokens) - 1 if suffix else len(tokens)], suffix
