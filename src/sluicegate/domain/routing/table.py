@@ -189,14 +189,14 @@ class _MethodTable:
         # Slashes beyond the deepest template are not cut at: only a `path` parameter can take them.
         segments = path.split("/", self._depth + 1)
         node = self._before
-        for segment in segments:  # as long as there is only one way to go
+        for depth, segment in enumerate(segments):  # as long as there is only one way to go
             if node.forks:
-                return self._search_all_ways(path, segments)
+                return _search_all_ways(node, path, segments, depth)
             child = node.literals.get(segment)
             parameter = node.only_parameter
             if parameter is not None:
                 if child is not None:
-                    return self._search_all_ways(path, segments)
+                    return _search_all_ways(node, path, segments, depth)
                 pattern = parameter.pattern
                 if pattern is None or not pattern.matches(segment):
                     return _NEVER
@@ -206,24 +206,34 @@ class _MethodTable:
             node = child
         return node.end
 
-    def _search_all_ways(self, path: str, segments: list[str]) -> int:
-        count = len(segments)
-        best = _NEVER
-        waiting: list[tuple[_Node, int, int]] = [(self._root, 1, len(segments[0]) + 1)]
-        while waiting:
-            node, depth, offset = waiting.pop()  # `offset` is where the segment number `depth` begins in the path
-            if node.first >= best:
-                continue
-            if depth == count:
-                best = min(best, node.end)
-                continue
-            if node.tails is not None:
-                for order in node.tails.find(path[offset:]):
-                    best = min(best, order)
-            segment = segments[depth]
-            offset += len(segment) + 1
-            waiting += [(child, depth + 1, offset) for child in node.followers(segment)]
-        return best
+
+def _search_all_ways(start: _Node, path: str, segments: list[str], depth: int) -> int:
+    """Return the place of the first template that matches, among those of one part of the tree.
+
+    Args:
+        start: The root of that part.
+        path: The whole path.
+        segments: Its segments.
+        depth: How many of them lead to the start.
+    """
+    count = len(segments)
+    best = _NEVER
+    waiting = [(start, depth, sum(map(len, segments[:depth])) + depth)]
+    while waiting:
+        node, depth, offset = waiting.pop()  # `offset` is where the next segment begins in the path
+        if node.first >= best:
+            continue
+        if depth == count:
+            best = min(best, node.end)
+            continue
+        if node.tails is not None:
+            for order in node.tails.find(path[offset:]):
+                best = min(best, order)
+        segment = segments[depth]
+        depth += 1
+        offset += len(segment) + 1
+        waiting += [(child, depth, offset) for child in node.followers(segment)]
+    return best
 
 
 def _affixes(tokens: tuple[Token, ...]) -> tuple[str, tuple[Token, ...], str]:
