@@ -1,5 +1,6 @@
 """Looking up identifiers among many entries."""
 
+import sys
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
@@ -96,13 +97,24 @@ def test_entries_without_an_end_ask_no_clock() -> None:
     assert index("user", "bob").find("eve", never_asked) is None
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """A flood of strangers does not grow memory for ever."""
-    entries = index("user", "bob")
+@pytest.mark.parametrize("scope", ["ip", "user"])
+def test_the_cache_is_bounded_in_bytes(scope: str) -> None:
+    """Neither many identifiers without an entry nor long ones grow memory without end."""
+    entries = index(scope, "10.0.0.1")
     for n in range(70_000):
-        assert found(entries, str(n)) is None
-    assert len(entries.unknown) <= 65_536
-    assert found(entries, "bob") == "bob"
+        assert found(entries, f"{n:05}".rjust(64, "\U0001f30a")) is None
+    for n in range(1_000):
+        assert found(entries, f"{n:05}".rjust(100_000, "x")) is None
+    assert sum(map(sys.getsizeof, entries.unknown)) + sys.getsizeof(entries.unknown) < 32_000_000
+    assert found(entries, "10.0.0.1") == "10.0.0.1"
+
+
+def test_an_address_without_an_entry_is_parsed_once() -> None:
+    """The second lookup is answered from the cache."""
+    entries = index("ip", "10.0.0.0/8")
+    assert found(entries, "192.0.2.1") is None
+    assert "192.0.2.1" in entries.unknown
+    assert found(entries, "192.0.2.1") is None
 
 
 @pytest.mark.parametrize(
