@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sluicegate import InvalidInputError
 from sluicegate.domain.identifier_index import IdentifierIndex, read_network
-from sluicegate.domain.rule_book import Listing
+from sluicegate.domain.rule_book_entries import Listing
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

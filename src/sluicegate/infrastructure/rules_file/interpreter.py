@@ -13,7 +13,8 @@ from sluicegate.domain.identifier_index import read_network
 from sluicegate.domain.rate import parse_rate
 from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import OnStorageError, RateLimitRule, RateLimitScope
-from sluicegate.domain.rule_book import KillSwitch, Listing, Override, RuleBook, RuleGroup, is_global
+from sluicegate.domain.rule_book import RuleBook
+from sluicegate.domain.rule_book_entries import KillSwitch, Listing, Override, RuleGroup, is_global
 from sluicegate.infrastructure.rules_file.schema import (
     DefaultsTable,
     EndpointTable,
