@@ -129,7 +129,7 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
     watch = FileWatcher(
         path,
         reload,
-        on_trouble=lambda error: rules.warn(describe(error)),
+        on_error=lambda error: rules.warn(describe(error)),
         notify=notify,
         poll_seconds=poll_seconds,
         quiet_ms=quiet_ms,

@@ -16,7 +16,7 @@ from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED
-from sluicegate.infrastructure.rules_file.interpreter import dotted
+from sluicegate.infrastructure.rules_file.field_path import format_path
 from sluicegate.infrastructure.rules_file.reader import RuleFile, read_rule_file
 from sluicegate.infrastructure.rules_file.schema import json_schema
 from sluicegate.infrastructure.settings import read_settings
@@ -145,7 +145,7 @@ def _report(path: Path, file: RuleFile, finding: Finding) -> Report:
     return Report(
         file=str(path),
         line=file.line_of(finding.place),
-        field=dotted(finding.place),
+        field=format_path(finding.place),
         severity="warning",
         code=finding.code,
         message=finding.message,
