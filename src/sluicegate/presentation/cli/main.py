@@ -14,7 +14,7 @@ from typing import Annotated
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.cli import limiter_commands
-from sluicegate.presentation.cli.replay.engine import DEFAULT_REORDER_LINES
+from sluicegate.presentation.cli.replay.time_order import DEFAULT_REORDER_LINES
 from sluicegate.presentation.cli.terminal import write_complaint, write_line
 
 try:

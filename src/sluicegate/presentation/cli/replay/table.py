@@ -1,4 +1,4 @@
-"""A replay's report as tables for a terminal, and its progress bar."""
+"""Print the report of a replay as tables, and show a progress bar."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from rich.text import Text
 from sluicegate.presentation.cli.replay.report import ReplayReport
 from sluicegate.presentation.cli.terminal import printable
 
-_FILE_WIDTH = 140  # columns of a report that goes to a file or a pipe, where nobody's window is too narrow
+_FILE_WIDTH = 140  # columns of a report that goes to a file or a pipe, which have no width of their own
 
 
 def print_report(report: ReplayReport) -> None:
@@ -28,10 +28,10 @@ def progress_bar(total_bytes: int | None) -> Generator[Callable[[int], None] | N
     """Show a bar on standard error while the block runs, if that is a terminal.
 
     Args:
-        total_bytes: The log's size; None if it is not known.
+        total_bytes: The log's size; None if it is unknown.
 
     Yields:
-        The function that moves the bar to a number of bytes; None if there is no bar.
+        A function that is called with the number of bytes read so far; None if there is no bar.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -48,7 +48,7 @@ def _parts(report: ReplayReport) -> Iterator[RenderableType]:
     if report.clients:
         yield _clients(report)
     if report.no_rule_endpoints:
-        yield _unruled(report)
+        yield _without_rule(report)
     yield _summary(report)
 
 
@@ -91,7 +91,7 @@ def _clients(report: ReplayReport) -> Table:
     return table
 
 
-def _unruled(report: ReplayReport) -> Table:
+def _without_rule(report: ReplayReport) -> Table:
     table = _table("No rule")
     table.add_column("endpoint", overflow="fold")
     _number_columns(table, "requests")
