@@ -1,4 +1,4 @@
-"""The commands `sluicegate rules …`: check, show and explain rules files, and find routes without a rule."""
+"""The command line of `sluicegate rules …`: arguments, options and help. `rules_commands` does the work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -41,7 +41,7 @@ def show(
 
 
 @rules_app.command()
-def explain(  # noqa: PLR0913 - a request has as many sides
+def explain(  # noqa: PLR0913 - one parameter for each option
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="What is asked for, such as 'POST /login'.")],
     *,
     ip: Annotated[str, typer.Option("--ip", metavar="ADDRESS", help="The client's address.")] = "",
