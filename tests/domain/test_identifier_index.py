@@ -1,6 +1,9 @@
 """Looking up identifiers among many entries."""
 
+import copy
+import pickle
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
@@ -107,6 +110,22 @@ def test_the_cache_is_bounded_in_bytes(scope: str) -> None:
         assert found(entries, f"{n:05}".rjust(100_000, "x")) is None
     assert sum(map(sys.getsizeof, entries.unknown)) + sys.getsizeof(entries.unknown) < 32_000_000
     assert found(entries, "10.0.0.1") == "10.0.0.1"
+
+
+def through_pickle(entries: IdentifierIndex[Listing]) -> IdentifierIndex[Listing]:
+    """Return what another process would unpickle."""
+    copied: IdentifierIndex[Listing] = pickle.loads(pickle.dumps(entries))  # noqa: S301 - pickled right here
+    return copied
+
+
+@pytest.mark.parametrize("scope", ["ip", "user"])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, through_pickle])
+def test_an_index_can_be_copied_and_pickled(
+    scope: str, duplicate: Callable[[IdentifierIndex[Listing]], IdentifierIndex[Listing]]
+) -> None:
+    """The copy finds the same entries, whether the class is compiled or not."""
+    entries = duplicate(index(scope, "10.0.0.1", ("10.0.0.2", -1)))
+    assert [found(entries, f"10.0.0.{n}") for n in (1, 2, 3)] == ["10.0.0.1", None, None]
 
 
 def test_an_address_without_an_entry_is_parsed_once() -> None:

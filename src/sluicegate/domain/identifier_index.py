@@ -53,9 +53,11 @@ class IdentifierIndex(Generic[E]):
         InvalidInputError: If an address is invalid, or two entries are for the same identifier.
     """
 
-    __slots__ = ("_by_text", "_tree", "unknown")
+    __slots__ = ("_by_text", "_entries", "_scope", "_tree", "unknown")
 
     def __init__(self, scope: str, entries: Iterable[E]) -> None:
+        self._scope = scope
+        self._entries = tuple(entries)
         self._by_text: dict[str, E] = {}
         self._tree: Any = None
         self.unknown: set[str] = set()
@@ -65,16 +67,20 @@ class IdentifierIndex(Generic[E]):
         """
         if scope == RateLimitScope.IP:
             self._tree = _new_tree()
-            for entry in entries:
+            for entry in self._entries:
                 network = read_network(entry.identifier)
                 node = self._tree.add(packed=network.network_address.packed, masklen=network.prefixlen)
                 if "entry" in node.data:
                     raise InvalidInputError(f"{entry.identifier!r}: listed twice")
                 node.data["entry"] = entry
         else:
-            for entry in entries:
+            for entry in self._entries:
                 if self._by_text.setdefault(entry.identifier, entry) is not entry:
                     raise InvalidInputError(f"{entry.identifier!r}: listed twice")
+
+    def __reduce__(self) -> tuple[type["IdentifierIndex[E]"], tuple[str, tuple[E, ...]]]:
+        # Compiled classes cannot be copied or pickled attribute by attribute.
+        return IdentifierIndex, (self._scope, self._entries)
 
     def find(self, identifier: str, now: WallClock) -> E | None:
         """Return the entry for an identifier; of several networks, the smallest that has not ended.

@@ -1,7 +1,10 @@
 """The route table finds the template that Starlette's router would dispatch to, whatever a client sends."""
 
+import copy
 import os
+import pickle
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -215,6 +218,24 @@ def test_strange_characters_stay_bounded() -> None:
     sizes = [len(state.next) for state in _states(table)]
     assert any(sizes)
     assert max(sizes) <= 256
+
+
+def through_pickle(table: RouteTable) -> RouteTable:
+    """Return what another process would unpickle."""
+    copied: RouteTable = pickle.loads(pickle.dumps(table))  # noqa: S301 - pickled right here
+    return copied
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, through_pickle])
+def test_a_table_can_be_copied_and_pickled(duplicate: Callable[[RouteTable], RouteTable]) -> None:
+    """The copy matches the same paths, whether the table is compiled or not."""
+    table = duplicate(table_of("GET /a/{x:int}-{y}", "GET /a/{x}", "GET /files/{x:path}/y"))
+    assert [table.match("GET", path) for path in ("/a/1-b", "/a/b", "/files/b/c/y", "/b")] == [
+        "GET /a/{x:int}-{y}",
+        "GET /a/{x}",
+        "GET /files/{x:path}/y",
+        None,
+    ]
 
 
 def _states(table: RouteTable) -> list[State]:

@@ -21,15 +21,20 @@ class RouteTable:
         templates: The templates in order of precedence, which is the order in which they were declared.
     """
 
-    __slots__ = ("_any", "_by_method")
+    __slots__ = ("_any", "_by_method", "_declared")
 
     def __init__(self, templates: Iterable[RouteTemplate]) -> None:
-        declared = list(templates)
+        declared = tuple(templates)
+        self._declared = declared
         methods = {template.method for template in declared}
         if "GET" in methods:
             methods.add("HEAD")
         self._by_method = {method: _MethodTable(declared, _template_methods(method)) for method in methods}
         self._any = _MethodTable(declared, ("*",))
+
+    def __reduce__(self) -> tuple[type["RouteTable"], tuple[tuple[RouteTemplate, ...]]]:
+        # Compiled classes cannot be copied or pickled attribute by attribute.
+        return RouteTable, (self._declared,)
 
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint of the first declared template that matches; None if none does.
