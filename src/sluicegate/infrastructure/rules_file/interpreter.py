@@ -110,7 +110,7 @@ def _check_endpoints(file: RuleFileTable) -> None:
         for n, endpoint in enumerate(group.endpoints):
             _check_endpoint(("groups", name, "endpoints", n), endpoint)
             if endpoint in group.endpoints[:n]:
-                raise FieldError(("groups", name, "endpoints", n), f"{endpoint!r:.80} stands here a second time")
+                raise FieldError(("groups", name, "endpoints", n), f"{endpoint!r:.80} is listed twice")
 
 
 def _check_endpoint(path: FieldPath, endpoint: str) -> None:
@@ -138,4 +138,4 @@ def _check_identifiers(scope: str, places: Iterable[tuple[FieldPath, str]]) -> N
                 raise FieldError(path, str(error)) from None
         first = seen.setdefault(parsed, path)
         if first is not path:
-            raise FieldError(path, f"{identifier!r:.80} stands in {format_path(first)} already")
+            raise FieldError(path, f"{identifier!r:.80} is already in {format_path(first)}")

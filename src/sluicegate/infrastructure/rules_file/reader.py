@@ -145,7 +145,7 @@ def _check_status(name: str, status: os.stat_result) -> tuple[str, ...]:
         return ()
     mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_IWOTH:
-        raise RuleFileError(name, f"anybody may write to it (mode {mode:04o}); take that right away: chmod o-w")
+        raise RuleFileError(name, f"anybody may write to it (mode {mode:04o}); remove that permission: chmod o-w")
     if mode & stat.S_IWGRP:
         return (f"{name}: its group may write to it (mode {mode:04o})",)
     return ()

@@ -56,7 +56,7 @@ class RuleBuilder:
             return (self._rule(path, value, ""),)
         for field in ("rate", "max_tokens", "refill_rate", "scope", "on_storage_error", "shadow", "lease"):
             if getattr(value, field) is not UNSET:
-                raise FieldError((*path, field), "stands beside rules; write it in the rule itself")
+                raise FieldError((*path, field), "cannot be used with rules; write it in the rule itself")
         rules = self.rules((*path, "rules"), value.rules)
         if value.enabled is False:
             rules = tuple(_replace(path, rule, enabled=False) for rule in rules)
@@ -75,7 +75,7 @@ class RuleBuilder:
         names = [rule.name for rule in rules]
         for n, name in enumerate(names):
             if name and name in names[:n]:
-                raise FieldError((*path, n), f"the policy {name!r} stands here a second time")
+                raise FieldError((*path, n), f"the policy {name!r} is listed twice")
         return rules
 
     def override(self, path: FieldPath, policy: str, table: OverrideTable) -> Override:
@@ -146,7 +146,7 @@ def _limit(path: FieldPath, table: LimitTable, scope: str | None, default_scope:
             raise FieldError(path, "expected a rate, or both max_tokens and refill_rate")
         return table.max_tokens, table.refill_rate, scope or default_scope
     if table.max_tokens is not UNSET or table.refill_rate is not UNSET:
-        raise FieldError((*path, "rate"), "stands beside max_tokens or refill_rate; write one or the other")
+        raise FieldError((*path, "rate"), "cannot be used with max_tokens or refill_rate; write one or the other")
     try:
         in_rate = parse_rate(table.rate)[3]
         if in_rate and scope and in_rate != scope:

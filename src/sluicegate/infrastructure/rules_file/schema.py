@@ -39,11 +39,13 @@ class RuleTable(LimitTable, frozen=True, kw_only=True):
 
     cost: Annotated[int, Meta(description="Tokens that one request takes.")] | UnsetType = UNSET
     scope: (
-        Annotated[str, Meta(description="Whom it counts: ip, user, user_provider, global or your own.")] | UnsetType
+        Annotated[str, Meta(description="What to count by: ip, user, user_provider, global or your own.")] | UnsetType
     ) = UNSET
     on_storage_error: OnStorageError | UnsetType = UNSET
-    shadow: Annotated[bool, Meta(description="true: it only watches.")] | UnsetType = UNSET
-    lease: Annotated[bool | int, Meta(description="May tokens be borrowed; how many at a time.")] | UnsetType = UNSET
+    shadow: Annotated[bool, Meta(description="true: it only observes.")] | UnsetType = UNSET
+    lease: (
+        Annotated[bool | int, Meta(description="Whether to lease tokens; a number: how many at most.")] | UnsetType
+    ) = UNSET
 
 
 class PolicyTable(RuleTable, frozen=True, kw_only=True):

@@ -108,10 +108,10 @@ class _Builder:
             line = event.start_mark.line + 1
             self._require_plain(event, line)
             if type(event).__name__ != "ScalarEvent":
-                raise YamlError("a key that is no text", line)
+                raise YamlError("a key that is not text", line)
             key = str(event.value)
             if key in content:
-                raise YamlError(f"the key {key!r:.80} stands here a second time", line)
+                raise YamlError(f"the key {key!r:.80} occurs twice", line)
             self._lines[*path, key] = line
             content[key] = self._node(next(self._events), (*path, key))
         return content

@@ -53,10 +53,10 @@ def whole_number(text: str) -> int:
         raise typer.BadParameter(f"{text[:80]!r} is not a whole number.") from None
 
 
-Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="What is asked for, such as 'POST /login'.")]
-Identifier = Annotated[str, typer.Argument(metavar="IDENTIFIER", help="Who asks: an address, a user, a tenant.")]
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="The endpoint, such as 'POST /login'.")]
+Identifier = Annotated[str, typer.Argument(metavar="IDENTIFIER", help="The client: an address, a user, a tenant.")]
 RulesFile = Annotated[
-    Path | None, typer.Option("--rules", metavar="FILE", help="The rules file, in place of $SLUICEGATE_RULES.")
+    Path | None, typer.Option("--rules", metavar="FILE", help="The rules file, instead of $SLUICEGATE_RULES.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -138,7 +138,7 @@ def replay(
     """Try rules on the requests of an access log.
 
     Each line becomes one check of 'METHOD /path' by the client's address, at the log's own time and in memory: nothing
-    outside is asked or changed. Malformed lines are counted, shown and passed over.
+    outside is asked or changed. Malformed lines are counted, shown and skipped.
     """
     from sluicegate.presentation.cli.replay import command as replay_command  # noqa: PLC0415 - rich is slow to import, and only this command needs it
 

@@ -102,7 +102,7 @@ def print_summary(all_stats: Sequence[ClientStats]) -> None:
     if not denials:
         return
     denial = max(denials, key=lambda response: float(response.retry_after or 0))
-    console.print(f"What the {denial.client} was told the first time, in full:\n")
+    console.print(f"The first denial of the {denial.client}, in full:\n")
     lines = [f"HTTP/1.1 {denial.status} {denial.reason}", *(f"{name}: {value}" for name, value in denial.headers)]
     lines += ["", *denial.body.splitlines()]
     for line in lines:

@@ -113,19 +113,21 @@ def _summary(report: ReplayReport) -> Text:
     text.append(f"{report.denied:,} denied", "red" if report.denied else "")
     text.append(f" ({report.denied_share:.1%} of those under a rule).")
     if report.malformed.count:
-        text.append(f"\n{report.malformed.count:,} malformed lines were passed over", "yellow")
+        text.append(f"\n{report.malformed.count:,} malformed lines were skipped", "yellow")
         shown = len(report.malformed.first)
         text.append(":" if shown == report.malformed.count else f", the first {shown} of them:")
         for sample in report.malformed.first:
             text.append(f"\n  line {sample.line}: {printable(sample.reason)}: {printable(sample.text[:100])}")
     if report.late:
         text.append(f"\n{report.late:,} requests came too late to be put in order", "yellow")
-        text.append(" and were checked at the time of the request before them; a greater --reorder mends that.")
+        text.append(" and were checked at the time of the request before them; a larger --reorder avoids that.")
     for warning in report.warnings:
         text.append(f"\n{printable(warning)}", "yellow")
     if report.evicted_unfull:
-        text.append(f"\n{report.evicted_unfull:,} buckets were forgotten before they were full", "yellow")
-        text.append(": there were more clients at once than the memory storage holds, and some were let off.")
+        text.append(f"\n{report.evicted_unfull:,} buckets were evicted before they were full", "yellow")
+        text.append(
+            ": the memory storage cannot hold so many clients at once, so fewer requests were denied than should be."
+        )
     return text
 
 
