@@ -239,6 +239,6 @@ def test_a_table_can_be_copied_and_pickled(duplicate: Callable[[RouteTable], Rou
 
 
 def _states(table: RouteTable) -> list[State]:
-    patterns = table._by_method["GET"]._root.composite_index.patterns()
+    patterns = table._by_method["GET"].tree.root.composite_index.patterns()
     automata = [pattern.automaton for pattern in patterns if isinstance(pattern, AutomatonPattern)]
     return [state for automaton in automata for state in automaton.cached_states()]
