@@ -13,6 +13,7 @@ from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.identifier_index import Now
 from sluicegate.domain.protocols import Identifier
+from sluicegate.domain.rule import OnStorageError, RateLimitRule
 from sluicegate.domain.token_bucket import tightest, to_result
 
 NO_RULE = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
@@ -34,6 +35,22 @@ class Check(msgspec.Struct, frozen=True, gc=False):
     endpoint_rules: EndpointRules
     requests: tuple[BucketRequest, ...]
     cost: int
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """What a check answered, and why.
+
+    Args:
+        result: The answer, as `is_allowed` gives it.
+        rules: The rules that were asked; empty where none holds.
+        binding: The one that the answer describes; None where there is none.
+        degraded: The failure policy that answered in the storage's place; None: the storage decided.
+    """
+
+    result: RateLimitResult
+    rules: tuple[RateLimitRule, ...] = ()
+    binding: RateLimitRule | None = None
+    degraded: OnStorageError | None = None
 
 
 class ShadowedCheck(msgspec.Struct, frozen=True, gc=False):

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import TypeAlias
 
 from sluicegate.application.administration import Administration
-from sluicegate.application.check import NO_RULE, Check, ShadowedCheck, conclude, prepare
-from sluicegate.application.checked import Checked, decided
+from sluicegate.application.check import NO_RULE, Check, Decision, ShadowedCheck, conclude, prepare
+from sluicegate.application.checked import decided
 from sluicegate.application.failure_policy import Answer, FailurePolicy, describe, reason_of
 from sluicegate.application.lists_and_overrides import ListAnswer, identifier_for
 from sluicegate.application.live_rules import LiveRules, RulesSnapshot
@@ -34,7 +34,7 @@ from sluicegate.runtime.stdlib_logger import StdlibLogger
 from sluicegate.runtime.system_clock import SystemClock, utc_now
 
 _NO_RULE = Success(NO_RULE)
-_NOBODY_ASKED = Checked(NO_RULE)
+_NOBODY_ASKED = Decision(NO_RULE)
 
 Prepared: TypeAlias = Check | ShadowedCheck
 """What has to be asked of the storage."""
@@ -79,7 +79,7 @@ class CheckFlow:
         """The rules in force, compiled."""
         return self.in_force.now.rules
 
-    def begin(self, endpoint: str, identifier: Identifier, cost: int) -> Prepared | Checked:
+    def begin(self, endpoint: str, identifier: Identifier, cost: int) -> Prepared | Decision:
         """Return what to ask the storage, or the answer if there is nothing to ask.
 
         Raises:
@@ -103,7 +103,7 @@ class CheckFlow:
         endpoint: str,
         identifier: Identifier,
         cost: int,
-    ) -> Prepared | Checked:
+    ) -> Prepared | Decision:
         if isinstance(check, Check | ShadowedCheck):
             real = check.check if isinstance(check, ShadowedCheck) else check
             if real is not None:
@@ -116,7 +116,7 @@ class CheckFlow:
             return self._listed(check, cost)
         if check.disabled is not None:
             self.in_force.warn_if_everything_is_off(state)
-            return Checked(check.disabled)
+            return Decision(check.disabled)
         return self._impossible(check, identifier, cost)
 
     def _attempt(self, check: Check, identifier: Identifier) -> None:
@@ -174,7 +174,7 @@ class CheckFlow:
 
     def concluded_with_shadows(
         self, shadowed: ShadowedCheck, identifier: Identifier, outcomes: Sequence[Verdict | Exception], started_us: int
-    ) -> Checked:
+    ) -> Decision:
         """Return the answer to a check with rules in shadow mode.
 
         Args:
@@ -193,7 +193,7 @@ class CheckFlow:
                 self.policy.count(reason_of(raised))
             disabled = shadowed.endpoint_rules.disabled
             return (
-                Checked(disabled) if disabled else self._impossible(shadowed.endpoint_rules, identifier, shadowed.cost)
+                Decision(disabled) if disabled else self._impossible(shadowed.endpoint_rules, identifier, shadowed.cost)
             )
         outcome = outcomes[0]
         if isinstance(outcome, Exception):
@@ -259,7 +259,7 @@ class CheckFlow:
         """Return the instant from which execution times count; 0 where nobody listens."""
         return self._clock.now_us() if self._observed else 0
 
-    def _listed(self, answer: ListAnswer, cost: int) -> Checked:
+    def _listed(self, answer: ListAnswer, cost: int) -> Decision:
         if self._observed and self._notifier.wants(RateLimitListed):
             self._notifier.publish(
                 RateLimitListed(
@@ -271,9 +271,9 @@ class CheckFlow:
                     listed=answer.listing.identifier,
                 )
             )
-        return Checked(answer.result)
+        return Decision(answer.result)
 
-    def _impossible(self, endpoint_rules: EndpointRules, identifier: Identifier, cost: int) -> Checked:
+    def _impossible(self, endpoint_rules: EndpointRules, identifier: Identifier, cost: int) -> Decision:
         result = impossible(endpoint_rules.max_cost)
         self._notifier.warn_throttled(
             f"impossible:{endpoint_rules.endpoint}",
@@ -289,7 +289,7 @@ class CheckFlow:
                 self._notifier.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
             self._announce(check, identifier, result, started_us)
         rules = tuple([limit_.rule for limit_ in endpoint_rules.limits])
-        return Checked(result, rules, min(rules, key=lambda rule: rule.max_tokens))
+        return Decision(result, rules, min(rules, key=lambda rule: rule.max_tokens))
 
     def _announce(self, check: Check, identifier: Identifier, result: RateLimitResult, started_us: int) -> None:
         event: RateLimitEvent

@@ -5,8 +5,8 @@ from datetime import datetime
 from functools import partial
 from typing import cast
 
-from sluicegate.application.check import RULES_OWN, Check, ShadowedCheck
-from sluicegate.application.checked import Checked, decided, degraded
+from sluicegate.application.check import RULES_OWN, Check, Decision, ShadowedCheck
+from sluicegate.application.checked import decided, degraded
 from sluicegate.application.checker import build_flow
 from sluicegate.application.shadow_rules import requests_of, with_all_buckets
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
@@ -99,27 +99,27 @@ class SyncTokenBucketAdapter:
         if type(check) is not Check:
             if type(check) is ShadowedCheck:
                 check = self._with_shadows(check, identifier)
-            return Success(cast("Checked", check).result)
+            return Success(cast("Decision", check).result)
         started_us = flow.started_us() if self._observed else 0
         try:
             return flow.concluded(check, identifier, self._take_now(check.requests), started_us)
         except Exception as error:  # noqa: BLE001 - the one place where a failed check becomes an answer
             return flow.failed(check, identifier, error, started_us)
 
-    def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Checked:
+    def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Decision:
         """Do what `is_allowed` does, and tell more of it; see `TokenBucketAdapter.check`."""
         quick_checks, only_rules = self.rules.short_way
         try:
             rule = only_rules.get(endpoint) if cost is RULES_OWN else None
             if rule and type(identifier) is str and (answer := quick_checks[endpoint](identifier)):
-                return Checked(answer.value, (rule,), rule)
+                return Decision(answer.value, (rule,), rule)
         except Exception:  # noqa: BLE001, S110 - as in `is_allowed`
             pass
         flow = self._flow
         check = flow.begin(endpoint, identifier, cost)
         if isinstance(check, ShadowedCheck):
             return self._with_shadows(check, identifier)
-        if isinstance(check, Checked):
+        if isinstance(check, Decision):
             return check
         started_us = flow.started_us()
         try:
@@ -185,7 +185,7 @@ class SyncTokenBucketAdapter:
         """How many checks the storage could not decide, by reason."""
         return dict(self._flow.policy.failures)
 
-    def _with_shadows(self, shadowed: ShadowedCheck, identifier: Identifier) -> Checked:
+    def _with_shadows(self, shadowed: ShadowedCheck, identifier: Identifier) -> Decision:
         flow = self._flow
         started_us = flow.started_us()
         outcomes: list[Verdict | Exception] = []

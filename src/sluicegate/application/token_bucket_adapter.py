@@ -11,8 +11,8 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar, cast
 
-from sluicegate.application.check import RULES_OWN, Check, ShadowedCheck
-from sluicegate.application.checked import Checked, decided, degraded
+from sluicegate.application.check import RULES_OWN, Check, Decision, ShadowedCheck
+from sluicegate.application.checked import decided, degraded
 from sluicegate.application.checker import build_flow
 from sluicegate.application.shadow_rules import requests_of, with_all_buckets
 from sluicegate.application.wait_queue import WaitQueue
@@ -140,7 +140,7 @@ class TokenBucketAdapter:
         if type(check) is not Check:
             if type(check) is ShadowedCheck:
                 check = await self._with_shadows(check, identifier)
-            return Success(cast("Checked", check).result)
+            return Success(cast("Decision", check).result)
         started_us = flow.started_us() if self._observed else 0
         try:
             take_now = self._take_now
@@ -149,7 +149,7 @@ class TokenBucketAdapter:
         except Exception as error:  # noqa: BLE001 - the one place where a failed check becomes an answer
             return flow.failed(check, identifier, error, started_us)
 
-    async def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Checked:
+    async def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Decision:
         """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
 
         Raises:
@@ -160,13 +160,13 @@ class TokenBucketAdapter:
         try:
             rule = only_rules.get(endpoint) if cost is RULES_OWN else None
             if rule and type(identifier) is str and (answer := quick_checks[endpoint](identifier)):
-                return Checked(answer.value, (rule,), rule)
+                return Decision(answer.value, (rule,), rule)
         except Exception:  # noqa: BLE001, S110 - as in `is_allowed`
             pass
         check = flow.begin(endpoint, identifier, cost)
         if isinstance(check, ShadowedCheck):
             return await self._with_shadows(check, identifier)
-        if isinstance(check, Checked):
+        if isinstance(check, Decision):
             return check
         started_us = flow.started_us()
         try:
@@ -311,7 +311,7 @@ class TokenBucketAdapter:
         self._flow.administration.administered(check, identifier, verb)
         return Success(None)
 
-    async def _with_shadows(self, shadowed: ShadowedCheck, identifier: Identifier) -> Checked:
+    async def _with_shadows(self, shadowed: ShadowedCheck, identifier: Identifier) -> Decision:
         flow = self._flow
         started_us = flow.started_us()
         # Started together: a storage that sends its commands in batches carries them in one round trip.
