@@ -218,6 +218,8 @@ async def test_the_settings_limiter_by_default(monkeypatch: pytest.MonkeyPatch) 
         (("5/minute per tenant",), {}, "'tenant'"),
         (("5/minute",), {"headers": "old"}, "headers='old'"),
         (("5/minute",), {"limiter": object()}, "limiter="),
+        (("5/minute",), {"cost": -1}, "cost=-1"),
+        (("5/minute",), {"cost": 1.5}, "cost=1.5"),
     ],
 )
 def test_bad_arguments(rules: tuple[Any, ...], options: Any, message: str) -> None:
