@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import sluicegate
@@ -56,6 +57,16 @@ def test_the_facade_lists_what_it_exports() -> None:
         assert list(module.__all__) == sorted(module.__all__)
         for name in module.__all__:
             assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("name", ["asgi", "django", "fastapi", "flask", "httpx", "rest_framework", "storage", "wsgi"])
+def test_the_modules_for_frameworks_export_what_they_list(name: str) -> None:
+    """Each imports nothing but names that others use, and lists them all."""
+    tree = ast.parse((SOURCE / f"{name}.py").read_text())
+    imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    module = import_module(f"sluicegate.{name}")
+    assert sorted(imported) == sorted(module.__all__)
+    assert module.__doc__
 
 
 def test_importing_it_imports_no_extra() -> None:

@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 
-from sluicegate import InvalidInputError, InvalidTypeError, MemoryStorage, SyncTokenBucketAdapter, TokenBucketAdapter
-from sluicegate.presentation.decorator import RateLimitedError, rate_limited
+from sluicegate import (
+    InvalidInputError,
+    InvalidTypeError,
+    MemoryStorage,
+    RateLimitedError,
+    SyncTokenBucketAdapter,
+    TokenBucketAdapter,
+    rate_limited,
+)
 from sluicegate.testing import FakeClock
 
 

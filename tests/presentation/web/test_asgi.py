@@ -31,7 +31,7 @@ from sluicegate import (
     Success,
     TokenBucketAdapter,
 )
-from sluicegate.presentation.web.asgi import RateLimitMiddleware
+from sluicegate.asgi import RateLimitMiddleware
 from sluicegate.testing import FailingStorage, FakeClock, RecordingLogger
 from support.asgi_calls import get, http_scope, send_scope
 

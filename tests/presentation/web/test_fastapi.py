@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from starlette.authentication import SimpleUser
 
 from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, TokenBucketAdapter
-from sluicegate.presentation.web.fastapi import TOO_MANY_REQUESTS, install_rate_limits, rate_limit
+from sluicegate.fastapi import TOO_MANY_REQUESTS, install_rate_limits, rate_limit
 from sluicegate.testing import FailingStorage, FakeClock
 from support.asgi_calls import get, http_scope, send_scope
 
