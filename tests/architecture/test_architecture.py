@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -64,11 +63,11 @@ def test_the_facade_lists_what_it_exports() -> None:
 @pytest.mark.parametrize("name", ["asgi", "django", "fastapi", "flask", "httpx", "rest_framework", "storage", "wsgi"])
 def test_the_modules_for_frameworks_export_what_they_list(name: str) -> None:
     """Each imports nothing but names that others use, and lists them all."""
-    tree = ast.parse((SOURCE / f"{name}.py").read_text())
-    imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    module = import_module(f"sluicegate.{name}")
-    assert sorted(imported) == sorted(module.__all__)
-    assert module.__doc__
+    docstring, *imports, listed = ast.parse((SOURCE / f"{name}.py").read_text()).body
+    assert isinstance(docstring, ast.Expr)
+    assert isinstance(listed, ast.Assign)
+    imported = [alias.name for node in imports if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(imported) == sorted(ast.literal_eval(listed.value))
 
 
 def test_importing_it_imports_no_extra() -> None:

@@ -1,12 +1,6 @@
-"""The middleware for ASGI applications of any framework. It needs none itself.
+"""The middleware for ASGI applications of any framework. It needs none itself."""
 
-It decides before the application sees a request, by the path that the server put into the scope, never by a URL that is built
-from headers. Then it calls the application once, outside any `try`: what the application raises is not the limiter's to handle.
-"""
-
-import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit
@@ -14,30 +8,16 @@ from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import LoggerProtocol, RateLimitProtocol
 from sluicegate.infrastructure.settings import read_settings
-from sluicegate.presentation.web.asgi_messages import (
-    ASGIApp,
-    ASGIRequest,
-    HeaderSend,
-    Receive,
-    Scope,
-    Send,
-    authenticated_user,
-    respond,
-)
+from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
+from sluicegate.presentation.web.asgi_messages import ASGIApp, authenticated_user
 from sluicegate.presentation.web.client_address import ForwardedHeader
-from sluicegate.presentation.web.headers import DenialResponse, HeaderStyle
+from sluicegate.presentation.web.headers import HeaderStyle
 from sluicegate.presentation.web.port_limiter import PortLimiter
 from sluicegate.presentation.web.request_limiter import AwaitedLimiter, RequestLimiter
 from sluicegate.presentation.web.request_reader import CostFunction, IdentifierFunction, require_functions
 
-DenialFunction: TypeAlias = Callable[[Scope, DenialResponse], ASGIApp | Awaitable[ASGIApp]]
-"""Return what answers a denied request: a response, such as Starlette's, is an application."""
 
-_BODY_FIELDS = frozenset({"content-type", "content-length"})
-_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
-
-
-class RateLimitMiddleware:
+class RateLimitMiddleware(ASGIFace):
     """Limit requests and websocket handshakes.
 
     Args:
@@ -85,17 +65,16 @@ class RateLimitMiddleware:
             raise InvalidInputError("rules: expected none beside a limiter, which has its own")
         require_functions({"on_denied": on_denied})
         named: dict[str, IdentifierFunction] = {"user": authenticated_user, **(identifiers or {})}
-        self.app = app
-        self._owned: TokenBucketAdapter | None = None
+        owned: TokenBucketAdapter | None = None
         if limiter is None:
-            limiter = self._owned = build_rate_limit(read_settings(), rules=rules, logger=logger)
+            limiter = owned = build_rate_limit(read_settings(), rules=rules, logger=logger)
         scopes: Iterable[str] = ()
-        self._limiter: AwaitedLimiter
+        asked: AwaitedLimiter
         if isinstance(limiter, TokenBucketAdapter):
-            self._limiter, scopes = limiter, limiter.scopes
+            asked, scopes = limiter, limiter.scopes
         else:
-            self._limiter = PortLimiter(limiter, tuple(dict.fromkeys(("ip", *(named if identifiers else ())))))
-        self._requests = RequestLimiter(
+            asked = PortLimiter(limiter, tuple(dict.fromkeys(("ip", *(named if identifiers else ())))))
+        requests = RequestLimiter(
             scopes=scopes,
             exempt=exempt,
             trusted_proxies=trusted_proxies,
@@ -107,39 +86,4 @@ class RateLimitMiddleware:
             headers=headers,
             logger=logger,
         )
-        self._on_denied = on_denied
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a denied request; call the application for every other."""
-        kind = scope["type"]
-        if kind in {"http", "websocket"}:
-            decision = await self._requests.check(self._limiter, ASGIRequest(scope))
-            if decision is not None:
-                if not decision.result.allowed:
-                    await self._deny(scope, receive, send, self._requests.denial(decision))
-                    return
-                fields = self._requests.headers(decision)
-                if fields:
-                    send = HeaderSend(send, fields, joining=True)
-        await self.app(scope, receive, send)
-        if kind == "lifespan" and self._owned is not None:
-            await self._owned.aclose()
-
-    async def _deny(self, scope: Scope, receive: Receive, send: Send, denial: DenialResponse) -> None:
-        answer: ASGIApp | None = None
-        if self._on_denied is not None:
-            try:
-                made = self._on_denied(scope, denial)
-                answer = await made if inspect.isawaitable(made) else made
-            except Exception as error:  # noqa: BLE001 - the request is denied all the same
-                self._requests.warn("on_denied", "on_denied failed.", error)
-        if answer is not None:
-            fields = tuple([field for field in denial.headers if field[0] not in _BODY_FIELDS])
-            await answer(scope, receive, HeaderSend(send, fields, joining=False))
-        elif scope["type"] == "http":
-            await respond(send, denial, "http", with_body=scope["method"] != "HEAD")
-        elif "websocket.http.response" in (scope.get("extensions") or {}):
-            await respond(send, denial, "websocket.http", with_body=True)
-        else:
-            # A handshake that is closed before it is accepted is answered with 403: ASGI has no more without the extension.
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "Too many requests"})
+        super().__init__(app, asked, requests, on_denied, owned)

@@ -31,8 +31,14 @@ class ASGIRequest(IncomingRequest):
         path = route_path(scope)
         client = scope.get("client")
         method = str(scope["method"]).upper() if scope["type"] == "http" else _WEBSOCKET
+        peer = client[0] if client else None
         super().__init__(
-            method, path, path, client[0] if client else None, scope if subject is None else subject, parameters
+            method,
+            path,
+            path,
+            peer if isinstance(peer, str) else None,
+            scope if subject is None else subject,
+            parameters,
         )
         self._headers: Any = scope["headers"]
 

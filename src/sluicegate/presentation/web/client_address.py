@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, SupportsIndex, TypeAlias, get_args
+
+from mypy_extensions import mypyc_attr
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 
@@ -39,6 +41,7 @@ class _Known:
         self.local = local
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ClientAddresses:
     """Find the address that a request came from, and the network that counts as one client.
 
@@ -58,8 +61,8 @@ class ClientAddresses:
         trusted_proxies: Iterable[str] = (),
         *,
         header: ForwardedHeader = "x-forwarded-for",
-        ipv4_prefix: int = 32,
-        ipv6_prefix: int = 64,
+        ipv4_prefix: SupportsIndex = 32,
+        ipv6_prefix: SupportsIndex = 64,
     ) -> None:
         if header not in get_args(ForwardedHeader):
             raise InvalidInputError(
@@ -67,12 +70,13 @@ class ClientAddresses:
             )
         if isinstance(trusted_proxies, str):
             raise InvalidTypeError(f"trusted_proxies={trusted_proxies!r}: expected several networks, not one text")
-        _require_prefix("ipv4_prefix", ipv4_prefix, 8, 32)
-        _require_prefix("ipv6_prefix", ipv6_prefix, 16, 128)
-        proxies = tuple(trusted_proxies)
+        self._prefixes = {
+            4: _require_prefix("ipv4_prefix", ipv4_prefix, 8, 32),
+            6: _require_prefix("ipv6_prefix", ipv6_prefix, 16, 128),
+        }
+        proxies: tuple[object, ...] = tuple(trusted_proxies)
         self._trusts_unix = UNIX in proxies
         self._networks = tuple([_network(proxy) for proxy in proxies if proxy != UNIX])
-        self._prefixes = {4: ipv4_prefix, 6: ipv6_prefix}
         self._previous_hop = _previous_forwarded if header == "forwarded" else _previous_plain
         self._known = lru_cache(maxsize=_MAX_CACHED)(self._look_up)
         self.header: ForwardedHeader = header
@@ -191,8 +195,9 @@ def _network(text: object) -> IPv4Network | IPv6Network:
     return network
 
 
-def _require_prefix(field: str, value: object, low: int, high: int) -> None:
+def _require_prefix(field: str, value: object, low: int, high: int) -> int:
     if type(value) is not int:
         raise InvalidTypeError(f"{field}={value!r}: expected a whole number of bits")
     if not low <= value <= high:
         raise InvalidInputError(f"{field}={value}: expected {low} to {high} bits")
+    return value

@@ -46,7 +46,8 @@ class EnvironRequest(IncomingRequest):
         parameters: Mapping[str, object] | None = None,
     ) -> None:
         method = str(environ.get("REQUEST_METHOD", "GET")).upper()
-        super().__init__(method, path, route, environ.get("REMOTE_ADDR"), subject, parameters)
+        peer = environ.get("REMOTE_ADDR")
+        super().__init__(method, path, route, peer if isinstance(peer, str) else None, subject, parameters)
         self._environ = environ
 
     def header_lines(self, name: str) -> list[str]:

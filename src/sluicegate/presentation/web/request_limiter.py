@@ -6,7 +6,7 @@ application's functions, `check_blocking` calls them. All else is here once.
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Protocol, TypedDict
+from typing import Protocol, SupportsIndex, TypedDict
 
 from sluicegate.application.check import Decision
 from sluicegate.domain.protocols import Identifier, LoggerProtocol
@@ -79,11 +79,11 @@ class RequestLimiter:
         exempt: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
         forwarded_header: ForwardedHeader = "x-forwarded-for",
-        ipv4_prefix: int = 32,
-        ipv6_prefix: int = 64,
+        ipv4_prefix: SupportsIndex = 32,
+        ipv6_prefix: SupportsIndex = 64,
         identifiers: Mapping[str, IdentifierFunction] | None = None,
         cost: CostFunction | None = None,
-        fixed_cost: int = 0,
+        fixed_cost: SupportsIndex = 0,
         headers: HeaderStyle = "draft-11",
         logger: LoggerProtocol | None = None,
     ) -> None:

@@ -1,7 +1,7 @@
 """Who sent a request and what it costs: addresses, functions of the application, and the warnings about both."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 from sluicegate.application.failure_policy import describe
 from sluicegate.application.notifier import Notifier
@@ -69,7 +69,7 @@ class RequestReader:
         addresses: ClientAddresses,
         identifiers: Mapping[str, IdentifierFunction] | None,
         cost: CostFunction | None,
-        fixed_cost: int,
+        fixed_cost: SupportsIndex,
         logger: LoggerProtocol | None,
     ) -> None:
         self._identifiers: dict[str, IdentifierFunction] = dict(identifiers or {})
