@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 from sluicegate.application.notifier import describe
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.domain.rule_book import Rules
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import (
     EventBusProtocol,
@@ -18,6 +17,7 @@ from sluicegate.domain.protocols import (
     StorageProtocol,
     SyncStorageProtocol,
 )
+from sluicegate.domain.rule_book import Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, read_settings
 

@@ -7,8 +7,8 @@ import pytest
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_spec import MAX_UNITS, BucketSpec
 from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import full_at_us, impossible, refill, tightest, to_result
 
