@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import redis
+
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan
 from sluicegate.testing import FakeClock
