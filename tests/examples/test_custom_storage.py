@@ -1,7 +1,9 @@
 """The storage on SQLite keeps what the port promises, also between processes and when the file is gone."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,22 +45,25 @@ def test_processes_share_a_bucket(tmp_path: Path) -> None:
 
 
 async def test_rows_of_full_buckets_go(tmp_path: Path) -> None:
-    """A thousand clients that never come back leave nothing that lasts."""
+    """Clients that never come back leave nothing that lasts."""
     clock = FakeClock()
-    storage = SQLiteStorage(tmp_path / "limits.db", clock=clock)
+    path = tmp_path / "limits.db"
+    storage = SQLiteStorage(path, clock=clock)
     rule = RateLimitRule.per_second(1)
     for _ in range(300):
         await storage.take([bucket_request(rule)])
         clock.advance(0.5)
-    count = storage._database.execute("SELECT count(*) FROM buckets").fetchone()
-    assert count[0] <= 3
     await storage.aclose()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM buckets").fetchone()[0] <= 3
 
 
 async def test_a_file_that_cannot_be_used_is_the_failure_policys(tmp_path: Path) -> None:
     """An error of SQLite is a storage error: the check passes, and is counted."""
-    storage = SQLiteStorage(tmp_path / "limits.db")
-    storage._database.execute("DROP TABLE buckets")
+    path = tmp_path / "limits.db"
+    storage = SQLiteStorage(path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TABLE buckets")
     limiter = TokenBucketAdapter(
         storage=storage, rules={"a": RateLimitRule.per_day(1)}, logger=RecordingLogger(), deadline_ms=60_000
     )

@@ -8,9 +8,18 @@ import redis
 
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan
-from sluicegate.testing import FakeClock
 from support.clocked_script import ClockedScript
 from support.redis_servers import RedisServer
+
+
+class _Instant:
+    """A clock that shows what it is set to."""
+
+    instant_us = 0
+
+    def now_us(self) -> int:
+        """Return the instant in microseconds."""
+        return self.instant_us
 
 
 class ScriptedBuckets:
@@ -22,7 +31,7 @@ class ScriptedBuckets:
 
     def __init__(self, server: RedisServer) -> None:
         self.client: redis.Redis = server.client()
-        self._clock = FakeClock()
+        self._clock = _Instant()
         self.script = ClockedScript(self._clock)
         self.client.script_load(self.script.text)
 
@@ -33,14 +42,14 @@ class ScriptedBuckets:
     def lend(  # noqa: PLR0913 - a loan's terms
         self, request: BucketRequest, now_us: int, *, lease_id: int, returned: int = 0, kept: int = 0, wanted: int = 0
     ) -> Loan:
-        """Pay for a demand and borrow, by one holder, whose number is counted from one."""
+        """Pay for a request and borrow for one lease, whose number is counted from one."""
         terms = LeaseTerms(lease_id + 1, returned, kept, wanted)
         loan: Loan = self.send([Call(LEND, [request], Future(), 0.0, terms)], now_us)[0]
         return loan
 
     def send(self, calls: Sequence[Call], now_us: int) -> list[Any]:
         """Carry calls out in one script call."""
-        self._clock._now_us = now_us
+        self._clock.instant_us = now_us
         arguments = self.script.arguments(calls, 1)
         self.script.settle(
             calls, self.script.read(calls, 1, undecoded(self.client, "EVALSHA", self.script.digest, *arguments))

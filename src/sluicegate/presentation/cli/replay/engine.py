@@ -98,14 +98,18 @@ class Replay:
         rules: Endpoints and their rules.
         reorder_lines: How many requests are held back to put the log in order of time, 0 to 10,000,000. A request that
             comes later still is late: it is checked at the time that the clock has reached, and counted in `late`.
+        max_tallies: How many pairs of rule and client are counted one by one, at least 1; further clients are counted together.
 
     Raises:
         InvalidInputError: If a rule or `reorder_lines` is wrong.
     """
 
-    def __init__(self, rules: Rules, *, reorder_lines: int = DEFAULT_REORDER_LINES) -> None:
+    def __init__(
+        self, rules: Rules, *, reorder_lines: int = DEFAULT_REORDER_LINES, max_tallies: int = MAX_TALLIES
+    ) -> None:
         if not 0 <= reorder_lines <= MAX_REORDER_LINES:
             raise InvalidInputError(f"reorder={reorder_lines}: expected 0 to {MAX_REORDER_LINES}")
+        self._max_tallies = max_tallies
         self._clock = LogClock()
         self._storage = MemoryStorage(clock=self._clock)
         self._notes = CheckNotes()
@@ -192,7 +196,7 @@ class Replay:
             return
         tally = self.tallies.get((decided_by, client))
         if tally is None:
-            counted_as = client if len(self.tallies) < MAX_TALLIES else OTHER_CLIENTS
+            counted_as = client if len(self.tallies) < self._max_tallies else OTHER_CLIENTS
             tally = self.tallies.setdefault((decided_by, counted_as), Tally())
         tally.shadow_denied += self._notes.shadow_denials > 0
         result = cast("Success[RateLimitResult]", answer).value
