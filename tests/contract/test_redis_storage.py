@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
 import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageProtocol
@@ -11,6 +10,7 @@ from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.infrastructure.redis.denial_cache import DenialCache
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.testing import FakeClock, StorageContract
+from support.bucket_requests import bucket_request
 from support.clocked_script import ClockedScript
 from support.redis_servers import ClusterSet, RedisServer, SentinelSet
 
@@ -61,12 +61,8 @@ class Borrowing(RedisStorage):
         return await super().peek(_lent(requests))
 
 
-def _one(rule: RateLimitRule, key: str) -> BucketRequest:
-    return BucketRequest(key, rule.spec, rule.spec.units_per_token)
-
-
 def _lent(requests: Sequence[BucketRequest]) -> list[BucketRequest]:
-    return [msgspec.structs.replace(request, lease_units=request.spec.capacity) for request in requests]
+    return [BucketRequest(request.key, request.spec, request.cost_units, request.spec.capacity) for request in requests]
 
 
 class TestRedis7WithLoans(TestRedis7):
@@ -87,7 +83,7 @@ class TestRedis7WithLoans(TestRedis7):
         async def scenario() -> None:
             storage = await self.make_storage()
             key = "rate_limit:ip:{changed}:GET /"
-            daily, smaller, larger = (_one(RateLimitRule.per_day(n), key) for n in (5, 2, 50))
+            daily, smaller, larger = (bucket_request(RateLimitRule.per_day(n), key) for n in (5, 2, 50))
             await storage.reset([daily])
             await storage.take([daily])
             await storage.take([daily])

@@ -22,6 +22,7 @@ from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.token_bucket import to_result, wait_us
 from sluicegate.infrastructure.redis.denial_cache import MAX_AGE_US, DenialCache
 from sluicegate.testing import FakeClock
+from support.bucket_requests import bucket_request
 from support.redis_servers import RedisServer
 
 RULE = RateLimitRule(5, 300, "ip")
@@ -32,7 +33,7 @@ LOGIN = "POST /login"
 
 def request(rule: RateLimitRule = RULE, cost: int = 1, key: str = "k") -> BucketRequest:
     """Ask a bucket for tokens."""
-    return BucketRequest(key, rule.spec, cost * rule.spec.units_per_token)
+    return bucket_request(rule, key, cost=cost)
 
 
 class Distant:

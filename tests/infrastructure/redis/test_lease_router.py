@@ -21,6 +21,7 @@ from sluicegate import (
 )
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from support.borrowing_worker import Hot, run
+from support.bucket_requests import bucket_request
 from support.fault_proxy import FaultProxy
 from support.redis_servers import ClusterSet, RedisServer
 
@@ -32,8 +33,7 @@ PATIENT_MS = 5_000
 
 def request(rule: RateLimitRule = SLOW, *, cost: int = 1, lease: int = 500) -> BucketRequest:
     """Ask a bucket that lends for tokens."""
-    token = rule.spec.units_per_token
-    return BucketRequest(KEY, rule.spec, cost * token, lease * token)
+    return bucket_request(rule, KEY, cost=cost, lease=lease)
 
 
 @pytest.fixture

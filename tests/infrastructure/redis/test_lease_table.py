@@ -13,6 +13,7 @@ from sluicegate.infrastructure.redis.lease import PERIOD_US, SPENT_US, LeaseRequ
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import LENT_US, Loan
 from sluicegate.testing import FakeClock
+from support.bucket_requests import bucket_request
 
 RULE = RateLimitRule(10_000, 60_000, "global")
 TOKEN = RULE.spec.units_per_token
@@ -21,8 +22,7 @@ KEEPER = object()
 
 def request(cost: int = 1, *, lease: int = 1000, key: str = "k", rule: RateLimitRule = RULE) -> BucketRequest:
     """Ask a bucket that lends for tokens."""
-    token = rule.spec.units_per_token
-    return BucketRequest(key, rule.spec, cost * token, lease * token)
+    return bucket_request(rule, key, cost=cost, lease=lease)
 
 
 class Desk:
