@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from sluicegate import (
     TokenBucketAdapter,
 )
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
+from support.awaited_storage import AwaitedStorage
 
 LOGIN = "POST /login"
 RULE = RateLimitRule(5, 5, "ip")
@@ -146,10 +148,8 @@ async def test_a_rules_own_policy_comes_first_and_the_strictest_wins() -> None:
 async def test_a_reset_means_the_local_bucket_too() -> None:
     """When the storage is back and an operator resets a client, an outage's denials are forgotten as well."""
 
-    class Flaky(MemoryStorage):
-        immediate = False
-
-        async def take(self, requests: object, /) -> object:
+    class Flaky(AwaitedStorage):
+        async def take(self, requests: object, /) -> Any:
             raise StorageError("connection")
 
     storage = Flaky()

@@ -2,20 +2,19 @@
 
 import asyncio
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate import (
-    Failure,
     InvalidInputError,
     MemoryStorage,
     RateLimitResult,
     Success,
     SyncTokenBucketAdapter,
-    TokenBucketAdapter,
 )
 from sluicegate.domain.events import (
     RateLimitListed,
@@ -26,40 +25,8 @@ from sluicegate.domain.events import (
 from sluicegate.domain.rule_book import RuleBook
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
-
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-
-
-class World:
-    """A limiter with rules from a text, and everything it touches. `listening`: whether the long way is gone."""
-
-    def __init__(self, text: str, *, listening: bool = True, storage: object = None) -> None:
-        self.clock, self.bus, self.logger = FakeClock(), RecordingEventBus(), RecordingLogger()
-        self.now = NOON
-        self.limiter = TokenBucketAdapter(
-            storage=MemoryStorage(clock=self.clock) if storage is None else storage,
-            rules=parse_rules(text),
-            event_bus=self.bus if listening else None,
-            logger=self.logger,
-            clock=self.clock,
-            wall_clock=lambda: self.now,
-        )
-
-    async def check(self, endpoint: str = "GET /a", identifier: object = "10.0.0.1", cost: int = 0) -> RateLimitResult:
-        """Check and unwrap."""
-        match await self.limiter.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost):
-            case Success(value=result):
-                return result
-            case Failure(error=error):
-                raise AssertionError(error)
-
-    async def passed(self, times: int, endpoint: str = "GET /a", identifier: object = "10.0.0.1") -> int:
-        """Return how many of some checks pass."""
-        return sum([(await self.check(endpoint, identifier)).allowed for _ in range(times)])
-
-    def heard(self, event_type: type) -> list[object]:
-        """Return the events of a type."""
-        return [event for event in self.bus.events if type(event) is event_type]
+from support.awaited_storage import AwaitedStorage
+from support.world import NOON, World
 
 
 @pytest.mark.parametrize("listening", [True, False])
@@ -434,15 +401,12 @@ class TestReplacing:
         """The answer describes the old limit, even if other rules came into force meanwhile."""
         gate = asyncio.Event()
 
-        class SlowStorage(MemoryStorage):
-            immediate = False
-
-            async def take(self, requests: object, /) -> object:
+        class SlowStorage(AwaitedStorage):
+            async def take(self, requests: Any, /) -> Any:
                 await gate.wait()
-                return self.take_now(requests)
+                return await super().take(requests)
 
-        world = World('[endpoints]\n"GET /a" = "10/day"\n', storage=SlowStorage())
-        world.limiter._deadline_s = 30
+        world = World('[endpoints]\n"GET /a" = "10/day"\n', storage=SlowStorage(), deadline_ms=30_000)
         checking = asyncio.create_task(world.check())
         await asyncio.sleep(0)
         world.limiter.rules.replace(parse_rules('[endpoints]\n"GET /a" = "3/day"\n'))

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sluicegate.application.quick_check import MAX_REMEMBERED
 
 from sluicegate import (
     Failure,
@@ -26,41 +27,17 @@ from sluicegate import (
     TokenBucketAdapter,
 )
 from sluicegate.application import held_buckets
-from sluicegate.application.quick_check import MAX_REMEMBERED
 from sluicegate.domain.bucket_table import MAX_AT_HAND
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
+from support.world import IP, World
 
 LOGIN = "POST /api/v1/sessions"
-IP = "192.168.1.1"
 RULE = RateLimitRule(max_tokens=5, refill_rate=5, scope=RateLimitScope.IP)
-
-
-class World:
-    """A limiter and everything it touches."""
-
-    def __init__(self, rules: object = None, **settings: object) -> None:
-        self.clock, self.bus, self.logger = FakeClock(), RecordingEventBus(), RecordingLogger()
-        self.storage = MemoryStorage(clock=self.clock)
-        self.limiter = TokenBucketAdapter(
-            storage=self.storage,
-            rules=rules or {LOGIN: RULE},
-            event_bus=self.bus,
-            logger=self.logger,
-            **settings,
-        )
-
-    async def check(self, endpoint: str = LOGIN, identifier: object = IP, cost: int = 0) -> RateLimitResult:
-        """Check and unwrap."""
-        match await self.limiter.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost):
-            case Success(value=result):
-                return result
-            case Failure(error=error):
-                raise AssertionError(error)
 
 
 async def test_five_pass_and_the_sixth_waits_twelve_seconds() -> None:
     """The design's first example, to the letter."""
-    world = World()
+    world = World({LOGIN: RULE})
     assert isinstance(world.limiter, RateLimitProtocol)
     results = [await world.check() for _ in range(6)]
     assert [result.allowed for result in results] == [True] * 5 + [False]
@@ -90,7 +67,7 @@ async def test_a_global_rule_is_shared_by_all() -> None:
 
 async def test_no_rule_allows_and_says_so_to_developers() -> None:
     """Limit and remaining are 0, nothing is published, and a debug line names the endpoint."""
-    world = World()
+    world = World({LOGIN: RULE})
     assert await world.check(endpoint="GET /other") == RateLimitResult(True, 0.0, 0, 0, 0)
     assert world.bus.events == []
     assert world.logger.records[0][0] == "debug"
@@ -121,7 +98,7 @@ async def test_a_cost_replaces_the_rules_cost() -> None:
 
 async def test_an_impossible_cost_is_denied_for_ever_and_costs_nothing() -> None:
     """retry_after is infinite, a warning is written, and the bucket stays as it was."""
-    world = World()
+    world = World({LOGIN: RULE})
     result = await world.check(cost=6)
     assert (result.allowed, result.retry_after, result.limit) == (False, math.inf, 5)
     assert [level for level, _, _ in world.logger.records] == ["warning"]
@@ -165,7 +142,7 @@ async def test_wrong_arguments_are_named_and_change_nothing(
     verb: str, arguments: dict[str, object], message: str
 ) -> None:
     """Every verb raises a ValueError that names field and value; the bucket is untouched, also after a good call."""
-    world = World()
+    world = World({LOGIN: RULE})
     await world.check()
     unobserved = TokenBucketAdapter(storage=world.storage, rules={LOGIN: RULE})
     for limiter in (world.limiter, unobserved):
@@ -197,7 +174,7 @@ async def test_several_rules_are_all_or_nothing() -> None:
 
 async def test_peek_tells_and_changes_nothing() -> None:
     """It answers what the check would, for any cost, without publishing."""
-    world = World()
+    world = World({LOGIN: RULE})
     await world.check(cost=3)
     events = len(world.bus.events)
     for _ in range(5):
@@ -210,7 +187,7 @@ async def test_peek_tells_and_changes_nothing() -> None:
 
 async def test_reset_fills_the_bucket_and_is_logged() -> None:
     """The next check finds five tokens; the log line shows no address."""
-    world = World()
+    world = World({LOGIN: RULE})
     for _ in range(6):
         await world.check()
     assert await world.limiter.reset(endpoint=LOGIN, identifier=IP) == Success(None)
@@ -222,7 +199,7 @@ async def test_reset_fills_the_bucket_and_is_logged() -> None:
 
 async def test_reset_of_an_unknown_endpoint_is_a_failure() -> None:
     """A typing error of an operator does not report success."""
-    world = World()
+    world = World({LOGIN: RULE})
     result = await world.limiter.reset(endpoint="POST /typo", identifier=IP)
     assert isinstance(result, Failure)
     assert result.error == RateLimitError(
@@ -234,7 +211,7 @@ async def test_reset_of_an_unknown_endpoint_is_a_failure() -> None:
 
 async def test_refund_gives_back_and_never_overfills() -> None:
     """A charge that came to nothing can be returned; more than the capacity cannot."""
-    world = World()
+    world = World({LOGIN: RULE})
     for _ in range(5):
         await world.check()
     assert await world.limiter.refund(endpoint=LOGIN, identifier=IP) == Success(None)
@@ -248,7 +225,7 @@ async def test_refund_gives_back_and_never_overfills() -> None:
 
 async def test_events_tell_the_story() -> None:
     """Attempted before, allowed or denied after, each with an id, a timestamp and the effective cost."""
-    world = World()
+    world = World({LOGIN: RULE})
     for _ in range(6):
         await world.check()
     kinds = [type(event) for event in world.bus.events]
@@ -401,6 +378,6 @@ def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> 
 
 async def test_aclose_closes_the_storage() -> None:
     """The limiter owns nothing else."""
-    world = World()
+    world = World({LOGIN: RULE})
     await world.limiter.aclose()
     assert repr(world.limiter).startswith("TokenBucketAdapter(storage=MemoryStorage(")

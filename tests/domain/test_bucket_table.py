@@ -4,15 +4,16 @@ import random
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sluicegate.domain.bucket_at_hand import Timekeeping
+from sluicegate.runtime.turn import Turn
+
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.expiry_queue import ExpiryQueue
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import full_at_us
-from sluicegate.runtime.turn import Turn
+from support.bucket_requests import bucket_request
 
 S = 1_000_000
 START_US = 1_000 * S
@@ -21,7 +22,7 @@ MINUTE = RateLimitRule.per_minute(5)
 
 def request(key: str, rule: RateLimitRule = MINUTE, cost: int = 1) -> BucketRequest:
     """Ask a bucket for tokens."""
-    return BucketRequest(key, rule.spec, cost * rule.spec.units_per_token)
+    return bucket_request(rule, key, cost=cost)
 
 
 def test_it_never_holds_more_than_max_keys() -> None:

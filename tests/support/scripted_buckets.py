@@ -5,11 +5,22 @@ from concurrent.futures import Future
 from typing import Any
 
 import redis
+
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan, arguments, read, settle
 from sluicegate.testing import FakeClock
 from support.clocked_script import clocked_script
 from support.redis_servers import RedisServer
+
+
+class _Instant:
+    """A clock that shows what it is set to."""
+
+    instant_us = 0
+
+    def now_us(self) -> int:
+        """Return the instant in microseconds."""
+        return self.instant_us
 
 
 class ScriptedBuckets:
