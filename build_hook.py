@@ -51,7 +51,7 @@ class BuildHook(BuildHookInterface):
             return
         self._output = tempfile.TemporaryDirectory(prefix="sluicegate-build-")
         output = Path(self._output.name).resolve()
-        for extension in compile_modules(self._sources(), output):
+        for extension in compile_modules(self.sources(), output):
             build_data["force_include"][str(extension)] = extension.relative_to(output / "lib").as_posix()
         build_data["infer_tag"] = True
         build_data["pure_python"] = False
@@ -62,7 +62,12 @@ class BuildHook(BuildHookInterface):
         if output is not None:
             output.cleanup()
 
-    def _sources(self) -> list[str]:
+    def sources(self) -> list[str]:
+        """Return the modules to compile, relative to the project's root.
+
+        Raises:
+            ValueError: If a pattern of pyproject.toml matches no file.
+        """
         sources: list[str] = []
         for pattern in self.config["modules"]:
             found = sorted(path for path in PACKAGE.glob(pattern) if path.name != "__init__.py")

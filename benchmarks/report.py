@@ -182,7 +182,7 @@ def document(facts: Sequence[str], sections: Sequence[Section], mode: str) -> st
     lines = [
         "# Results",
         "",
-        f"Written by `make bench` ({KIND}, {mode}); not edited by hand. All contestants of a table did the same work in the same run,",
+        f"Written by `make bench` ({KIND}, {mode}); not edited by hand. All contestants of a table did the same work in one run,",
         "in rounds that alternate in a turning order. `times ours` is the median of the rounds' ratios: 3.00 means that it takes",
         "three times as long as ours does. The machine may have been busy with other work: ratios of one table bear that,",
         "figures of two runs do not.",
