@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -23,7 +24,7 @@ _VSWHERE = r"Microsoft Visual Studio\Installer\vswhere.exe"
 _VC_TOOLS = "Microsoft.VisualStudio.Component.VC.Tools.x86.x64"
 
 
-class BuildHook(BuildHookInterface):
+class BuildHook(BuildHookInterface[Any]):
     """Add compiled modules to the wheel."""
 
     def dependencies(self) -> list[str]:
@@ -33,10 +34,10 @@ class BuildHook(BuildHookInterface):
         """
         if why_pure() is not None:
             return []
-        core = self.metadata.core
+        core = self.metadata.core  # pyright: ignore[reportUnknownMemberType] - hatchling leaves its type parameter open
         return [*self.config["requires"], *core.dependencies, *core.optional_dependencies["redis"]]
 
-    def initialize(self, version: str, build_data: dict) -> None:
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and tell hatchling which files to add and that the wheel is for one platform.
 
         Args:
@@ -56,7 +57,7 @@ class BuildHook(BuildHookInterface):
         build_data["infer_tag"] = True
         build_data["pure_python"] = False
 
-    def finalize(self, version: str, build_data: dict, artifact_path: str) -> None:  # noqa: ARG002 - hatchling's signature
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - hatchling's signature
         """Remove the extensions: they are in the wheel."""
         output = getattr(self, "_output", None)
         if output is not None:
