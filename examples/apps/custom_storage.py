@@ -18,9 +18,9 @@ from threading import Lock
 from typing import TypeVar
 
 from sluicegate import Clock, RateLimitRule, StorageError, TokenBucketAdapter
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_spec import BucketSpec, bucket_spec
 from sluicegate.domain.token_bucket import anchor_after_payment, convert, full_at_us, refill
+from sluicegate.storage import BucketLevel, BucketRequest, StorageTraits, Verdict
 
 T = TypeVar("T")
 
@@ -51,6 +51,7 @@ class SQLiteStorage:
     """
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+        self.traits = StorageTraits()  # it keeps no deadline of its own, so the limiter puts a timer round each call
         self._clock = clock or WallClock()
         self._lock = Lock()  # one connection, used by one thread at a time
         self._database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)

@@ -3,14 +3,23 @@
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.errors import StorageError
-from sluicegate.domain.protocols import StorageProtocol, SyncStorageProtocol
+from sluicegate.domain.protocols import (
+    DeadlineStorage,
+    NonBlockingStorage,
+    StorageProtocol,
+    StorageTraits,
+    SyncStorageProtocol,
+)
 
 __all__ = [
     "BucketLevel",
     "BucketRequest",
     "BucketSpec",
+    "DeadlineStorage",
+    "NonBlockingStorage",
     "StorageError",
     "StorageProtocol",
+    "StorageTraits",
     "SyncStorageProtocol",
     "Verdict",
 ]
