@@ -82,10 +82,10 @@ class KeepingStorage(MemoryStorage):
         super().__init__()
         self.asked: list[list[tuple[str, int, int]]] = []
 
-    def take_now(self, requests: Any, /) -> Verdict:
+    def take_nowait(self, requests: Any, /) -> Verdict:
         """Keep key, capacity and cost in tokens, and decide."""
         self.asked.append([(d.key, d.spec.max_tokens, d.cost_units // d.spec.units_per_token) for d in requests])
-        return super().take_now(requests)
+        return super().take_nowait(requests)
 
 
 async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
