@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 import redis
 import redis.asyncio
-from sluicegate.application.checked import Checked
+from sluicegate.application.check import Decision
 
 import sluicegate
 from sluicegate import (
@@ -324,7 +324,7 @@ ERRORS: list[Any] = [
         marks=pytest.mark.xfail(reason=PLAIN_REDUCE),
     ),
     pytest.param(
-        sluicegate.RateLimitedError("send", Checked(DENIED)),
+        sluicegate.RateLimitedError("send", Decision(DENIED)),
         {"name": "send", "retry_after": inf},
         marks=pytest.mark.xfail(reason=PLAIN_REDUCE),
     ),
