@@ -7,7 +7,6 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError
 from sluicegate.container import get_rate_limit
-from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, RuleFileError, StorageError
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
@@ -30,7 +29,7 @@ from sluicegate.domain.protocols import (
     StorageProtocol,
     SyncStorageProtocol,
 )
-from sluicegate.domain.result import Failure, Result, Success
+from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.domain.rule import RateLimitRule, RateLimitScope
 from sluicegate.domain.rule_book import KillSwitch, Listing, Override, RuleBook, RuleGroup
 from sluicegate.infrastructure.event_bus import BufferedEventBus, InlineEventBus

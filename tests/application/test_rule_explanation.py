@@ -10,9 +10,9 @@ import pytest
 from sluicegate import InvalidInputError, MemoryStorage, Success, SyncTokenBucketAdapter
 from sluicegate.application.live_rules import put_into_force
 from sluicegate.application.rule_explanation import Explainer, Explanation
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
-from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule_book import RuleBook
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.testing import RecordingLogger

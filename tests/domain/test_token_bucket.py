@@ -7,8 +7,8 @@ import pytest
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_spec import MAX_UNITS, BucketSpec
 from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import full_at_us, impossible, refill, tightest, to_result
 
@@ -66,7 +66,7 @@ def test_a_bucket_that_cannot_be_counted_is_refused() -> None:
     """The error names both fields, for either may be changed."""
     with pytest.raises(InvalidInputError, match=r"refill_rate=.*max_tokens=1000000000000"):
         RateLimitRule(10**12, math.pi, "ip")
-    with pytest.raises(InvalidInputError, match="ten million years"):
+    with pytest.raises(InvalidInputError, match="a hundred thousand years"):
         RateLimitRule(10**12, 0.001, "ip")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import redis
 
 from sluicegate.domain.bucket_request import BucketRequest
-from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan
-from support.clocked_script import ClockedScript
+from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan, arguments, read, settle
+from support.clocked_script import clocked_script
 from support.redis_servers import RedisServer
 
 
@@ -32,7 +32,7 @@ class ScriptedBuckets:
     def __init__(self, server: RedisServer) -> None:
         self.client: redis.Redis = server.client()
         self._clock = _Instant()
-        self.script = ClockedScript(self._clock)
+        self.script = clocked_script(self._clock)
         self.client.script_load(self.script.text)
 
     def call(self, steps: Sequence[tuple[int, Sequence[BucketRequest]]], now_us: int) -> list[Any]:
@@ -50,11 +50,17 @@ class ScriptedBuckets:
     def send(self, calls: Sequence[Call], now_us: int) -> list[Any]:
         """Carry calls out in one script call."""
         self._clock.instant_us = now_us
-        arguments = self.script.arguments(calls, 1)
-        self.script.settle(
-            calls, self.script.read(calls, 1, undecoded(self.client, "EVALSHA", self.script.digest, *arguments))
-        )
-        return [call.future.result() for call in calls]
+        correlation_id = self.script.next_id()
+        return evaluate(self.client, "EVALSHA", self.script.digest, calls, correlation_id)
+
+
+def evaluate(
+    client: redis.Redis, command: str, script: str, calls: Sequence[Call], correlation_id: int = 7
+) -> list[Any]:
+    """Send a script call by EVAL or EVALSHA, and return the calls' answers."""
+    reply = undecoded(client, command, script, *arguments(calls, correlation_id))
+    settle(calls, read(calls, correlation_id, reply))
+    return [call.future.result() for call in calls]
 
 
 def undecoded(client: redis.Redis, *command: object) -> object:

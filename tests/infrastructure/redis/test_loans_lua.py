@@ -24,10 +24,10 @@ from sluicegate.infrastructure.redis.script import (
     TAKE,
     Call,
     LeaseTerms,
-    TokenBucketScript,
+    Script,
 )
 from support.redis_servers import RedisServer
-from support.scripted_buckets import ScriptedBuckets, undecoded
+from support.scripted_buckets import ScriptedBuckets, evaluate
 
 START_US = 1_795_000_000_123_456
 KEY = "rate_limit:global:GET /"
@@ -456,10 +456,10 @@ def test_a_key_with_loans_outlives_its_refill(redis_7_server: RedisServer, cost:
     client = redis_7_server.client()
     client.flushall()
     rule = RateLimitRule(100, 6000, "global")
-    script = TokenBucketScript()
-    calls = [Call(LEND, [request(cost, rule.spec)], Future(), 0.0, LeaseTerms(1, 0, 0, tokens(wanted, rule.spec)))]
-    script.settle(calls, script.read(calls, 7, undecoded(client, "EVAL", script.text, *script.arguments(calls, 7))))
-    lent = calls[0].future.result().units // rule.spec.units_per_token
+    script = Script()
+    call = Call(LEND, [request(cost, rule.spec)], Future(), 0.0, LeaseTerms(1, 0, 0, tokens(wanted, rule.spec)))
+    (loan,) = evaluate(client, "EVAL", script.text, [call])
+    lent = loan.units // rule.spec.units_per_token
     refill_ms = max(cost * 10, LENT_US // 1000 + lent * 10) if lent else cost * 10
     ttl_ms = int(client.pttl(KEY))  # type: ignore[arg-type]
     assert refill_ms < ttl_ms <= refill_ms + 2_100 + 10

@@ -13,10 +13,11 @@ from sluicegate.application.failure_policy import describe
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit
-from sluicegate.domain.bucket_key import MAX_IDENTIFIER_BYTES
+from sluicegate.domain.arguments import MAX_TEXT_BYTES as MAX_IDENTIFIER_BYTES
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.compiled_rules import UNMATCHED, Rules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import Identifier, LoggerProtocol, RateLimitProtocol
+from sluicegate.domain.protocols import LoggerProtocol, RateLimitProtocol
 from sluicegate.domain.result import Success
 from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.web.asgi_messages import (

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal, TypeAlias, get_args
 
-from sluicegate.domain.bucket_key import MAX_IDENTIFIER_BYTES
+from sluicegate.domain.arguments import MAX_TEXT_BYTES as MAX_IDENTIFIER_BYTES
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 
 ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]

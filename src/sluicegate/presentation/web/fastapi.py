@@ -13,8 +13,8 @@ from sluicegate.application.failure_policy import describe
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import InvalidTypeError
-from sluicegate.domain.protocols import Identifier
 from sluicegate.presentation.inline_rules import LimiterByName, RuleOrText, policies, read_rules
 from sluicegate.presentation.web.asgi_messages import Scope, authenticated_user
 from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader

@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from sluicegate.application.checked import Checked
-from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitRule
 
 HeaderStyle: TypeAlias = Literal["draft-11", "x-ratelimit", "both", "none"]

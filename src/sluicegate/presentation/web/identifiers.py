@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.routing.template import cut, parse_endpoint
 from sluicegate.domain.rule import RateLimitScope
 from sluicegate.presentation.web.client_address import anonymous_at, identifier_text, joined, verified_user

@@ -8,9 +8,10 @@ from sluicegate.application.failure_policy import describe
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.container import build_sync_rate_limit
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import Identifier, LoggerProtocol
+from sluicegate.domain.protocols import LoggerProtocol
 from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader
 from sluicegate.presentation.web.headers import (
