@@ -18,7 +18,7 @@ settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
     ROOT_URLCONF=__name__,
     SECRET_KEY="of an example",  # noqa: S106 - it guards nothing
-    MIDDLEWARE=["sluicegate.presentation.web.django.RateLimitMiddleware"],
+    MIDDLEWARE=["sluicegate.django.RateLimitMiddleware"],
     SLUICEGATE={
         "rules": {"GET /items/<int:item_id>/": RateLimitRule.parse("3/minute"), "*": RateLimitRule.parse("300/minute")},
         "exempt": ["/health/"],

@@ -42,21 +42,25 @@ if TYPE_CHECKING:
     from sluicegate.infrastructure.redis.storage import RedisStorage
     from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage
     from sluicegate.infrastructure.rules_file.reader import load_rules
+    from sluicegate.infrastructure.structlog_logger import StructlogLogger
     from sluicegate.presentation.decorator import RateLimitedError, rate_limited
     from sluicegate.presentation.httpx_transport import RateLimitTransport
     from sluicegate.presentation.web.asgi import RateLimitMiddleware
+    from sluicegate.presentation.web.client_address import ClientAddresses
     from sluicegate.presentation.web.fastapi import install_rate_limits, rate_limit
     from sluicegate.presentation.web.flask import FlaskRateLimit
     from sluicegate.presentation.web.wsgi import WSGIRateLimitMiddleware
 
 # Names that need an extra, or that few need, are imported when they are asked for: `import sluicegate` needs none of them.
 _LAZY = {
+    "ClientAddresses": "sluicegate.presentation.web.client_address",
     "FlaskRateLimit": "sluicegate.presentation.web.flask",
     "RateLimitMiddleware": "sluicegate.presentation.web.asgi",
     "RateLimitTransport": "sluicegate.presentation.httpx_transport",
     "RateLimitedError": "sluicegate.presentation.decorator",
     "RedisStorage": "sluicegate.infrastructure.redis.storage",
     "RuleRegistry": "sluicegate.application.rule_merging",
+    "StructlogLogger": "sluicegate.infrastructure.structlog_logger",
     "SyncRedisStorage": "sluicegate.infrastructure.redis.sync_storage",
     "WSGIRateLimitMiddleware": "sluicegate.presentation.web.wsgi",
     "install_rate_limits": "sluicegate.presentation.web.fastapi",
@@ -72,6 +76,7 @@ _EXTRAS = {"fastapi": "fastapi", "flask": "flask", "httpx": "httpx", "redis": "r
 
 __all__ = [
     "BufferedEventBus",
+    "ClientAddresses",
     "Clock",
     "EventBusProtocol",
     "Failure",
@@ -113,6 +118,7 @@ __all__ = [
     "StdlibLogger",
     "StorageError",
     "StorageProtocol",
+    "StructlogLogger",
     "Success",
     "SyncRedisStorage",
     "SyncStorageProtocol",

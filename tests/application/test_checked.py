@@ -9,7 +9,7 @@ SUSTAINED = RateLimitRule(10, 1, "ip", name="sustained")
 RULES = {"GET /a/{id}": (BURST, SUSTAINED), "* /b": RateLimitRule(1, 1, "global"), "GET /c": RateLimitRule(3, 1, "ip")}
 
 
-async def test_names_the_tightest_rule_and_all_that_were_asked() -> None:
+async def test_names_the_binding_rule_and_all_that_were_asked() -> None:
     """The answer is `is_allowed`'s; with it come the rules of the endpoint and the one that binds."""
     limiter = TokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=RULES)
     other = TokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=RULES)
@@ -17,7 +17,7 @@ async def test_names_the_tightest_rule_and_all_that_were_asked() -> None:
         checked = await limiter.check(endpoint="GET /a/{id}", identifier="x")
         assert Success(checked.result) == await other.is_allowed(endpoint="GET /a/{id}", identifier="x")
         assert checked.rules == (BURST, SUSTAINED)
-        assert checked.tightest == BURST
+        assert checked.binding == BURST
         assert checked.degraded is None
     assert not checked.result.allowed
 
@@ -27,7 +27,7 @@ async def test_without_a_rule() -> None:
     checked = await TokenBucketAdapter(storage=MemoryStorage(), rules=RULES).check(endpoint="nothing", identifier="x")
     assert checked.result.allowed
     assert checked.rules == ()
-    assert checked.tightest is None
+    assert checked.binding is None
 
 
 async def test_a_cost_that_never_fits() -> None:
@@ -36,7 +36,7 @@ async def test_a_cost_that_never_fits() -> None:
         endpoint="GET /a/{id}", identifier="x", cost=9
     )
     assert not checked.result.allowed
-    assert checked.tightest == BURST
+    assert checked.binding == BURST
 
 
 async def test_says_that_the_storage_did_not_answer() -> None:
@@ -46,14 +46,14 @@ async def test_says_that_the_storage_did_not_answer() -> None:
         checked = await limiter.check(endpoint="GET /c", identifier="x")
         assert checked.degraded == policy
         assert checked.result.allowed == (policy != "deny")
-        assert checked.tightest == RULES["GET /c"]
+        assert checked.binding == RULES["GET /c"]
         assert limiter.failures == {"connection": 1}
 
 
 def test_the_plain_face_tells_the_same() -> None:
     """The limiter without an event loop has `check` and `match` as well."""
     limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules=RULES)
-    assert limiter.check(endpoint="GET /a/{id}", identifier="x").tightest == BURST
+    assert limiter.check(endpoint="GET /a/{id}", identifier="x").binding == BURST
     assert limiter.match("HEAD", "/a/1") == "GET /a/{id}"
     assert limiter.scopes_of("* /b") == ("global",)
 

@@ -206,8 +206,8 @@ async def test_a_check_tells_of_lists_shadows_and_switches() -> None:
     )
     checked = await world.limiter.check(endpoint="GET /a", identifier="10.0.0.1")
     assert [rule.name for rule in checked.rules] == ["real"]
-    assert checked.tightest is not None
-    assert (checked.tightest.name, checked.result.remaining, checked.degraded) == ("real", 1, None)
+    assert checked.binding is not None
+    assert (checked.binding.name, checked.result.remaining, checked.degraded) == ("real", 1, None)
     denied = await world.limiter.check(endpoint="GET /a", identifier="10.6.6.6")
     assert (denied.result.allowed, denied.rules) == (False, ())
     world.limiter.rules.switch_off()

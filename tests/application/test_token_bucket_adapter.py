@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sluicegate.application.quick_check import MAX_REMEMBERED
 
 from sluicegate import (
     Failure,
@@ -26,7 +27,6 @@ from sluicegate import (
     TokenBucketAdapter,
 )
 from sluicegate.application import held_buckets
-from sluicegate.application.quick_check import MAX_REMEMBERED
 from sluicegate.domain.bucket_table import MAX_AT_HAND
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
 from support.world import IP, World

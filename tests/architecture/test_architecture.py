@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sluicegate
 import sluicegate.testing
 
@@ -56,6 +58,16 @@ def test_the_facade_lists_what_it_exports() -> None:
         assert list(module.__all__) == sorted(module.__all__)
         for name in module.__all__:
             assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("name", ["asgi", "django", "fastapi", "flask", "httpx", "rest_framework", "storage", "wsgi"])
+def test_the_modules_for_frameworks_export_what_they_list(name: str) -> None:
+    """Each imports nothing but names that others use, and lists them all."""
+    docstring, *imports, listed = ast.parse((SOURCE / f"{name}.py").read_text()).body
+    assert isinstance(docstring, ast.Expr)
+    assert isinstance(listed, ast.Assign)
+    imported = [alias.name for node in imports if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(imported) == sorted(ast.literal_eval(listed.value))
 
 
 def test_importing_it_imports_no_extra() -> None:

@@ -4,15 +4,15 @@ import random
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sluicegate.domain.bucket_at_hand import Timekeeping
+from sluicegate.runtime.turn import Turn
+
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.expiry_queue import ExpiryQueue
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import full_at_us
-from sluicegate.runtime.turn import Turn
 from support.bucket_requests import bucket_request
 
 S = 1_000_000

@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 
-from sluicegate import InvalidInputError, InvalidTypeError, MemoryStorage, SyncTokenBucketAdapter, TokenBucketAdapter
-from sluicegate.presentation.decorator import RateLimitedError, rate_limited
+from sluicegate import (
+    InvalidInputError,
+    InvalidTypeError,
+    MemoryStorage,
+    RateLimitedError,
+    SyncTokenBucketAdapter,
+    TokenBucketAdapter,
+    rate_limited,
+)
 from sluicegate.testing import FakeClock
 
 
@@ -66,14 +73,38 @@ def test_functions_have_buckets_of_their_own() -> None:
         shared[1]()
 
 
-async def test_the_wrong_kind_of_limiter() -> None:
-    """A coroutine function needs an async limiter, and is told so."""
+def test_the_wrong_kind_of_limiter() -> None:
+    """A coroutine function needs an async limiter, a plain function one that blocks: the decoration fails, not the call."""
 
-    @rate_limited("1/minute", limiter=SyncTokenBucketAdapter(storage=MemoryStorage(), rules={}))
-    async def call() -> None: ...
+    async def coroutine() -> None: ...
+
+    def plain() -> None: ...
 
     with pytest.raises(InvalidTypeError, match="expected a TokenBucketAdapter"):
-        await call()
+        rate_limited("1/minute", limiter=SyncTokenBucketAdapter(storage=MemoryStorage(), rules={}))(coroutine)
+    with pytest.raises(InvalidTypeError, match="expected a SyncTokenBucketAdapter"):
+        rate_limited("1/minute", limiter=TokenBucketAdapter(storage=MemoryStorage(), rules={}))(plain)
+
+
+async def test_functions_that_fail_or_wait() -> None:
+    """An identifier may be awaited; where it or the cost cannot be had, the call counts with the others, at the rule's cost."""
+
+    async def tenant(number: int) -> str | None:
+        return {1: "a", 2: "b"}[number] if number else None
+
+    def size(number: int) -> int:
+        return 1 if number < 3 else 1 // 0
+
+    limiter = TokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={})
+
+    @rate_limited("1/minute per tenant", "9/minute", identifier=tenant, cost=size, limiter=limiter)
+    async def call(number: int) -> int:
+        return number
+
+    assert [await call(number) for number in (1, 2, 0)] == [1, 2, 0]
+    for number in (1, 2, 0, 3):
+        with pytest.raises(RateLimitedError):
+            await call(number)
 
 
 def test_bad_rules() -> None:

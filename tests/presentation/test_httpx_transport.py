@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from sluicegate import MemoryStorage, TokenBucketAdapter
-from sluicegate.presentation.httpx_transport import RateLimitTimeout, RateLimitTransport
+from sluicegate.httpx import RateLimitTimeout, RateLimitTransport
 
 
 def client(*rules: str, **options: float) -> httpx.AsyncClient:

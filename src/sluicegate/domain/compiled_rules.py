@@ -128,7 +128,7 @@ class EndpointRules:
         """The greatest cost that fits all limits."""
         self.rules: Final[tuple[RateLimitRule, ...]] = tuple([limit.rule for limit in limits])
         """The rules of the limits, in the same order."""
-        self.has_overrides: Final = any([limit.overrides is not None for limit in (*limits, *shadows)])
+        self.has_overrides: Final = any(limit.overrides is not None for limit in (*limits, *shadows))
         """Whether another limit holds for some identifiers."""
 
     def alone(self, shadow: Limit) -> "EndpointRules":
@@ -151,7 +151,7 @@ class CompiledRules:
         InvalidTypeError: If something is not a rule.
     """
 
-    __slots__ = ("_by_endpoint", "_scopes_of", "_unmatched", "fallback", "lists", "routes")
+    __slots__ = ("_by_endpoint", "_scopes_of", "fallback", "lists", "routes", "unmatched")
 
     def __init__(
         self,
@@ -168,10 +168,11 @@ class CompiledRules:
         }
         self.routes: RouteTable = RouteTable([t for t in map(parse_endpoint, self._by_endpoint) if t is not None])
         """The endpoints that are templates."""
-        self._unmatched: EndpointRules | None = self._by_endpoint.get(UNMATCHED)
+        self.unmatched: EndpointRules | None = self._by_endpoint.get(UNMATCHED)
+        """The rules of endpoints that no other rule names; None: these pass."""
         self.lists: dict[str, IdentifierIndex[Listed]] = {} if everything else book.index_lists()
         """The allow and deny lists, by scope."""
-        self.fallback: str | None = UNMATCHED if self._unmatched is not None or self.lists else None
+        self.fallback: str | None = UNMATCHED if self.unmatched is not None or self.lists else None
         """The endpoint of a request that fits no template; None if there is nothing to ask for it."""
         self._scopes_of: dict[str, tuple[str, ...]] = {
             endpoint: tuple(dict.fromkeys([*one.scopes, *self.lists])) for endpoint, one in self._by_endpoint.items()
@@ -189,7 +190,7 @@ class CompiledRules:
             return rules
         method, space, path = endpoint.partition(" ")
         name = self.match(method, path) if space else self.match("*", endpoint)
-        return self._unmatched if name is None else self._by_endpoint.get(name)
+        return self.unmatched if name is None else self._by_endpoint.get(name)
 
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint that a request belongs to; None if there is nothing to ask.
@@ -216,6 +217,11 @@ class CompiledRules:
             return scopes
         rules = self.find(endpoint)
         return tuple(self.lists) if rules is None else self._scopes_of[rules.endpoint]
+
+    @property
+    def all_rules(self) -> Iterable[EndpointRules]:
+        """The rules of all endpoints, in the order of the book."""
+        return self._by_endpoint.values()
 
     def __len__(self) -> int:
         return len(self._by_endpoint)

@@ -3,90 +3,132 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
-from sluicegate.application.checked import Checked
+from sluicegate.application.check import Decision
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit, get_sync_rate_limit
-from sluicegate.presentation.inline_rules import LimiterByName, RuleOrText, policies, read_rules
-from sluicegate.presentation.web.client_address import identifier_text
-from sluicegate.presentation.web.identifiers import EVERYBODY
+from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules, require_kind
+from sluicegate.presentation.web.identifiers import EVERYBODY, names_to_ask
+from sluicegate.presentation.web.incoming_request import IncomingRequest
+from sluicegate.presentation.web.request_limiter import RequestLimiter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+
 
 class RateLimitedError(Exception):
-    """A call was denied, and the function not run.
+    """A call was denied, and the function did not run.
 
     Args:
         name: What was limited.
-        checked: What the limiter said; `retry_after` is in its result.
+        decision: What the limiter decided.
     """
 
-    def __init__(self, name: str, checked: Checked) -> None:
-        super().__init__(f"{name}: rate limited, {checked.result.retry_after:g} seconds to wait")
+    def __init__(self, name: str, decision: Decision) -> None:
+        super().__init__(f"{name}: rate limited, {decision.result.retry_after:g} seconds to wait")
         self.name = name
-        self.checked = checked
+        self.decision = decision
 
     @property
     def retry_after(self) -> float:
         """Seconds until the same call would pass; `math.inf`: never."""
-        return self.checked.result.retry_after
+        return self.decision.result.retry_after
 
 
 def rate_limited(
     *rules: RuleOrText,
     identifier: Callable[..., object] | None = None,
-    cost: int | Callable[..., int] = 0,
+    cost: int | Callable[..., Any] = 0,
     name: str = "",
     limiter: TokenBucketAdapter | SyncTokenBucketAdapter | None = None,
 ) -> Callable[[F], F]:
     """Limit the calls of a function.
 
+    If `identifier` or `cost` raise, a warning is logged, and the call counts with those that have no identifier, or at the
+    rule's cost.
+
     Args:
         rules: Rules, or texts such as `5/minute`. Without an `identifier` all calls are counted together.
-        identifier: Called with the arguments of each call; returns for whom it counts.
+        identifier: Called with the arguments of each call; returns what the call counts for, or None. A coroutine function only
+            where the decorated function is one.
         cost: Tokens that a call takes, or a function of its arguments; 0: the rule's cost.
-        name: What stands in keys; by default the function's module and name. Functions of the same name and rules share buckets.
-        limiter: Whose storage is used: a `TokenBucketAdapter` for coroutine functions, a `SyncTokenBucketAdapter` for others.
-            None: that of the settings.
+        name: What keys name in the place of an endpoint; empty: the function's module and name. Functions of the same name and
+            rules share buckets.
+        limiter: The limiter whose storage is used: a `TokenBucketAdapter` for coroutine functions, a `SyncTokenBucketAdapter` for
+            others. None: that of the settings.
 
     Returns:
-        A decorator. The decorated function raises `RateLimitedError` in place of running.
+        A decorator. The decorated function raises `RateLimitedError` instead of running. To decorate raises `InvalidTypeError`
+        if the limiter is of the wrong class.
 
     Raises:
-        InvalidInputError: If a rule cannot be read.
+        InvalidInputError: If a rule cannot be read or the cost is wrong.
     """
     read = read_rules(rules)
-    limiters = LimiterByName(read)
-
-    def who(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        found = None if identifier is None else identifier_text(identifier(*args, **kwargs))
-        return found or EVERYBODY
-
-    def price(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        return cost(*args, **kwargs) if callable(cost) else cost
+    scopes = tuple(dict.fromkeys(str(rule.scope) for rule in read))
+    by_arguments = {} if identifier is None else dict.fromkeys(names_to_ask(scopes), _spread(identifier))
+    requests = RequestLimiter(
+        scopes=scopes if identifier is None else (),
+        identifiers=by_arguments,
+        cost=_spread(cost) if callable(cost) else None,
+        fixed_cost=0 if callable(cost) else cost,
+    )
 
     def decorate(function: F) -> F:
-        place = name or f"{function.__module__}.{function.__qualname__} {policies(read)}"
+        place = f"{function.__module__}.{function.__qualname__}"
+        if inspect.iscoroutinefunction(function):
+            decorated = _limit_coroutines(function, place, _limiters(TokenBucketAdapter, get_rate_limit), requests)
+        else:
+            decorated = _limit_calls(function, place, _limiters(SyncTokenBucketAdapter, get_sync_rate_limit), requests)
+        return cast("F", decorated)
 
-        @wraps(function)
-        async def limited_coroutine(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
-            asked = limiters.get(TokenBucketAdapter, place, lambda: limiter or get_rate_limit())
-            checked = await asked.check(endpoint=place, identifier=who(args, kwargs), cost=price(args, kwargs))
-            if not checked.result.allowed:
-                raise RateLimitedError(place, checked)
-            return await function(*args, **kwargs)
-
-        @wraps(function)
-        def limited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
-            asked = limiters.get(SyncTokenBucketAdapter, place, lambda: limiter or get_sync_rate_limit())
-            checked = asked.check(endpoint=place, identifier=who(args, kwargs), cost=price(args, kwargs))
-            if not checked.result.allowed:
-                raise RateLimitedError(place, checked)
-            return function(*args, **kwargs)
-
-        return cast("F", limited_coroutine if inspect.iscoroutinefunction(function) else limited)
+    def _limiters(kind: Any, otherwise: Callable[[], object]) -> InlineLimiters[Any]:  # noqa: ANN401 - one of two classes
+        if limiter is not None:
+            require_kind(limiter, kind)
+        return InlineLimiters(read, kind, lambda: limiter or otherwise(), name=name)
 
     return decorate
+
+
+def _limit_coroutines(
+    function: Callable[..., Any], place: str, limiters: InlineLimiters[TokenBucketAdapter], requests: RequestLimiter
+) -> Callable[..., Any]:
+    @wraps(function)
+    async def limited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
+        endpoint, limiter = limiters.at(place)
+        decision = await requests.check(limiter, _call_as_request(place, (args, kwargs)), endpoint)
+        if decision is not None and not decision.result.allowed:
+            raise RateLimitedError(endpoint, decision)
+        return await function(*args, **kwargs)
+
+    return limited
+
+
+def _limit_calls(
+    function: Callable[..., Any],
+    place: str,
+    limiters: InlineLimiters[SyncTokenBucketAdapter],
+    requests: RequestLimiter,
+) -> Callable[..., Any]:
+    @wraps(function)
+    def limited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
+        endpoint, limiter = limiters.at(place)
+        decision = requests.check_blocking(limiter, _call_as_request(place, (args, kwargs)), endpoint)
+        if decision is not None and not decision.result.allowed:
+            raise RateLimitedError(endpoint, decision)
+        return function(*args, **kwargs)
+
+    return limited
+
+
+def _spread(function: Callable[..., Any]) -> Callable[[_Arguments], Any]:
+    """Return a function of a call's arguments, given as one value."""
+    return lambda arguments: function(*arguments[0], **arguments[1])
+
+
+def _call_as_request(place: str, arguments: _Arguments) -> IncomingRequest:
+    """Return a call as a request, of a peer that stands for all who have no identifier."""
+    return IncomingRequest("CALL", place, place, EVERYBODY, arguments)

@@ -1,4 +1,4 @@
-"""A transport for httpx that keeps to somebody else's limit: requests wait for their turn."""
+"""A transport for httpx that keeps to another service's limit: requests wait until they may be sent."""
 
 from collections.abc import Callable
 
@@ -7,27 +7,27 @@ import httpx
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError
 from sluicegate.container import get_rate_limit
-from sluicegate.presentation.inline_rules import LimiterByName, RuleOrText, policies, read_rules
-from sluicegate.presentation.web.client_address import identifier_text
+from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules
+from sluicegate.presentation.web.identifiers import identifier_text
 
 
 class RateLimitTimeout(httpx.TimeoutException):
-    """A request's turn did not come in time; it was not sent."""
+    """There were not enough tokens for a request in time; it was not sent."""
 
 
 class RateLimitTransport(httpx.AsyncBaseTransport):
     """Send requests at no more than a rate: `AsyncClient(transport=RateLimitTransport("10/second"))`.
 
-    Requests that wait do so in the order in which they came, apart for each identifier. On Redis all processes keep to the
-    rate together.
+    Requests wait in the order in which they came, separately for each identifier. On Redis all processes keep to the rate
+    together.
 
     Args:
         rules: Rules, or texts such as `10/second burst 1`.
-        transport: What sends them; a new `httpx.AsyncHTTPTransport` if None.
-        identifier: What is counted apart, as a function of the request; the host and port by default.
+        transport: The transport that sends them; None: a new `httpx.AsyncHTTPTransport`.
+        identifier: What is counted separately, as a function of the request; None: the host and port.
         timeout_s: The longest wait in seconds; None: no end.
-        name: What stands in keys.
-        limiter: Whose storage is used; None: that of the settings.
+        name: What keys name in the place of an endpoint; empty: `httpx` and the rules.
+        limiter: The limiter whose storage is used; None: that of the settings.
 
     Raises:
         InvalidInputError: If an argument is wrong.
@@ -42,30 +42,29 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
         name: str = "",
         limiter: TokenBucketAdapter | None = None,
     ) -> None:
-        read = read_rules(rules)
-        self._name = name or f"httpx {policies(read)}"
-        self._limiters = LimiterByName(read)
-        self._limiter = limiter
+        self._limiters = InlineLimiters(
+            read_rules(rules), TokenBucketAdapter, lambda: limiter or get_rate_limit(), name=name
+        )
         self._transport = transport or httpx.AsyncHTTPTransport()
         self._identifier = identifier or _authority
         self._timeout_s = timeout_s
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Wait for the request's turn, then send it.
+        """Wait for tokens, then send the request.
 
         Raises:
-            RateLimitTimeout: If its turn does not come in time.
+            RateLimitTimeout: If there are not enough tokens in time.
         """
-        limiter = self._limiters.get(TokenBucketAdapter, self._name, lambda: self._limiter or get_rate_limit())
+        endpoint, limiter = self._limiters.at("httpx")
         identifier = identifier_text(self._identifier(request)) or _authority(request)
         try:
-            await limiter.wait(endpoint=self._name, identifier=identifier, timeout_s=self._timeout_s)
+            await limiter.wait(endpoint=endpoint, identifier=identifier, timeout_s=self._timeout_s)
         except SlotTimeoutError as error:
             raise RateLimitTimeout(str(error), request=request) from error
         return await self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:
-        """Close the transport that sends; the limiter is its owner's."""
+        """Close the transport that sends. The limiter is closed by its owner."""
         await self._transport.aclose()
 
 

@@ -1,11 +1,11 @@
-"""Rules that stand beside the code they limit: given as rules or texts, and kept under a name of their own."""
+"""Rules that stand beside the code that they limit, given as rules or texts, and the limiters that apply them."""
 
 from collections.abc import Callable
-from typing import Protocol, Self, TypeAlias, TypeVar
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
-from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rule_book import Rules
 
 RuleOrText: TypeAlias = RateLimitRule | str
 """A rule, or a text such as `5/minute per user`."""
@@ -29,41 +29,52 @@ def read_rules(rules: tuple[RuleOrText, ...]) -> tuple[RateLimitRule, ...]:
     return tuple(_rule(rule) for rule in rules)
 
 
-def policies(rules: tuple[RateLimitRule, ...]) -> str:
-    """Return what tells these rules from others of the same place in keys."""
-    return " ".join(rule.policy for rule in rules)
-
-
-class LimiterByName:
-    """Limiters with the same rules for several names, which share one storage.
+class InlineLimiters(Generic[L]):
+    """Apply the same rules at several places in code, each with buckets of its own. All share one storage.
 
     Args:
-        rules: The rules of each.
+        rules: The rules.
+        kind: The limiter's class.
+        find: Returns the limiter whose storage is shared; called for the first check.
+        name: The endpoint in keys at every place; empty: made of the place and the rules.
     """
 
-    def __init__(self, rules: tuple[RateLimitRule, ...]) -> None:
+    def __init__(
+        self, rules: tuple[RateLimitRule, ...], kind: type[L], find: Callable[[], object], *, name: str = ""
+    ) -> None:
         self._rules = rules
-        self._limiters: dict[tuple[type, str], object] = {}
+        self._kind = kind
+        self._find = find
+        self._name = name
+        self._at: dict[str, tuple[str, L]] = {}
 
-    def get(self, kind: type[L], name: str, find: Callable[[], object]) -> L:
-        """Return the limiter for a name.
+    def at(self, place: str) -> tuple[str, L]:
+        """Return the endpoint that stands for a place, and its limiter.
 
         Args:
-            kind: The limiter's class.
-            name: What stands for the endpoint. Names come from code, not from clients: there are as many as places.
-            find: Returns the limiter whose storage is shared; called the first time.
+            place: What tells the place from others. It comes from code, not from clients: there are as many as places.
 
         Raises:
-            InvalidTypeError: If that is a limiter of another class, which cannot take rules.
+            InvalidTypeError: If the limiter whose storage is shared is of another class.
+            InvalidInputError: If it has to be built from the settings, and one is wrong.
         """
-        known = self._limiters.get((kind, name))
-        if isinstance(known, kind):
-            return known
-        base = find()
-        if not isinstance(base, kind):
-            raise InvalidTypeError(f"limiter={base!r:.80}: expected a {kind.__name__}, which can take rules of its own")
-        made = self._limiters[kind, name] = base.with_rules({name: self._rules})
-        return made
+        known = self._at.get(place)
+        if known is None:
+            endpoint = self._name or f"{place} {' '.join([rule.policy for rule in self._rules])}"
+            base = require_kind(self._find(), self._kind)
+            known = self._at[place] = endpoint, base.with_rules({endpoint: self._rules})
+        return known
+
+
+def require_kind(limiter: object, kind: type[L]) -> L:
+    """Return a limiter that is of a class.
+
+    Raises:
+        InvalidTypeError: If it is not.
+    """
+    if not isinstance(limiter, kind):
+        raise InvalidTypeError(f"limiter={limiter!r:.80}: expected a {kind.__name__}, which can take rules of its own")
+    return limiter
 
 
 def _rule(rule: object) -> RateLimitRule:

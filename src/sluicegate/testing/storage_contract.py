@@ -8,7 +8,7 @@ from math import ceil
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
 from sluicegate.domain.protocols import StorageProtocol
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import to_result
+from sluicegate.domain.token_bucket import result
 
 
 class StorageContract:
@@ -283,5 +283,5 @@ async def _refunded(storage: StorageProtocol, request: BucketRequest) -> list[in
 
 
 def _retry_after(request: BucketRequest, bucket_level: BucketLevel) -> float:
-    retry_after = to_result(request, bucket_level, allowed=False).retry_after
-    return ceil(retry_after * 1_000_000) / 1_000_000
+    answer = result(request.spec, request.cost_units, bucket_level.level, bucket_level.effective_in_us, allowed=False)
+    return ceil(answer.retry_after * 1_000_000) / 1_000_000

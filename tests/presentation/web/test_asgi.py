@@ -31,7 +31,7 @@ from sluicegate import (
     Success,
     TokenBucketAdapter,
 )
-from sluicegate.presentation.web.asgi import RateLimitMiddleware
+from sluicegate.asgi import RateLimitMiddleware
 from sluicegate.testing import FailingStorage, FakeClock, RecordingLogger
 from support.asgi_calls import get, http_scope, send_scope
 
@@ -239,12 +239,12 @@ async def test_websockets() -> None:
 async def test_another_answer(is_async: bool) -> None:
     """An application's own response takes the place of the problem details; what it leaves out is added."""
 
-    def teapot(_: Any, refusal: Any) -> Response:
-        return JSONResponse({"wait": refusal.checked.result.retry_after}, 418, headers={"Retry-After": "99"})
+    def teapot(_: Any, denial: Any) -> Response:
+        return JSONResponse({"wait": denial.decision.result.retry_after}, 418, headers={"Retry-After": "99"})
 
-    async def later(scope: Any, refusal: Any) -> Response:
+    async def later(scope: Any, denial: Any) -> Response:
         await asyncio.sleep(0)
-        return teapot(scope, refusal)
+        return teapot(scope, denial)
 
     app = limited(rules={"GET /": ONE}, on_denied=later if is_async else teapot)
     await get(app)

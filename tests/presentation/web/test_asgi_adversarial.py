@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from sluicegate import RateLimitRule
-from sluicegate.presentation.web.asgi import RateLimitMiddleware
+from sluicegate.asgi import RateLimitMiddleware
 from support.asgi_calls import get, http_scope, send_scope
 from support.naive_middleware import NaiveMiddleware
 

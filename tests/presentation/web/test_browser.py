@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sluicegate import MemoryStorage, RateLimitRule, TokenBucketAdapter
-from sluicegate.presentation.web.asgi import RateLimitMiddleware
+from sluicegate.asgi import RateLimitMiddleware
 from support.uvicorn_server import UvicornServer
 
 CHROMIUM = shutil.which("chromium")

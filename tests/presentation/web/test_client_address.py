@@ -1,15 +1,9 @@
-"""The client's address is what can be trusted, and identifiers never collide."""
+"""The client's address is what can be trusted."""
 
 import pytest
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.presentation.web.client_address import (
-    ClientAddresses,
-    anonymous_at,
-    identifier_text,
-    joined,
-    verified_user,
-)
+from sluicegate.presentation.web.client_address import ClientAddresses
 
 PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48")
 
@@ -104,12 +98,12 @@ def test_prefixes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"trusted_proxies": ["0.0.0.0/0"]}, "everybody"),
-        ({"trusted_proxies": ["::/0"]}, "everybody"),
+        ({"trusted_proxies": ["0.0.0.0/0"]}, "every address"),
+        ({"trusted_proxies": ["::/0"]}, "every address"),
         ({"trusted_proxies": ["10.0.0.1/8"]}, "'10.0.0.1/8'"),
         ({"trusted_proxies": ["proxy"]}, "'proxy'"),
         ({"trusted_proxies": "10.0.0.0/8"}, "several networks"),
-        ({"trusted_proxies": [8]}, "8 is no text"),
+        ({"trusted_proxies": [8]}, "8 is not a text"),
         ({"header": "x-real-ip"}, "forwarded_header='x-real-ip'"),
         ({"ipv4_prefix": 7}, "ipv4_prefix=7"),
         ({"ipv6_prefix": 129}, "ipv6_prefix=129"),
@@ -121,26 +115,14 @@ def test_bad_options(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message.replace("(", r"\(")) as caught:
         ClientAddresses(**arguments)  # type: ignore[arg-type]
     assert isinstance(caught.value, InvalidTypeError) == (
-        "no text" in message or "several" in message or "True" in message
+        "not a text" in message or "several" in message or "True" in message
     )
 
 
-def test_identifiers_never_collide() -> None:
-    """Parts, users and those who are not signed in stay apart, whatever they are called."""
-    assert joined("a:b", "c") != joined("a", "b:c")
-    assert joined("a%3Ab") != joined("a:b")
-    users = ["anonymous@192.0.2.1", "~anonymous@192.0.2.1", "~~anonymous@192.0.2.1", "~", "x", "anonymous"]
-    assert len({verified_user(user) for user in users} | {anonymous_at("192.0.2.1")}) == len(users) + 1
-
-
-def test_texts_of_any_length() -> None:
-    """Numbers become texts, nothing stays nothing, and what is too long for a key becomes a digest."""
-    assert identifier_text(7) == "7"
-    assert identifier_text("") is None
-    assert identifier_text(None) is None
-    assert identifier_text("x" * 1024) == "x" * 1024
-    long, longer = identifier_text("x" * 1025), identifier_text("x" * 1026)
-    assert long is not None
-    assert long.startswith("blake2b-")
-    assert long != longer
-    assert identifier_text("\udcff" * 2000) is not None
+@pytest.mark.parametrize(
+    ("peer", "local"),
+    [("10.0.0.1", True), ("127.0.0.1", True), ("fd00::1", True), ("8.8.8.8", False), ("strange", False), (None, True)],
+)
+def test_local_peers(peer: str | None, local: bool) -> None:
+    """A peer may be a proxy in front if its address is not public, or if it has none."""
+    assert ClientAddresses().is_local(peer) == local

@@ -19,7 +19,7 @@ if not settings.configured:
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
         SECRET_KEY="of a test",
-        MIDDLEWARE=["sluicegate.presentation.web.django.RateLimitMiddleware"],
+        MIDDLEWARE=["sluicegate.django.RateLimitMiddleware"],
         INSTALLED_APPS=[],
         REST_FRAMEWORK={"UNAUTHENTICATED_USER": None, "DEFAULT_AUTHENTICATION_CLASSES": []},
         USE_TZ=True,
@@ -30,8 +30,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from sluicegate.presentation.web.django import RateLimitMiddleware
-from sluicegate.presentation.web.rest_framework import throttle
+from sluicegate.django import RateLimitMiddleware
+from sluicegate.rest_framework import throttle
 
 ONE = RateLimitRule(1, 1, "ip", name="one")
 TWO = RateLimitRule(2, 2, "ip", name="two")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from starlette.authentication import SimpleUser
 
 from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, TokenBucketAdapter
-from sluicegate.presentation.web.fastapi import TOO_MANY_REQUESTS, install_rate_limits, rate_limit
+from sluicegate.fastapi import TOO_MANY_REQUESTS, install_rate_limits, rate_limit
 from sluicegate.testing import FailingStorage, FakeClock
 from support.asgi_calls import get, http_scope, send_scope
 
@@ -218,6 +218,8 @@ async def test_the_settings_limiter_by_default(monkeypatch: pytest.MonkeyPatch) 
         (("5/minute per tenant",), {}, "'tenant'"),
         (("5/minute",), {"headers": "old"}, "headers='old'"),
         (("5/minute",), {"limiter": object()}, "limiter="),
+        (("5/minute",), {"cost": -1}, "cost=-1"),
+        (("5/minute",), {"cost": 1.5}, "cost=1.5"),
     ],
 )
 def test_bad_arguments(rules: tuple[Any, ...], options: Any, message: str) -> None:

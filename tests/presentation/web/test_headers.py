@@ -2,28 +2,30 @@
 
 import json
 import math
-from typing import Any, get_args
+from typing import Any
 
 import http_sf
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sluicegate import InvalidInputError, RateLimitResult, RateLimitRule
-from sluicegate.application.checked import Checked
-from sluicegate.presentation.web.headers import (
-    HeaderStyle,
-    build_quota_fields,
-    denial,
-    quota_headers,
-    require_style,
-    retry_after_seconds,
-)
+from sluicegate.application.check import Decision
+from sluicegate.domain.rule import OnStorageError
+from sluicegate.presentation.web.headers import QuotaHeaders, build_denial, retry_after_seconds
 
 BURST = RateLimitRule(5, 30, "ip", name="burst")
 DAILY = RateLimitRule.per_day(1000, scope="user")
 ALLOWED = RateLimitResult(allowed=True, retry_after=0.0, remaining=3, limit=5, reset_seconds=4)
 DENIED = RateLimitResult(allowed=False, retry_after=1.2, remaining=0, limit=5, reset_seconds=10)
+
+
+def decision(
+    result: RateLimitResult,
+    rules: tuple[RateLimitRule, ...] = (),
+    binding: RateLimitRule | None = None,
+    degraded: OnStorageError | None = None,
+) -> Decision:
+    """Return what a limiter tells of a check."""
+    return Decision(result, rules, binding, degraded)
 
 
 def parsed(value: str) -> Any:
@@ -32,8 +34,8 @@ def parsed(value: str) -> Any:
 
 
 def test_draft_11_on_an_allowed_response() -> None:
-    """`RateLimit-Policy` lists all quotas with their windows, `RateLimit` what is left of the tightest."""
-    fields = dict(quota_headers(Checked(ALLOWED, (BURST, DAILY), BURST), "draft-11"))
+    """`RateLimit-Policy` lists all quotas with their windows, `RateLimit` what is left of the one that binds."""
+    fields = dict(QuotaHeaders("draft-11").build(decision(ALLOWED, (BURST, DAILY), BURST)))
     assert parsed(fields["ratelimit-policy"]) == [
         ("burst", {"q": 5, "w": 10}),
         ("user-1000-86400s", {"q": 1000, "w": 86400}),
@@ -43,52 +45,46 @@ def test_draft_11_on_an_allowed_response() -> None:
 
 
 def test_a_limiter_that_tells_no_rules() -> None:
-    """A limiter of somebody else's, which only says what the port asks for, still gives well-formed fields."""
-    fields = dict(quota_headers(Checked(ALLOWED), "draft-11"))
+    """The fields are well-formed even if the limiter tells no more than the port asks for."""
+    fields = dict(QuotaHeaders("draft-11").build(decision(ALLOWED)))
     assert parsed(fields["ratelimit-policy"]) == [("default", {"q": 5})]
     assert parsed(fields["ratelimit"]) == [("default", {"r": 3, "t": 4})]
 
 
 def test_styles() -> None:
     """One family of fields, the other, both, or none."""
-    checked = Checked(ALLOWED, (BURST,), BURST)
+    told = decision(ALLOWED, (BURST,), BURST)
     old = {"x-ratelimit-limit": "5", "x-ratelimit-remaining": "3", "x-ratelimit-reset": "4"}
-    assert dict(quota_headers(checked, "x-ratelimit")) == old
-    assert dict(quota_headers(checked, "both")) == old | dict(quota_headers(checked, "draft-11"))
-    assert quota_headers(checked, "none") == ()
+    assert dict(QuotaHeaders("x-ratelimit").build(told)) == old
+    assert dict(QuotaHeaders("both").build(told)) == old | dict(QuotaHeaders("draft-11").build(told))
+    assert QuotaHeaders("none").build(told) == ()
     with pytest.raises(InvalidInputError, match="headers='draft-7'"):
-        require_style("draft-7")  # type: ignore[arg-type]
+        QuotaHeaders("draft-7")  # type: ignore[arg-type]
 
 
-@given(
-    st.sampled_from([BURST, DAILY, RateLimitRule(5, 30, "ip"), RateLimitRule(1, 1, "ip", name="a_*-b.c")]),
-    st.integers(0, 2**52),
-    st.integers(0, 2**52),
-)
-def test_written_as_bytes(rule: RateLimitRule, remaining: int, reset_seconds: int) -> None:
-    """The fields that are written for an endpoint once are the same ones, byte by byte; styles that may not are left out."""
-    result = RateLimitResult(True, 0.0, remaining, rule.max_tokens, reset_seconds)
-    for style in get_args(HeaderStyle):
-        write = build_quota_fields(rule, style)
-        told = quota_headers(Checked(result, (rule,), rule), style)
-        if style in {"draft-11", "none"}:
-            assert write is not None
-            assert write(result) == tuple((name.encode(), value.encode()) for name, value in told)
-        else:
-            assert write is None
+def test_each_endpoint_has_its_own_texts() -> None:
+    """Texts that are kept for one tuple of rules never show for another, however many there are."""
+    quota = QuotaHeaders("draft-11")
+    for number in range(3_000):
+        rule = RateLimitRule(5, 30, "ip", name=f"r{number}")
+        for _ in range(2):
+            fields = dict(quota.build(decision(ALLOWED, (rule, DAILY), rule)))
+            assert fields["ratelimit"] == f'"r{number}";r=3;t=4'
+            assert fields["ratelimit-policy"] == f'"r{number}";q=5;w=10, "user-1000-86400s";q=1000;w=86400'
+        assert dict(quota.build(decision(ALLOWED, (rule, DAILY), DAILY)))["ratelimit"] == '"user-1000-86400s";r=3;t=4'
 
 
 def test_nothing_is_told_where_nothing_is_known() -> None:
-    """No rule, or a storage that failed: a full quota would be made up. A local bucket counts, and is told of."""
+    """There are no fields without a rule or while nobody counts; a local bucket counts."""
     none = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
-    assert quota_headers(Checked(none), "both") == ()
-    assert quota_headers(Checked(ALLOWED, (BURST,), BURST, "allow"), "both") == ()
-    assert len(quota_headers(Checked(ALLOWED, (BURST,), BURST, "local"), "both")) == 5
+    assert QuotaHeaders("both").build(decision(none)) == ()
+    assert QuotaHeaders("both").build(decision(ALLOWED, (BURST,), BURST, "allow")) == ()
+    assert len(QuotaHeaders("both").build(decision(ALLOWED, (BURST,), BURST, "local"))) == 5
 
 
 def test_a_denial() -> None:
     """Status 429, a wait that is rounded up, no caching, and problem details that name the quota."""
-    answer = denial(Checked(DENIED, (BURST, DAILY), BURST), "draft-11")
+    answer = build_denial(decision(DENIED, (BURST, DAILY), BURST), QuotaHeaders("draft-11"))
     fields = dict(answer.headers)
     assert answer.status == 429
     assert fields["retry-after"] == "2"
@@ -107,7 +103,7 @@ def test_a_denial() -> None:
 def test_a_denial_that_no_wait_helps() -> None:
     """A request that costs more than the bucket holds gets no Retry-After, which would be a lie."""
     never = RateLimitResult(allowed=False, retry_after=math.inf, remaining=0, limit=5, reset_seconds=0)
-    fields = dict(denial(Checked(never, (BURST,), BURST), "both").headers)
+    fields = dict(build_denial(decision(never, (BURST,), BURST), QuotaHeaders("both")).headers)
     assert "retry-after" not in fields
     assert "x-ratelimit-reset" not in fields
     assert parsed(fields["ratelimit"]) == [("burst", {"r": 0})]
@@ -116,7 +112,7 @@ def test_a_denial_that_no_wait_helps() -> None:
 def test_a_refusal_because_the_storage_failed() -> None:
     """That is the server's fault: 503, with no quota told, since none was counted."""
     refused = RateLimitResult(allowed=False, retry_after=1.0, remaining=0, limit=5, reset_seconds=0)
-    answer = denial(Checked(refused, (BURST,), BURST, "deny"), "both")
+    answer = build_denial(decision(refused, (BURST,), BURST, "deny"), QuotaHeaders("both"))
     assert answer.status == 503
     assert json.loads(answer.body)["type"].endswith("#temporary-reduced-capacity")
     assert dict(answer.headers)["retry-after"] == "1"

@@ -10,9 +10,9 @@ from flask import Blueprint, Flask
 from werkzeug.test import Client
 
 from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, SyncTokenBucketAdapter
-from sluicegate.presentation.web.flask import FlaskRateLimit
-from sluicegate.presentation.web.wsgi import WSGIRateLimitMiddleware
+from sluicegate.flask import FlaskRateLimit
 from sluicegate.testing import FakeClock, RecordingLogger
+from sluicegate.wsgi import WSGIRateLimitMiddleware
 
 ONE = RateLimitRule(1, 1, "ip", name="one")
 TWO = RateLimitRule(2, 2, "ip", name="two")

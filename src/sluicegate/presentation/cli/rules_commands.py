@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from sluicegate.application.live_rules import put_into_force
+from sluicegate.application.live_rules import take_snapshot
 from sluicegate.application.rule_explanation import ExplainedRule, Explainer, Explanation
 from sluicegate.application.rule_lint import Finding, lint, sample_path
 from sluicegate.domain.arguments import Identifier
@@ -84,7 +84,7 @@ def show(path: Path | None, *, as_json: bool) -> int:
     for which, listings in (("allow", book.allow), ("deny", book.deny)):
         if listings:
             write_line(f"{which} list: {len(listings)} entries")
-    for switch in put_into_force(book, key_format, utc_now()).switches:
+    for switch in take_snapshot(book, key_format, utc_now()).switches:
         until = f" until {switch.until.isoformat()}" if switch.until else ""
         write_line(f"SWITCHED OFF: {', '.join(switch.policies) or 'everything'}{until}")
     return OK
@@ -109,7 +109,7 @@ def explain(path: Path | None, endpoint: str, identifiers: list[tuple[str, str]]
     if not names:
         raise InvalidInputError("identifier: expected one of --ip, --user or --id SCOPE=IDENTIFIER")
     book, key_format = read_rule_file(_path(path)).rules, _key_format()
-    explainer = Explainer(put_into_force(book, key_format, utc_now()), key_format, utc_now)
+    explainer = Explainer(take_snapshot(book, key_format, utc_now()), key_format, utc_now)
     identifier: Identifier = names
     explanation = explainer.explain(endpoint, identifier, cost)
     if as_json:

@@ -1,41 +1,59 @@
-"""Who is asking: the client's address, as far as it can be trusted, and texts for what else a rule may count."""
+"""The client's address: the peer's, or the one that trusted proxies tell."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, SupportsIndex, TypeAlias, get_args
 
-from sluicegate.domain.arguments import MAX_TEXT_BYTES as MAX_IDENTIFIER_BYTES
+from mypy_extensions import mypyc_attr
+
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 
 ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
-"""Where trusted proxies write whom they speak for. One of them: a proxy that writes one passes on what it gets in the other."""
+"""The header in which trusted proxies name their clients. Only one: a proxy that writes one passes on the other as it came."""
 
 UNIX: Final = "unix"
-"""Stands among the trusted proxies for whoever speaks over a Unix socket, and so has no address."""
+"""Among the trusted proxies: a peer on a Unix socket, which has no address."""
 
 _Address: TypeAlias = IPv4Address | IPv6Address
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _MAX_HOPS = 64
-_MAX_KNOWN = 4096  # texts, whose addresses are remembered
+_MAX_CACHED = 4096  # texts whose addresses are kept
 _ADDRESS = re.compile(r"\[([^\[\]]{2,64})\](?::[0-9]{1,5})?|([0-9.]{7,15})(?::[0-9]{1,5})?|([0-9A-Fa-f:.%\w]{2,64})")
 
 
-class ClientAddresses:
-    """Find the address that a request came from, and the group of addresses that counts as one client.
+class _Known:
+    """What a text says of an address.
 
     Args:
-        trusted_proxies: Networks (`10.0.0.0/8`) or addresses whose word is taken for whom they speak for, and `unix` for
-            peers on a Unix socket. Empty: the peer is the client.
-        header: Where they say so.
+        client: The address, or its network where the prefix is shorter; None if the text is no address.
+        trusted: Whether it is a trusted proxy's.
+        local: Whether it is not routed on the Internet.
+    """
+
+    __slots__ = ("client", "local", "trusted")
+
+    def __init__(self, client: str | None, *, trusted: bool, local: bool) -> None:
+        self.client = client
+        self.trusted = trusted
+        self.local = local
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClientAddresses:
+    """Find the address that a request came from, and the network that counts as one client.
+
+    Args:
+        trusted_proxies: Networks (`10.0.0.0/8`) or addresses of proxies whose header is believed, and `unix` for peers on a
+            Unix socket. Empty: the peer is the client.
+        header: The header in which they name their clients.
         ipv4_prefix: Bits of an IPv4 address that tell clients apart, 8 to 32.
-        ipv6_prefix: Bits of an IPv6 address that do, 16 to 128: one subscriber holds a /64 at least.
+        ipv6_prefix: Bits of an IPv6 address that do, 16 to 128. A subscriber has at least a /64.
 
     Raises:
-        InvalidInputError: If an argument is wrong, or a network holds everybody.
+        InvalidInputError: If an argument is wrong, or a network contains every address.
     """
 
     def __init__(
@@ -43,8 +61,8 @@ class ClientAddresses:
         trusted_proxies: Iterable[str] = (),
         *,
         header: ForwardedHeader = "x-forwarded-for",
-        ipv4_prefix: int = 32,
-        ipv6_prefix: int = 64,
+        ipv4_prefix: SupportsIndex = 32,
+        ipv6_prefix: SupportsIndex = 64,
     ) -> None:
         if header not in get_args(ForwardedHeader):
             raise InvalidInputError(
@@ -52,108 +70,74 @@ class ClientAddresses:
             )
         if isinstance(trusted_proxies, str):
             raise InvalidTypeError(f"trusted_proxies={trusted_proxies!r}: expected several networks, not one text")
-        _require_prefix("ipv4_prefix", ipv4_prefix, 8, 32)
-        _require_prefix("ipv6_prefix", ipv6_prefix, 16, 128)
-        proxies = tuple(trusted_proxies)
+        self._prefixes = {
+            4: _require_prefix("ipv4_prefix", ipv4_prefix, 8, 32),
+            6: _require_prefix("ipv6_prefix", ipv6_prefix, 16, 128),
+        }
+        proxies: tuple[object, ...] = tuple(trusted_proxies)
         self._trusts_unix = UNIX in proxies
-        self._networks = tuple(_network(proxy) for proxy in proxies if proxy != UNIX)
-        self._prefixes = {4: ipv4_prefix, 6: ipv6_prefix}
+        self._networks = tuple([_network(proxy) for proxy in proxies if proxy != UNIX])
         self._previous_hop = _previous_forwarded if header == "forwarded" else _previous_plain
-        self._known = lru_cache(maxsize=_MAX_KNOWN)(self._look_up)
-        self.of_peer: Callable[[str], str] = lru_cache(maxsize=_MAX_KNOWN)(self._of_peer)
-        """Does what `client` does for a peer that is nobody's proxy, without a call in Python for those who came lately."""
+        self._known = lru_cache(maxsize=_MAX_CACHED)(self._look_up)
         self.header: ForwardedHeader = header
-        """Where proxies write whom they speak for."""
+        """The header in which proxies name their clients."""
         self.trusts_proxies = bool(proxies)
-        """Whether anybody is trusted; else the header need not be looked for."""
+        """Whether any proxy is trusted. If not, the header need not be read."""
 
     def client(self, peer: str | None, lines: Sequence[str] = ()) -> str | None:
         """Return the client, as rules count it.
 
-        From the right, each hop was written by the one after it. The first that is no trusted proxy is the client; what is
-        left of it is only what that client says. At a hop that is no address the walk stops at the proxy that wrote it.
+        Each hop was written by the one to its right. The first from the right that is no trusted proxy is the client; the
+        client wrote what is left of it. At a hop that is no address the walk stops at the proxy that wrote it.
 
         Args:
             peer: The address at the other end of the connection; None or empty for a Unix socket. A peer that the server names
-                otherwise is taken as it is.
+                in another way is returned as it is.
             lines: The header's lines in their order.
 
         Returns:
             An address, or a network where its prefix is shorter; None if it cannot be known.
         """
+        client: str | None = None
+        trusted = self._trusts_unix
         if peer:
-            group, trusted = self._known(peer)
-            if group is None:
+            known = self._known(peer)
+            if known.client is None:
                 return peer
-        else:
-            group, trusted = None, self._trusts_unix
-        if not trusted:
-            return group
-        rest = ",".join(lines)
+            client, trusted = known.client, known.trusted
+        return self._walk(client, ",".join(lines)) if trusted else client
+
+    def is_local(self, peer: str | None) -> bool:
+        """Return whether a peer may be a proxy in front: on a Unix socket, or at an address that is not public."""
+        return self._known(peer).local if peer else True
+
+    def _walk(self, client: str | None, rest: str) -> str | None:
         for _ in range(_MAX_HOPS):
             if not rest:
                 break
             rest, hop = self._previous_hop(rest)
-            found, trusted = self._known(hop)
-            if found is None:
+            known = self._known(hop)
+            if known.client is None:
                 break
-            group = found
-            if not trusted:
+            client = known.client
+            if not known.trusted:
                 break
-        return group
+        return client
 
-    def is_local(self, peer: str) -> bool:
-        """Return whether a peer has an address that is not routed in the Internet, as a proxy in front has."""
-        address = _parse(peer)
-        return address is not None and (address.is_private or address.is_loopback)
-
-    def _of_peer(self, peer: str) -> str:
-        return self._known(peer)[0] or peer
-
-    def _look_up(self, text: str) -> tuple[str | None, bool]:
+    def _look_up(self, text: str) -> _Known:
         address = _parse(text)
         if address is None:
-            return None, False
+            return _Known(None, trusted=False, local=False)
         trusted = any(address in network for network in self._networks)
+        local = address.is_private or address.is_loopback
         prefix = self._prefixes[address.version]
         if prefix == address.max_prefixlen:
-            return str(address), trusted
-        return str(ip_network((address, prefix), strict=False)), trusted
-
-
-def identifier_text(value: object) -> str | None:
-    """Return what names a client as a rule may count it: None for nothing, a digest for what is longer than a key may be.
-
-    Args:
-        value: A text, or a number; None or an empty text where there is nobody.
-    """
-    if value is None or value == "":
-        return None
-    text = value if isinstance(value, str) else str(value)
-    if len(text) * 4 > MAX_IDENTIFIER_BYTES:
-        data = text.encode("utf-8", "surrogatepass")
-        if len(data) > MAX_IDENTIFIER_BYTES:
-            return f"blake2b-{blake2b(data, digest_size=16).hexdigest()}"
-    return text
-
-
-def verified_user(text: str) -> str:
-    """Return a user's name so that it equals no `anonymous_at`, whatever users may call themselves."""
-    return f"~{text}" if text.startswith(("~", "anonymous@")) else text
-
-
-def anonymous_at(address: str) -> str:
-    """Return what stands for somebody who is not signed in where a rule counts users: the address."""
-    return f"anonymous@{address}"
-
-
-def joined(*parts: str) -> str:
-    """Return one identifier for several, different for each combination: `("a:b", "c")` is not `("a", "b:c")`."""
-    return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in parts)
+            return _Known(str(address), trusted=trusted, local=local)
+        return _Known(str(ip_network((address, prefix), strict=False)), trusted=trusted, local=local)
 
 
 def _parse(text: str) -> _Address | None:
-    """Return an address without port, brackets and zone, and out of its IPv6 wrapping."""
+    """Return an address without port, brackets and zone; an IPv4 address if an IPv6 one carries it."""
     match = _ADDRESS.fullmatch(text.strip())
     if match is None:
         return None
@@ -172,9 +156,9 @@ def _previous_plain(lines: str) -> tuple[str, str]:
 
 
 def _previous_forwarded(lines: str) -> tuple[str, str]:
-    """Return what is left of the last element of RFC 7239's list, and whom that element speaks for.
+    """Split RFC 7239's list into the elements before the last, and the address in the last one's `for`.
 
-    It reads from the right as the walk does, so that a quotation mark that a client left open cannot swallow what proxies added.
+    It reads from the right, as the walk does: a quotation mark that a client left open cannot hide what proxies added.
     """
     end = len(lines)
     while True:
@@ -197,7 +181,7 @@ def _previous_forwarded(lines: str) -> tuple[str, str]:
 
 def _network(text: object) -> IPv4Network | IPv6Network:
     if not isinstance(text, str):
-        raise InvalidTypeError(f"trusted_proxies: {text!r:.80} is no text")
+        raise InvalidTypeError(f"trusted_proxies: {text!r:.80} is not a text")
     try:
         network = ip_network(text)
     except ValueError as error:
@@ -206,13 +190,14 @@ def _network(text: object) -> IPv4Network | IPv6Network:
         ) from None
     if network.prefixlen == 0:
         raise InvalidInputError(
-            f"trusted_proxies: {text!r} is everybody, who could then write any address into the header"
+            f"trusted_proxies: {text!r} contains every address; then any client could write any address into the header"
         )
     return network
 
 
-def _require_prefix(field: str, value: object, low: int, high: int) -> None:
+def _require_prefix(field: str, value: object, low: int, high: int) -> int:
     if type(value) is not int:
         raise InvalidTypeError(f"{field}={value!r}: expected a whole number of bits")
     if not low <= value <= high:
         raise InvalidInputError(f"{field}={value}: expected {low} to {high} bits")
+    return value

@@ -1,6 +1,6 @@
-"""The middleware for Django: `MIDDLEWARE = ["sluicegate.presentation.web.django.RateLimitMiddleware", …]`.
+"""The middleware for Django: `MIDDLEWARE = ["sluicegate.django.RateLimitMiddleware", …]`.
 
-Its options stand in the settings: `SLUICEGATE = {"rules": {"POST /login/": …}}`.
+Its options are in the settings: `SLUICEGATE = {"rules": {"POST /login/": …}}`.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_urlconf, resolve
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.web.request_limiter import RequestLimiter
+from sluicegate.presentation.web.environ import EnvironLimiter
 
 
 class RateLimitMiddleware:
     """Limit requests.
 
-    `settings.SLUICEGATE` has the options of `RequestLimiter`. Rules name routes as Django does, after a slash:
+    `settings.SLUICEGATE` has the options of `EnvironLimiter`. Rules name routes as Django does, after a slash:
     `path("items/<int:pk>/", …)` is `GET /items/<int:pk>/`; `*` is for requests that no route takes. Functions get
-    Django's request; `user` is by default the one whom `AuthenticationMiddleware`, placed before this one, has signed in.
+    Django's request; `user` is by default the user that `AuthenticationMiddleware`, placed before this one, has signed in.
 
-    Under ASGI Django runs it in a thread, as it does all middlewares without an async face.
+    Under ASGI Django runs it in a thread, like all middlewares that are not async.
 
     Args:
         get_response: The next in the chain.
@@ -40,29 +40,29 @@ class RateLimitMiddleware:
         options: dict[str, Any] = dict(getattr(settings, "SLUICEGATE", {}))
         options["identifiers"] = {"user": signed_in_user, **options.get("identifiers", {})}
         try:
-            self._gate = RequestLimiter(**options)
+            self._requests = EnvironLimiter(**options)
         except (InvalidInputError, TypeError) as error:
             raise ImproperlyConfigured(f"SLUICEGATE: {error}") from error
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer a denied request; else let the application do so."""
-        checked = self._gate.check(request.META, request.path_info, route_of(request), request)
-        if checked is None:
+        """Answer a denied request; call the application for every other."""
+        decision = self._requests.check(request.META, request.path_info, route_of(request), request)
+        if decision is None:
             return self._get_response(request)
-        if not checked.result.allowed:
-            refusal = self._gate.denial(checked)
-            denied = HttpResponse(refusal.body, status=refusal.status)
-            for name, value in refusal.headers:
+        if not decision.result.allowed:
+            denial = self._requests.denial(decision)
+            denied = HttpResponse(denial.body, status=denial.status)
+            for name, value in denial.headers:
                 denied.headers[name] = value
             return denied
         response = self._get_response(request)
-        for name, value in self._gate.fields(checked):
+        for name, value in self._requests.headers(decision):
             response.headers.setdefault(name, value)
         return response
 
 
 def route_of(request: HttpRequest) -> str:
-    """Return a request's route after a slash, or its path if it has none."""
+    """Return a request's route after a slash, or its path if no route takes it."""
     try:
         match = resolve(request.path_info, getattr(request, "urlconf", None) or get_urlconf())
     except Resolver404:
@@ -71,6 +71,6 @@ def route_of(request: HttpRequest) -> str:
 
 
 def signed_in_user(request: HttpRequest) -> object:
-    """Return the primary key of the user whom Django's authentication has signed in; None if there is none."""
+    """Return the primary key of the user that authentication has signed in; None if there is none."""
     user = getattr(request, "user", None)
     return user.pk if user is not None and user.is_authenticated else None

@@ -1,6 +1,5 @@
-"""A dependency for FastAPI's endpoints: a rule of their own, with a cost and an identifier that may depend on the request."""
+"""A dependency for FastAPI's endpoints: rules for one endpoint, with a cost and an identifier that may depend on the request."""
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeAlias, cast
 
@@ -8,38 +7,22 @@ from fastapi import FastAPI, Response, WebSocketException, routing
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 
-from sluicegate.application.checked import Checked
-from sluicegate.application.failure_policy import describe
-from sluicegate.application.notifier import Notifier
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
-from sluicegate.domain.arguments import Identifier
-from sluicegate.domain.errors import InvalidTypeError
-from sluicegate.presentation.inline_rules import LimiterByName, RuleOrText, policies, read_rules
-from sluicegate.presentation.web.asgi_messages import Scope, authenticated_user
-from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader
-from sluicegate.presentation.web.headers import (
-    Denial,
-    Field,
-    HeaderStyle,
-    build_quota_fields,
-    denial,
-    quota_headers,
-    require_style,
-)
-from sluicegate.presentation.web.identifiers import BY_ADDRESS, identify, needed_names, require_names
-from sluicegate.runtime.stdlib_logger import StdlibLogger
-from sluicegate.runtime.system_clock import SystemClock
-
-IdentifierOf: TypeAlias = Callable[[Any], object]
-"""Return who is asking, from the request (or websocket); a coroutine function if it likes."""
+from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules, require_kind
+from sluicegate.presentation.web.asgi_messages import ASGIRequest, Scope, authenticated_user
+from sluicegate.presentation.web.client_address import ForwardedHeader
+from sluicegate.presentation.web.headers import DenialResponse, HeaderStyle
+from sluicegate.presentation.web.identifiers import names_to_ask
+from sluicegate.presentation.web.request_limiter import RequestLimiter
+from sluicegate.presentation.web.request_reader import IdentifierFunction
 
 CostOf: TypeAlias = Callable[[Any], int | Awaitable[int]]
 """Return the tokens that a request takes; 0: the rule's own cost."""
 
 TOO_MANY_REQUESTS: dict[int | str, dict[str, Any]] = {
     429: {
-        "description": "Too many requests. The quota is told in `RateLimit-Policy`, what is left of it in `RateLimit`.",
+        "description": "Too many requests. `RateLimit-Policy` has the quota, `RateLimit` what is left of it.",
         "headers": {
             "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
             "RateLimit": {"schema": {"type": "string"}},
@@ -61,20 +44,25 @@ TOO_MANY_REQUESTS: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-"""What OpenAPI says of a limited endpoint, for a route's, router's or application's `responses`."""
+"""What OpenAPI says of a limited endpoint, for the `responses` of a route, router or application."""
 
-_POLICY_VIOLATION = 1008
+_BODY_FIELDS = frozenset({"content-type", "content-length"})
+_TOO_MANY_REQUESTS = 429
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
 class RateLimitExceededError(HTTPException):
-    """A request was denied. FastAPI answers it as any HTTPException, unless `install_rate_limits` was called."""
+    """A request was denied. FastAPI answers it like any HTTPException, unless `install_rate_limits` was called.
 
-    def __init__(self, refusal: Denial) -> None:
-        own = {"content-type", "content-length"}
-        headers = {name: value for name, value in refusal.headers if name not in own}
-        detail = "Too many requests" if refusal.status == 429 else "Temporarily not available"  # noqa: PLR2004 - a status
-        super().__init__(refusal.status, detail, headers)
-        self.refusal = refusal
+    Args:
+        denial: The response with problem details.
+    """
+
+    def __init__(self, denial: DenialResponse) -> None:
+        headers = {name: value for name, value in denial.headers if name not in _BODY_FIELDS}
+        detail = "Too many requests" if denial.status == _TOO_MANY_REQUESTS else "Temporarily not available"
+        super().__init__(denial.status, detail, headers)
+        self.denial = denial
 
 
 class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minute"))
@@ -83,14 +71,15 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
     Args:
         rules: Rules, or texts such as `5/minute per user`; a text without `per` counts addresses.
         cost: Tokens that a request takes, or a function of it; 0: the rule's cost.
-        identifier: Who is asking, for all rules but global ones; by default the address for `ip`, the authenticated user for
-            `user`.
-        name: What stands in keys; by default the route's method and path. Routes of the same name and rules share buckets.
-        limiter: Whose storage is used; None: that of the settings.
+        identifier: A function of the request (or websocket) that names the client for all rules but global ones; None: the
+            address for `ip`, the authenticated user for `user`.
+        name: What keys name in the place of an endpoint; empty: the route's method and path. Routes of the same name and rules
+            share buckets.
+        limiter: The limiter whose storage is used; None: that of the settings.
         trusted_proxies: See `ClientAddresses`.
-        forwarded_header: Where these proxies write whom they speak for.
+        forwarded_header: The header in which these proxies name their clients.
         ipv6_prefix: Bits of an IPv6 address that tell clients apart.
-        headers: Which fields tell clients of their quota. They are added to the responses that FastAPI makes, not to a
+        headers: Which header fields tell clients of their quota. They are added to the responses that FastAPI makes, not to a
             `Response` that an endpoint returns; the middleware adds them to all.
 
     Raises:
@@ -101,7 +90,7 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         self,
         *rules: RuleOrText,
         cost: int | CostOf = 0,
-        identifier: IdentifierOf | None = None,
+        identifier: IdentifierFunction | None = None,
         name: str = "",
         limiter: TokenBucketAdapter | None = None,
         trusted_proxies: Iterable[str] = (),
@@ -110,24 +99,22 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         headers: HeaderStyle = "draft-11",
     ) -> None:
         self.rules = read_rules(rules)
-        if limiter is not None and not isinstance(limiter, TokenBucketAdapter):
-            raise InvalidTypeError(
-                f"limiter={limiter!r:.80}: expected a TokenBucketAdapter, which can take rules of its own"
-            )
-        self._scopes = tuple(dict.fromkeys(str(rule.scope) for rule in self.rules if rule.enabled))
-        if identifier is None:
-            require_names(self._scopes, ())
-        self._cost = cost
-        self._identifier = identifier
-        self._name = name
-        self._limiter = limiter
-        self._limiters = LimiterByName(self.rules)
-        self._known: dict[tuple[str, str], tuple[str, TokenBucketAdapter]] = {}
-        self._addresses = ClientAddresses(trusted_proxies, header=forwarded_header, ipv6_prefix=ipv6_prefix)
-        self._by_peer = self._scopes == BY_ADDRESS and identifier is None and not self._addresses.trusts_proxies
-        self._style: HeaderStyle = require_style(headers)
-        self._quota_fields = build_quota_fields(self.rules[0], headers) if len(self.rules) == 1 else None
-        self._notifier = Notifier(None, StdlibLogger(), SystemClock(), log_identifiers=False)
+        if limiter is not None:
+            require_kind(limiter, TokenBucketAdapter)
+        scopes = tuple(dict.fromkeys(str(rule.scope) for rule in self.rules))
+        self._limiters = InlineLimiters(self.rules, TokenBucketAdapter, lambda: limiter or get_rate_limit(), name=name)
+        self._requests = RequestLimiter(
+            scopes=scopes if identifier is None else (),
+            trusted_proxies=trusted_proxies,
+            forwarded_header=forwarded_header,
+            ipv6_prefix=ipv6_prefix,
+            identifiers={"user": _authenticated}
+            if identifier is None
+            else dict.fromkeys(names_to_ask(scopes), identifier),
+            cost=cost if callable(cost) else None,
+            fixed_cost=0 if callable(cost) else cost,
+            headers=headers,
+        )
 
     async def __call__(self, connection: HTTPConnection, response: Response) -> None:
         """Let a request pass, or raise what answers it.
@@ -136,76 +123,23 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
             RateLimitExceededError: If the request is denied.
             WebSocketException: If a websocket's handshake is denied.
         """
-        checked = await self._check(connection)
-        if checked is None:
+        endpoint, limiter = self._limiters.at(_place(connection.scope))
+        request = ASGIRequest(connection.scope, connection, connection.path_params)
+        decision = await self._requests.check(limiter, request, endpoint)
+        if decision is None:
             return
-        if checked.result.allowed:
-            response.raw_headers.extend(self._fields(checked))
+        if decision.result.allowed:
+            fields = self._requests.headers(decision)
+            response.raw_headers.extend([(name.encode(), value.encode()) for name, value in fields])
         elif connection.scope["type"] == "websocket":
             raise WebSocketException(_POLICY_VIOLATION, "Too many requests")
         else:
-            raise RateLimitExceededError(denial(checked, self._style))
+            raise RateLimitExceededError(self._requests.denial(decision))
 
-    async def _check(self, connection: HTTPConnection) -> Checked | None:
-        try:
-            name, limiter = self._limiter_of(connection.scope)
-            client = connection.scope.get("client") if self._by_peer else None
-            identifier = (
-                self._addresses.of_peer(client[0]) if client and client[0] else await self._identify(connection)
-            )
-            if identifier is None:
-                self._notifier.warn_throttled("no_address", "A request has no client address; let pass uncounted.")
-                return None
-            cost = await self._cost_of(connection) if callable(self._cost) else self._cost
-            return await limiter.check(endpoint=name, identifier=identifier, cost=cost)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
-            self._notifier.warn_throttled("bug", "A request was not counted; let pass.", error=describe(error))
-            return None
 
-    def _limiter_of(self, scope: Scope) -> tuple[str, TokenBucketAdapter]:
-        """Return what stands for the place in keys, and its limiter; worked out once for each method of a route."""
-        place = ("", "") if self._name else _place(scope)
-        known = self._known.get(place)
-        if known is None:
-            name = self._name or f"dependency {' '.join(place)} {policies(self.rules)}"
-            limiter = self._limiters.get(TokenBucketAdapter, name, lambda: self._limiter or get_rate_limit())
-            known = self._known[place] = name, limiter
-        return known
-
-    def _fields(self, checked: Checked) -> tuple[Field, ...]:
-        if self._quota_fields is not None and checked.tightest is self.rules[0] and checked.degraded is None:
-            return self._quota_fields(checked.result)
-        return tuple([(name.encode(), value.encode()) for name, value in quota_headers(checked, self._style)])
-
-    async def _identify(self, connection: HTTPConnection) -> Identifier | None:
-        peer = connection.client.host if connection.client else None
-        address = self._addresses.client(peer, connection.headers.getlist(self._addresses.header))
-        named: dict[str, object] = {}
-        for scope in needed_names(self._scopes):
-            if self._identifier is not None:
-                named[scope] = await self._own_identifier(connection)
-            elif scope == "user":
-                named[scope] = authenticated_user(connection.scope)
-        return identify(self._scopes, address, named, str(connection.path_params.get("provider", "")))
-
-    async def _own_identifier(self, connection: HTTPConnection) -> object:
-        try:
-            value = cast("IdentifierOf", self._identifier)(connection)
-            return await value if inspect.isawaitable(value) else value
-        except Exception as error:  # noqa: BLE001 - the address stands in
-            self._notifier.warn_throttled("identifier", "An identifier function failed.", error=describe(error))
-            return None
-
-    async def _cost_of(self, connection: HTTPConnection) -> int:
-        try:
-            cost = cast("CostOf", self._cost)(connection)
-            number = await cost if inspect.isawaitable(cost) else cost
-        except Exception as error:  # noqa: BLE001 - a client that makes it fail gets no free pass by it
-            self._notifier.warn_throttled(
-                "cost", "A cost function failed; took the rule's cost.", error=describe(error)
-            )
-            return 0
-        return number if type(number) is int and number >= 0 else 0
+def _authenticated(connection: HTTPConnection) -> object:
+    """Return the user that authentication has verified; None if there is none."""
+    return authenticated_user(connection.scope)
 
 
 def install_rate_limits(app: FastAPI) -> None:
@@ -227,28 +161,29 @@ def install_rate_limits(app: FastAPI) -> None:
                         operation.setdefault("responses", {}).setdefault(str(status), documented)
         return schema
 
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation shows it
 
 
 async def _answer(_: Request, error: Exception) -> Response:
-    refusal = cast("RateLimitExceededError", error).refusal
-    response = Response(refusal.body, refusal.status)
-    response.raw_headers = [(name.encode(), value.encode()) for name, value in refusal.headers]
+    denial = cast("RateLimitExceededError", error).denial
+    response = Response(denial.body, denial.status)
+    response.raw_headers = [(name.encode(), value.encode()) for name, value in denial.headers]
     return response
 
 
-def _place(scope: Scope) -> tuple[str, str]:
-    # Where a router was included, the route knows only its own part of the path; FastAPI keeps the whole beside it.
+def _place(scope: Scope) -> str:
+    """Return the method and the whole path template of the route that takes a request."""
+    # Of an included router the route knows only its own part of the path; FastAPI keeps the whole beside it.
     own = cast("dict[str, object]", scope.get("fastapi") or {})
     route = own.get("effective_route_context") or scope.get("route")
     method = scope.get("method", "WEBSOCKET")
-    # The template, never the concrete path: else each value of a parameter had a bucket of its own.
+    # The template, never the concrete path: else each value of a parameter would have a bucket of its own.
     template = getattr(route, "path_format", None) or getattr(scope.get("endpoint"), "__qualname__", "")
-    return "GET" if method == "HEAD" else method, str(template)
+    return f"dependency {'GET' if method == 'HEAD' else method} {template}"
 
 
 def _limited_routes(app: FastAPI) -> Iterable[tuple[str, set[str]]]:
-    # Newer versions keep included routers as they are, and have this to look through them.
+    # Newer versions of FastAPI keep included routers apart, and have this to iterate over all routes.
     flatten = cast("Callable[[object], Iterable[Any]]", getattr(routing, "iter_route_contexts", list))
     for route in flatten(app.routes):
         dependant = getattr(route, "dependant", None)
@@ -256,5 +191,5 @@ def _limited_routes(app: FastAPI) -> Iterable[tuple[str, set[str]]]:
             yield route.path_format, set(route.methods or ())
 
 
-def _is_limited(dependant: Any) -> bool:  # noqa: ANN401 - FastAPI's own, without a public type
+def _is_limited(dependant: Any) -> bool:  # noqa: ANN401 - an internal class of FastAPI's, without a public type
     return isinstance(dependant.call, rate_limit) or any(_is_limited(part) for part in dependant.dependencies)

@@ -1,30 +1,30 @@
 """The extension for Flask."""
 
-from typing import Any
+from typing import Unpack
 
 from flask import Flask, Response, g, request
 
-from sluicegate.presentation.web.request_limiter import RequestLimiter
+from sluicegate.presentation.web.environ import EnvironLimiter, EnvironOptions
 
-_CHECKED = "_sluicegate_checked"
+_DECISION = "_sluicegate_decision"
 
 
 class FlaskRateLimit:
     """Limit an application's requests: `FlaskRateLimit(app, rules={"GET /items/<int:item_id>": …})`.
 
-    Rules name routes as Flask does; `*` is for requests that no route takes. Blueprints' prefixes are part of a route.
+    Rules name routes as Flask does, with the prefixes of blueprints; `*` is for requests that no route takes.
 
     Args:
         app: The application; None: call `init_app` later.
-        options: See `RequestLimiter`. Functions get Flask's request; `user` has none by default:
+        options: See `EnvironLimiter`. Functions get Flask's request. `user` has no function by default; with Flask-Login it is
             `identifiers={"user": lambda request: current_user.get_id()}`.
 
     Raises:
         InvalidInputError: If an option, a rule or a setting is wrong.
     """
 
-    def __init__(self, app: Flask | None = None, **options: Any) -> None:  # noqa: ANN401 - RequestLimiter's options
-        self._gate = RequestLimiter(**options)
+    def __init__(self, app: Flask | None = None, **options: Unpack[EnvironOptions]) -> None:
+        self._requests = EnvironLimiter(**options)
         if app is not None:
             self.init_app(app)
 
@@ -35,20 +35,20 @@ class FlaskRateLimit:
         app.extensions["sluicegate"] = self
 
     def _before(self) -> Response | None:
-        # The route that Flask has found is what counts: two routers never disagree if there is one.
+        # Flask's router has matched already. To ask it is the only way never to disagree with it.
         route = request.url_rule.rule if request.url_rule is not None else request.path
-        checked = self._gate.check(request.environ, request.path, route, request)
-        if checked is None:
+        decision = self._requests.check(request.environ, request.path, route, request)
+        if decision is None:
             return None
-        if checked.result.allowed:
-            setattr(g, _CHECKED, checked)
+        if decision.result.allowed:
+            setattr(g, _DECISION, decision)
             return None
-        refusal = self._gate.denial(checked)
-        return Response(refusal.body, refusal.status, list(refusal.headers))
+        denial = self._requests.denial(decision)
+        return Response(denial.body, denial.status, list(denial.headers))
 
     def _after(self, response: Response) -> Response:
-        checked = g.pop(_CHECKED, None)
-        if checked is not None:
-            for name, value in self._gate.fields(checked):
+        decision = g.pop(_DECISION, None)
+        if decision is not None:
+            for name, value in self._requests.headers(decision):
                 response.headers.setdefault(name, value)
         return response

@@ -1,123 +1,138 @@
-"""What a client is told: header fields, and the problem details of a denial. Pure texts, for every framework alike.
+"""What a client is told: header fields about its quota, and the response to a denied request. Only texts, for every framework.
 
-The fields are those of draft-ietf-httpapi-ratelimit-headers-11, a draft: `RateLimit-Policy` lists the quotas and `RateLimit` what
-is left of the one that binds, both as RFC 9651 has them. They are written here by hand, since policy names need no escaping.
+The fields are those of draft-ietf-httpapi-ratelimit-headers-11, a draft: `RateLimit-Policy` lists the quotas, `RateLimit` says
+what is left of the one that binds. Both are lists of RFC 9651, written here by hand, since names of policies need no escaping.
 """
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-from sluicegate.application.checked import Checked
+from sluicegate.application.check import Decision
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitRule
 
 HeaderStyle: TypeAlias = Literal["draft-11", "x-ratelimit", "both", "none"]
-"""Which fields tell clients of their quota. `Retry-After` comes with every denial."""
+"""Which header fields tell clients of their quota. `Retry-After` comes with every denial, whatever the style."""
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
-"""Names in lower case, and values."""
-
-Field: TypeAlias = tuple[bytes, bytes]
-"""A name in lower case and a value, as ASGI has them."""
-
-QuotaFields: TypeAlias = Callable[[RateLimitResult], tuple[Field, ...]]
-"""From the answer to an allowed request to the fields that tell of its quota."""
+"""Header fields: names in lower case, and values."""
 
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
-_NO_RULE_NAME = "default"  # of a limiter that tells no more than the port asks for
+_DEFAULT_POLICY = "default"  # of a limiter that does not tell its rules
+_MAX_CACHED = 1024  # tuples of rules whose texts are kept
 
 
-class Denial(msgspec.Struct, frozen=True):
-    """The answer to a request that may not pass.
+class DenialResponse:
+    """The response to a denied request.
 
     Args:
-        status: 429; 503 where the storage failed and the rule's policy is to refuse: that is not the client's doing.
-        headers: All fields, with the body's type and length.
+        status: 429; 503 where the storage failed and the rule's policy is `deny`: the client did nothing wrong then.
+        headers: All header fields, with the body's type and length.
         body: Problem details of RFC 9457, in JSON.
-        checked: What the limiter said.
+        decision: What the limiter decided.
     """
 
-    status: int
-    headers: Headers
-    body: bytes
-    checked: Checked
+    __slots__ = ("body", "decision", "headers", "status")
+
+    def __init__(self, status: int, headers: Headers, body: bytes, decision: Decision) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.decision = decision
+
+    def __repr__(self) -> str:
+        return f"DenialResponse(status={self.status}, headers={self.headers!r}, body={self.body!r})"
 
 
-def require_style(style: HeaderStyle) -> HeaderStyle:
-    """Return a header style, or raise the error that names the field.
+class _PolicyTexts:
+    """What the fields say of some rules whatever was decided."""
+
+    __slots__ = ("names", "policies", "rules")
+
+    def __init__(self, rules: tuple[RateLimitRule, ...]) -> None:
+        self.rules = rules
+        self.names = [rule.policy for rule in rules]
+        self.policies = ", ".join(
+            [
+                f'"{name}";q={rule.max_tokens};w={rule.full_seconds}'
+                for name, rule in zip(self.names, rules, strict=True)
+            ]
+        )
+
+
+class QuotaHeaders:
+    """Write the header fields that tell clients of their quota.
+
+    Args:
+        style: Which fields.
 
     Raises:
         InvalidInputError: If there is no such style.
     """
-    if style not in get_args(HeaderStyle):
-        raise InvalidInputError(f"headers={style!r}: expected one of {', '.join(get_args(HeaderStyle))}")
-    return style
+
+    def __init__(self, style: HeaderStyle) -> None:
+        if style not in get_args(HeaderStyle):
+            raise InvalidInputError(f"headers={style!r}: expected one of {', '.join(get_args(HeaderStyle))}")
+        self._draft = style in {"draft-11", "both"}
+        self._legacy = style in {"x-ratelimit", "both"}
+        # A decision carries the same tuple of rules each time. To compare it by identity is cheaper than to hash rules.
+        self._texts: dict[int, _PolicyTexts] = {}
+
+    def build(self, decision: Decision) -> Headers:
+        """Return the fields for a response of any status.
+
+        There are none if no rule is for the request, and none while nobody counts: the full quota that the failure policy
+        answers is made up.
+        """
+        result = decision.result
+        if result.limit == 0 or decision.degraded in {"allow", "deny"}:
+            return ()
+        # On a denial `t` is never later than Retry-After, as the draft asks.
+        seconds: int | None = result.reset_seconds
+        if not result.allowed:
+            seconds = retry_after_seconds(result.retry_after)
+        fields: list[tuple[str, str]] = []
+        if self._draft:
+            after = "" if seconds is None else f";t={seconds}"
+            if decision.rules:
+                texts = self._texts_of(decision.rules)
+                name, policies = _name(texts, decision.binding), texts.policies
+            else:
+                name, policies = _DEFAULT_POLICY, f'"{_DEFAULT_POLICY}";q={result.limit}'
+            fields.append(("ratelimit-policy", policies))
+            fields.append(("ratelimit", f'"{name}";r={result.remaining}{after}'))
+        if self._legacy:
+            fields.append(("x-ratelimit-limit", str(result.limit)))
+            fields.append(("x-ratelimit-remaining", str(result.remaining)))
+            if seconds is not None:
+                fields.append(("x-ratelimit-reset", str(seconds)))
+        return tuple(fields)
+
+    def _texts_of(self, rules: tuple[RateLimitRule, ...]) -> _PolicyTexts:
+        texts = self._texts.get(id(rules))
+        if texts is None:
+            if len(self._texts) >= _MAX_CACHED:
+                self._texts.clear()
+            texts = self._texts[id(rules)] = _PolicyTexts(
+                rules
+            )  # which keeps the rules, so that no others get their id
+        return texts
 
 
-def quota_headers(checked: Checked, style: HeaderStyle) -> Headers:
-    """Return the fields that tell of quotas, for a response of any status.
-
-    None where no rule holds, and none while nobody counts: a full quota that the storage's failure feigns is no fact.
-
-    Args:
-        checked: What the limiter said.
-        style: Which fields.
-    """
-    result = checked.result
-    if style == "none" or result.limit == 0 or checked.degraded in {"allow", "deny"}:
-        return ()
-    fields: Headers = ()
-    # On a denial `t` is not later than Retry-After, which is what the draft asks of the two.
-    seconds = result.reset_seconds if result.allowed else retry_after_seconds(result.retry_after)
-    if style != "x-ratelimit":
-        name = _policy(checked.tightest) if checked.tightest else _NO_RULE_NAME
-        policies = _policies(checked.rules) if checked.rules else f'"{name}";q={result.limit}'
-        after = f";t={seconds}" if seconds is not None else ""
-        fields = (("ratelimit-policy", policies), ("ratelimit", f'"{name}";r={result.remaining}{after}'))
-    if style != "draft-11":
-        fields += (("x-ratelimit-limit", str(result.limit)), ("x-ratelimit-remaining", str(result.remaining)))
-        if seconds is not None:
-            fields += (("x-ratelimit-reset", str(seconds)),)
-    return fields
-
-
-def build_quota_fields(rule: RateLimitRule, style: HeaderStyle) -> QuotaFields | None:
-    """Build what returns `quota_headers`, as bytes, for an allowed request of which only this rule was asked.
-
-    Args:
-        rule: The rule. What is always the same for it is written once.
-        style: Which fields. None is built for styles with fields of their own, which the application's may replace.
-    """
-    if style == "none":
-        return lambda _: ()
-    if style != "draft-11":
-        return None
-    policies = (b"ratelimit-policy", _policies((rule,)).encode())
-    form = f'"{rule.policy}";r=%d;t=%d'.encode()
-
-    def quota_fields(result: RateLimitResult) -> tuple[Field, ...]:
-        return policies, (b"ratelimit", form % (result.remaining, result.reset_seconds))
-
-    return quota_fields
-
-
-def denial(checked: Checked, style: HeaderStyle) -> Denial:
-    """Return the response to a request that may not pass.
+def build_denial(decision: Decision, quota: QuotaHeaders) -> DenialResponse:
+    """Return the response to a denied request.
 
     Args:
-        checked: What the limiter said.
-        style: Which fields tell of quotas.
+        decision: What the limiter decided.
+        quota: Writes the fields that tell of the quota.
     """
-    seconds = retry_after_seconds(checked.result.retry_after)
-    refused = checked.degraded == "deny"
+    seconds = retry_after_seconds(decision.result.retry_after)
+    unavailable = decision.degraded == "deny"
     again = "It would never pass." if seconds is None else f"Try again in {seconds} second{'s' if seconds > 1 else ''}."
     problem: dict[str, object]
-    if refused:
+    if unavailable:
         problem = {
             "type": f"{_PROBLEM_TYPES}temporary-reduced-capacity",
             "title": "Temporarily not available",
@@ -131,8 +146,8 @@ def denial(checked: Checked, style: HeaderStyle) -> Denial:
             "status": 429,
             "detail": f"The quota for this request is used up. {again}",
         }
-    if checked.tightest is not None:
-        problem["violated-policies"] = [checked.tightest.policy]
+    if decision.binding is not None:
+        problem["violated-policies"] = [decision.binding.policy]
     body = msgspec.json.encode(problem)
     headers: Headers = (
         ("content-type", "application/problem+json"),
@@ -141,7 +156,7 @@ def denial(checked: Checked, style: HeaderStyle) -> Denial:
     )
     if seconds is not None:
         headers += (("retry-after", str(seconds)),)
-    return Denial(503 if refused else 429, headers + quota_headers(checked, style), body, checked)
+    return DenialResponse(503 if unavailable else 429, headers + quota.build(decision), body, decision)
 
 
 def retry_after_seconds(retry_after: float) -> int | None:
@@ -149,11 +164,8 @@ def retry_after_seconds(retry_after: float) -> int | None:
     return None if math.isinf(retry_after) else max(1, math.ceil(retry_after))
 
 
-@lru_cache(maxsize=1024)
-def _policies(rules: tuple[RateLimitRule, ...]) -> str:
-    return ", ".join([f'"{rule.policy}";q={rule.max_tokens};w={rule.full_seconds}' for rule in rules])
-
-
-@lru_cache(maxsize=1024)
-def _policy(rule: RateLimitRule) -> str:
-    return rule.policy
+def _name(texts: _PolicyTexts, binding: RateLimitRule | None) -> str:
+    for index, rule in enumerate(texts.rules):
+        if rule is binding:
+            return texts.names[index]
+    return _DEFAULT_POLICY if binding is None else binding.policy

@@ -1,52 +1,57 @@
-"""From what a request carries to the identifier that a check needs: what the faces of all frameworks share."""
+"""Identifiers: the texts by which rules count clients, made of addresses and of what the application knows."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from hashlib import blake2b
 
-from sluicegate.domain.arguments import Identifier
-from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier
+from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.routing.template import cut, parse_endpoint
 from sluicegate.domain.rule import RateLimitScope
-from sluicegate.presentation.web.client_address import anonymous_at, identifier_text, joined, verified_user
 
 EVERYBODY = "*"
-"""The identifier where a rule counts everybody together; it is part of no key."""
+"""The identifier where a rule counts all clients together; no key contains it."""
 
 BY_ADDRESS = ("ip",)
-"""The scopes of an endpoint whose requests are counted by their address alone."""
+"""The scopes of an endpoint whose requests are counted by address alone, as most are."""
 
-_KNOWN_SCOPES = frozenset(RateLimitScope)
+_IP = str(RateLimitScope.IP)
+_USER = str(RateLimitScope.USER)
+_USER_PROVIDER = str(RateLimitScope.USER_PROVIDER)
+_GLOBAL = str(RateLimitScope.GLOBAL)
+_KNOWN_SCOPES = frozenset((_IP, _USER, _USER_PROVIDER, _GLOBAL))
 _PROVIDER = "provider"
 
 
-def needed_names(scopes: Iterable[str]) -> tuple[str, ...]:
-    """Return the scopes that an application's functions have to name somebody for."""
-    names = [RateLimitScope.USER if scope == RateLimitScope.USER_PROVIDER else scope for scope in scopes]
-    return tuple(dict.fromkeys(name for name in names if name != RateLimitScope.GLOBAL))
+@lru_cache(maxsize=1024)
+def names_to_ask(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the scopes for which functions of the application may name the client: all but `global`, each once."""
+    names = [_USER if scope == _USER_PROVIDER else scope for scope in scopes if scope != _GLOBAL]
+    return tuple(dict.fromkeys(names))
 
 
 def identify(
     scopes: tuple[str, ...], address: str | None, named: Mapping[str, object], provider: str = ""
 ) -> Identifier | None:
-    """Return who is asking, for the rules of an endpoint.
+    """Return the identifier that a check of these scopes needs.
 
     Args:
-        scopes: Whom the rules count.
-        address: The client's address, as `ClientAddresses` has it.
-        named: Whom the application named, by scope. Where it named nobody, the address stands in: not being signed in is no
-            way round a rule.
+        scopes: The scopes of the endpoint's rules.
+        address: The client's address, from `ClientAddresses`.
+        named: What the application's functions returned, by scope. Where that is None or empty the address is counted: a client
+            that does not sign in is limited all the same.
         provider: What `user_provider` counts beside the user.
 
     Returns:
-        One text where the rules count one thing, else one for each scope; None if there is neither name nor address.
+        One text for one scope or none, else one for each scope; None if there is neither a name nor an address.
     """
     found: dict[str, str] = {}
     for scope in scopes:
-        if scope == RateLimitScope.GLOBAL:
+        if scope == _GLOBAL:
             found[scope] = EVERYBODY
             continue
-        name = identifier_text(named.get("user" if scope == RateLimitScope.USER_PROVIDER else scope))
-        if scope == RateLimitScope.IP:
+        name = identifier_text(named.get(_USER if scope == _USER_PROVIDER else scope))
+        if scope == _IP:
             name = name or address
         elif name is not None:
             name = verified_user(name)
@@ -54,18 +59,57 @@ def identify(
             name = anonymous_at(address)
         if name is None:
             return None
-        if scope == RateLimitScope.USER_PROVIDER:
+        if scope == _USER_PROVIDER:
             name = identifier_text(joined(name, provider)) or name
         found[scope] = name
-    return next(iter(found.values())) if len(found) == 1 else found
+    if len(found) > 1:
+        return found
+    return next(iter(found.values()), EVERYBODY)
+
+
+def identifier_text(value: object) -> str | None:
+    """Return a value as a rule may count it.
+
+    Args:
+        value: A text or a number; None or an empty text if there is none.
+
+    Returns:
+        Its text, or a digest of it if it is longer than 1,024 bytes; None if there is none.
+    """
+    if value is None or value == "":
+        return None
+    text = value if isinstance(value, str) else str(value)
+    if len(text) * 4 > MAX_TEXT_BYTES:
+        data = text.encode("utf-8", "surrogatepass")
+        if len(data) > MAX_TEXT_BYTES:
+            return f"blake2b-{blake2b(data, digest_size=16).hexdigest()}"
+    return text
+
+
+def verified_user(text: str) -> str:
+    """Return a user's name so that it never equals an `anonymous_at`, whatever users call themselves."""
+    return f"~{text}" if text.startswith(("~", "anonymous@")) else text
+
+
+def anonymous_at(address: str) -> str:
+    """Return what a rule for users counts for a client who is not signed in: the address."""
+    return f"anonymous@{address}"
+
+
+def joined(*parts: str) -> str:
+    """Return one identifier for several parts, different for each combination: `("a:b", "c")` is not `("a", "b:c")`."""
+    return ":".join([part.replace("%", "%25").replace(":", "%3A") for part in parts])
 
 
 def provider_of(endpoint: str, path: str) -> str:
-    """Return what a path has for the parameter `{provider}` of its template; empty where there is no such segment.
+    """Return the value of the parameter `{provider}` in a path.
 
     Args:
-        endpoint: The template's endpoint.
-        path: A path that fits it.
+        endpoint: The endpoint whose template matches the path.
+        path: The path.
+
+    Returns:
+        That segment; empty if the template has no such parameter.
     """
     place = _segment_of_provider(endpoint)
     if place is None:
@@ -75,10 +119,14 @@ def provider_of(endpoint: str, path: str) -> str:
 
 
 def require_names(scopes: Iterable[str], given: Iterable[str]) -> None:
-    """Raise the error that names a scope of a rule for which no function of the application tells who is asking.
+    """Check that every scope of the rules is a known one or has a function of the application.
+
+    Args:
+        scopes: The scopes that the rules count.
+        given: The scopes with a function.
 
     Raises:
-        InvalidInputError: If there is such a scope.
+        InvalidInputError: If one has none; the message names it.
     """
     missing = sorted(set(scopes) - _KNOWN_SCOPES - set(given))
     if missing:
@@ -86,38 +134,6 @@ def require_names(scopes: Iterable[str], given: Iterable[str]) -> None:
             f"identifiers: has no function for the scope {missing[0]!r}, which a rule counts; expected"
             f" identifiers={{{missing[0]!r}: …}}"
         )
-
-
-class Exemptions:
-    """Which paths are not counted.
-
-    Args:
-        paths: Paths as they are (`/health`), or with all that is below them (`/static/*`).
-
-    Raises:
-        InvalidInputError: If a path does not begin with a slash or has an asterisk elsewhere.
-    """
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        if isinstance(paths, str):
-            raise InvalidTypeError(f"exempt={paths!r}: expected several paths, not one text")
-        exact: set[str] = set()
-        below: list[str] = []
-        for path in paths:
-            base = path.removesuffix("/*")
-            if not path.startswith("/") or "*" in base or not base:
-                raise InvalidInputError(f"exempt: {path!r}: expected a path such as '/health' or '/static/*'")
-            exact.add(base)
-            if base != path:
-                below.append(f"{base}/")
-        self._exact = frozenset(exact)
-        self._below = tuple(below)
-
-    def __bool__(self) -> bool:
-        return bool(self._exact)
-
-    def __contains__(self, path: str) -> bool:
-        return path in self._exact or path.startswith(self._below)
 
 
 @lru_cache(maxsize=1024)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
-from sluicegate.presentation.web.request_limiter import RequestLimiter
+from sluicegate.presentation.web.environ import EnvironLimiter, EnvironOptions
 
 StartResponse: TypeAlias = Callable[..., Any]
 WSGIApp: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -15,29 +15,29 @@ class WSGIRateLimitMiddleware:
 
     Args:
         app: The application.
-        options: See `RequestLimiter`. Rules name routes as `RateLimitMiddleware`'s do: `GET /items/{id:int}`; functions get the
+        options: See `EnvironLimiter`. Rules name paths as `RateLimitMiddleware`'s do: `GET /items/{id:int}`; functions get the
             environment.
 
     Raises:
         InvalidInputError: If an option, a rule or a setting is wrong.
     """
 
-    def __init__(self, app: WSGIApp, **options: Any) -> None:  # noqa: ANN401 - RequestLimiter's options
+    def __init__(self, app: WSGIApp, **options: Unpack[EnvironOptions]) -> None:
         self.app = app
-        self._gate = RequestLimiter(**options)
+        self._requests = EnvironLimiter(**options)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a denied request; else let the application do so."""
-        # PEP 3333 hands bytes over as if they were Latin-1. Frameworks read them as UTF-8, and so match them.
+        """Answer a denied request; call the application for every other."""
+        # PEP 3333 passes bytes as if they were Latin-1. Frameworks read them as UTF-8, and match that.
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace") or "/"
-        checked = self._gate.check(environ, path, path, environ)
-        if checked is None:
+        decision = self._requests.check(environ, path, path, environ)
+        if decision is None:
             return self.app(environ, start_response)
-        if not checked.result.allowed:
-            refusal = self._gate.denial(checked)
-            start_response(f"{refusal.status} {HTTPStatus(refusal.status).phrase}", list(refusal.headers))
-            return [] if environ.get("REQUEST_METHOD") == "HEAD" else [refusal.body]
-        fields = self._gate.fields(checked)
+        if not decision.result.allowed:
+            denial = self._requests.denial(decision)
+            start_response(f"{denial.status} {HTTPStatus(denial.status).phrase}", list(denial.headers))
+            return [] if environ.get("REQUEST_METHOD") == "HEAD" else [denial.body]
+        fields = self._requests.headers(decision)
 
         def start_with_fields(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:  # noqa: ANN401
             present = {name.lower() for name, _ in headers}

@@ -158,7 +158,7 @@ def build_report(replay: Replay, top: int) -> ReplayReport:
 
 
 def _rule_rows(replay: Replay) -> Iterable[RuleRow]:
-    totals = {endpoint_rules.endpoint: Tally() for endpoint_rules in replay.rule_set.plans}
+    totals = {endpoint_rules.endpoint: Tally() for endpoint_rules in replay.rule_set.all_rules}
     clients: Counter[str] = Counter()
     clients_denied: Counter[str] = Counter()
     for (endpoint, _), tally in replay.tallies.items():
@@ -199,13 +199,13 @@ def _client_rows(replay: Replay) -> Iterable[ClientRow]:
         )
 
 
-def _policies(rule_set: CompiledRules) -> dict[str, list[str]]:
+def _policies(rules: CompiledRules) -> dict[str, list[str]]:
     return {
         endpoint_rules.endpoint: [
-            *(limit_.rule.policy for limit_ in endpoint_rules.limits),
-            *(f"{limit_.rule.policy} (shadow)" for limit_ in endpoint_rules.shadows),
+            *(limit.rule.policy for limit in endpoint_rules.limits),
+            *(f"{limit.rule.policy} (shadow)" for limit in endpoint_rules.shadows),
         ]
-        for endpoint_rules in rule_set.plans
+        for endpoint_rules in rules.all_rules
     }
 
 

@@ -1,16 +1,24 @@
-"""The short way of a request answers as the long way does, at once when rules change, and takes nobody for somebody else."""
+"""Every face of the one request limiter decides alike, at once when rules change, and takes no client for another."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from random import Random
 from typing import Any
 
 import pytest
 
-from sluicegate import MemoryStorage, RateLimitRule, RedisStorage, RuleBook, TokenBucketAdapter
+from sluicegate import (
+    MemoryStorage,
+    RateLimitMiddleware,
+    RateLimitRule,
+    RedisStorage,
+    RuleBook,
+    SyncTokenBucketAdapter,
+    TokenBucketAdapter,
+    WSGIRateLimitMiddleware,
+)
 from sluicegate.domain.rule_book import KillSwitch, Listing, Override, RuleGroup
-from sluicegate.presentation.web.asgi import RateLimitMiddleware
-from sluicegate.presentation.web.asgi_short_way import no_short_way
 from sluicegate.testing import FakeClock, RecordingLogger
 from support.asgi_calls import get, http_scope, send_scope
 from support.redis_servers import RedisServer
@@ -70,18 +78,57 @@ CLIENTS = (
 )
 
 
+HEADERS: tuple[list[tuple[str, str]], ...] = (
+    [],
+    [("X-Forwarded-For", "192.0.2.7")],
+    [("X-Forwarded-For", "192.0.2.8, 10.0.0.2")],
+    [("X-Forwarded-For", "x")],
+    [("Origin", "https://a.example"), ("Access-Control-Request-Method", "GET")],
+)
+
+
 async def ok(_scope: Any, _receive: Any, send: Any) -> None:
-    """Answer with a field of the application's own."""
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"ratelimit", b'"own";r=1')]})
+    """Answer."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
 
+def wsgi_ok(_environ: Any, start_response: Any) -> list[bytes]:
+    """Answer the same."""
+    start_response("200 OK", [("x-own", "1")])
+    return [b"ok"]
+
+
+def environ_of(scope: dict[str, Any]) -> dict[str, Any]:
+    """Return the environment that a WSGI server makes of a request."""
+    fields = {"HTTP_" + name.decode().upper().replace("-", "_"): value.decode() for name, value in scope["headers"]}
+    client = {"REMOTE_ADDR": scope["client"][0]} if scope["client"] else {}
+    return {"REQUEST_METHOD": scope["method"], "PATH_INFO": scope["path"], **client, **fields}
+
+
+def answer_of(app: Any, environ: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+    """Return the status, the fields and the body that a WSGI application answers."""
+    started: list[Any] = []
+    body = b"".join(app(environ, lambda status, headers, *_: started.append((status, headers))))
+    status, headers = started[0]
+    assert status == f"{int(status[:3])} {HTTPStatus(int(status[:3])).phrase}"
+    return int(status[:3]), dict(headers), body
+
+
 def limited(rules: Any, clock: FakeClock, app: Any = ok, **options: Any) -> RateLimitMiddleware:
-    """Return the middleware round an application."""
+    """Return the middleware round an ASGI application."""
     limiter = TokenBucketAdapter(
         storage=MemoryStorage(clock=clock), rules=rules, logger=RecordingLogger(), clock=clock, wall_clock=lambda: NOW
     )
     return RateLimitMiddleware(app, limiter=limiter, logger=RecordingLogger(), **options)
+
+
+def wsgi_limited(rules: Any, clock: FakeClock, **options: Any) -> WSGIRateLimitMiddleware:
+    """Return the middleware round a WSGI application."""
+    limiter = SyncTokenBucketAdapter(
+        storage=MemoryStorage(clock=clock), rules=rules, logger=RecordingLogger(), clock=clock, wall_clock=lambda: NOW
+    )
+    return WSGIRateLimitMiddleware(wsgi_ok, limiter=limiter, logger=RecordingLogger(), **options)
 
 
 @pytest.mark.parametrize("book", BOOKS)
@@ -94,53 +141,58 @@ def limited(rules: Any, clock: FakeClock, app: Any = ok, **options: Any) -> Rate
         {"exempt": ["/exempt/*", "/items/2"]},
         {"trusted_proxies": ["10.0.0.0/8"]},
         {"ipv4_prefix": 24},
+        {"cost": lambda request: 2},
+        {"identifiers": {"ip": lambda request: "everyone"}},
     ],
     ids=str,
 )
-async def test_both_ways_answer_alike(book: str, options: Any) -> None:
-    """Whatever is asked, and whatever the rules are, every message is the same without the short way."""
+async def test_asgi_and_wsgi_answer_alike(book: str, options: Any) -> None:
+    """The same requests get the same status, fields and body, whatever the rules and the options are."""
     clock, random = FakeClock(), Random(book)
-    short, long = (limited(BOOKS[book], clock, **options) for _ in range(2))
-    long._short_way = no_short_way
+    users = {"user": lambda request: None}
+    asgi = limited(BOOKS[book], clock, **options)
+    wsgi = wsgi_limited(BOOKS[book], clock, **options | {"identifiers": users | options.get("identifiers", {})})
     statuses: set[int] = set()
-    for _ in range(400):
-        method, path = random.choice(METHODS), random.choice(PATHS)
+    for _ in range(300):
         client = random.choice((CLIENTS[1], random.choice(CLIENTS)))
-        headers = random.choice(
-            [
-                [],
-                [("X-Forwarded-For", "192.0.2.7")],
-                [("X-Forwarded-For", "192.0.2.8, 10.0.0.2")],
-                [("X-Forwarded-For", "x")],
-            ]
-        )
-        root = random.choice(["", "", "/items", "/other"])
-        scopes = [http_scope(method, path, client=client, headers=headers, root_path=root) for _ in range(2)]
-        one, other = [await send_scope(app, scope) for app, scope in zip((short, long), scopes, strict=True)]
-        assert one.messages == other.messages, (method, path, client, headers, root)
-        statuses.add(one.status)
+        scope = http_scope(random.choice(METHODS), random.choice(PATHS), client=client, headers=random.choice(HEADERS))
+        environ = environ_of(scope)
+        answer = await send_scope(asgi, scope)
+        assert (answer.status, answer.headers, answer.body) == answer_of(wsgi, environ), environ
+        statuses.add(answer.status)
         clock.advance(random.choice([0, 0, 0, 0, 0, 0, 0, 0, 0.5, 3]))
     assert statuses == {200, 429}
 
 
-async def test_most_requests_go_the_short_way() -> None:
-    """What is counted by its address and one rule is answered without the long way."""
-    app = limited(ROUTES, FakeClock())
-
-    async def no_long_way(_: Any) -> None:
-        raise AssertionError
-
-    app._check = no_long_way  # type: ignore[method-assign, assignment]
-    for method, path in (("GET", "/items/1"), ("HEAD", "/items/2"), ("PUT", "/any/a")):
-        assert (await send_scope(app, http_scope(method, path))).status == 200
-    assert (await get(app, "/items/3")).status == 429
-    assert (await get(app, "/nowhere")).status == 200
+@pytest.mark.parametrize("cost", [0, -1, 1.5, None, "1"])
+async def test_a_cost_that_is_none(cost: Any) -> None:
+    """A cost function that returns no whole number costs the rule's own cost, and a warning; 0 means the rule's own."""
+    loggers = RecordingLogger(), RecordingLogger()
+    rules = {"GET /": RateLimitRule(6, 6, "ip", cost=3)}
+    clock = FakeClock()
+    asgi = RateLimitMiddleware(
+        ok,
+        limiter=TokenBucketAdapter(storage=MemoryStorage(clock=clock), rules=rules),
+        cost=lambda _: cost,
+        logger=loggers[0],
+    )
+    wsgi = WSGIRateLimitMiddleware(
+        wsgi_ok,
+        limiter=SyncTokenBucketAdapter(storage=MemoryStorage(clock=clock), rules=rules),
+        cost=lambda _: cost,
+        logger=loggers[1],
+    )
+    for status in (200, 200, 429):
+        assert (await get(asgi)).status == status
+        assert answer_of(wsgi, environ_of(http_scope()))[0] == status
+    for logger in loggers:
+        assert ["no whole number" in text for _, text, _ in logger.records] == ([] if cost == 0 else [True])
 
 
 async def test_other_rules_show_at_once() -> None:
     """Rules that are replaced, and a switch that is thrown, hold from the next request on, with their own policy."""
     app = limited({"GET /a": FEW}, FakeClock())
-    rules = app._adapter.rules  # type: ignore[union-attr]
+    rules = app._limiter.rules  # type: ignore[attr-defined]
     assert (await get(app, "/a")).headers["ratelimit-policy"] == '"few";q=2;w=20'
     rules.replace({"GET /a": MORE, "GET /b": FEW})
     assert (await get(app, "/a")).headers["ratelimit-policy"] == '"more";q=5;w=10'
@@ -153,14 +205,6 @@ async def test_other_rules_show_at_once() -> None:
     assert (await get(app, "/b")).headers["ratelimit-policy"] == '"more";q=5;w=10'
     rules.replace({"GET /{any}": RateLimitRule(1, 1, "global")})
     assert [(await get(app, "/b", client=(f"192.0.2.{n}", 1))).status for n in range(2)] == [200, 429]
-
-
-async def test_more_clients_than_are_remembered() -> None:
-    """Each of ten thousand addresses has a bucket of its own, each time it comes."""
-    app = limited({"GET /": RateLimitRule(2, 1, "ip")}, FakeClock())
-    clients = [(f"10.1.{n >> 8}.{n & 255}", 1) for n in range(10_000)]
-    for status in (200, 200, 429):
-        assert {(await get(app, client=client)).status for client in clients} == {status}
 
 
 async def test_a_message_that_is_sent_many_times() -> None:
@@ -190,37 +234,8 @@ async def test_headers_of_any_kind() -> None:
         assert answer.headers.get("a") == ("b" if own else None)
 
 
-async def test_a_failure_on_the_short_way_is_answered_on_the_long_one() -> None:
-    """What the short way raises is met again by the long way, where the failure policy answers."""
-
-    class BrokenClock:
-        def now_us(self) -> int:
-            raise OSError
-
-    limiter = TokenBucketAdapter(
-        storage=MemoryStorage(clock=BrokenClock()),
-        rules={"GET /": FEW},
-        on_storage_error="deny",
-        logger=RecordingLogger(),
-    )
-    assert (await get(RateLimitMiddleware(ok, limiter=limiter))).status == 503
-
-
-async def test_a_proxy_that_appears_late_is_noticed() -> None:
-    """After a thousand requests without a proxy only some are looked at; a proxy that then speaks is noticed soon, and once."""
-    logger = RecordingLogger()
-    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={"GET /": MORE}, logger=RecordingLogger())
-    app = RateLimitMiddleware(ok, limiter=limiter, logger=logger)
-    for _ in range(1_500):
-        await get(app, client=("10.0.0.1", 1))
-    assert logger.records == []
-    for _ in range(200):
-        await get(app, client=("10.0.0.1", 1), headers=[("X-Forwarded-For", "203.0.113.9")])
-    assert ["trusted_proxies is empty" in message for _, message, _ in logger.records] == [True]
-
-
 async def test_many_at_once_while_rules_change(redis_server: RedisServer) -> None:
-    """Requests that are under way while rules change are answered by the old ones, later ones by the new ones, and told so."""
+    """Requests that wait while rules change are answered by the old rules, later ones by the new; the fields say which."""
     few, more = RateLimitRule(2, 0.001, "ip", name="few"), RateLimitRule(5, 0.001, "ip", name="more")
     storage = RedisStorage.from_url(redis_server.url, deadline_ms=10_000)
     limiter = TokenBucketAdapter(storage=storage, rules={"GET /": few}, deadline_ms=10_000, logger=RecordingLogger())
@@ -236,10 +251,25 @@ async def test_many_at_once_while_rules_change(redis_server: RedisServer) -> Non
 
 
 async def test_nothing_is_told_while_redis_is_away() -> None:
-    """A quota that nobody counted is not told, also where the answer had to be waited for."""
+    """A quota that nobody counted is not told."""
     storage = RedisStorage.from_url("redis://127.0.0.1:1/0", deadline_ms=500)
     limiter = TokenBucketAdapter(storage=storage, rules={"GET /": FEW}, logger=RecordingLogger())
     answer = await get(RateLimitMiddleware(ok, limiter=limiter))
     await storage.aclose()
     assert answer.status == 200
     assert "ratelimit-policy" not in answer.headers
+
+
+async def test_a_proxy_is_noticed_whenever_it_appears() -> None:
+    """A proxy that nobody trusts is reported once, however many requests came without it; a public peer's header is not."""
+    logger = RecordingLogger()
+    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={"GET /": MORE}, logger=RecordingLogger())
+    app = RateLimitMiddleware(ok, limiter=limiter, logger=logger)
+    forwarded = [("X-Forwarded-For", "203.0.113.9")]
+    for _ in range(100):
+        await get(app, client=("10.0.0.1", 1))
+    await get(app, client=("8.8.8.8", 1), headers=forwarded)
+    assert logger.records == []
+    for _ in range(3):
+        await get(app, client=("10.0.0.1", 1), headers=forwarded)
+    assert ["trusted_proxies is empty" in message for _, message, _ in logger.records] == [True]

@@ -1,0 +1,11 @@
+"""The dependency for FastAPI, and the middleware."""
+
+from sluicegate.presentation.web.asgi import RateLimitMiddleware
+from sluicegate.presentation.web.fastapi import (
+    TOO_MANY_REQUESTS,
+    RateLimitExceededError,
+    install_rate_limits,
+    rate_limit,
+)
+
+__all__ = ["TOO_MANY_REQUESTS", "RateLimitExceededError", "RateLimitMiddleware", "install_rate_limits", "rate_limit"]

@@ -1,0 +1,84 @@
+"""What the ASGI middleware does with a request. Compiled; `RateLimitMiddleware`, which users see and subclass, adds the options.
+
+It decides before the application sees a request, by the path that the server put into the scope, never by a URL that is built
+from headers. Then it calls the application once, outside any `try`: what the application raises is not the limiter's to handle.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from mypy_extensions import mypyc_attr
+
+from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.presentation.web.asgi_messages import ASGIApp, ASGIRequest, HeaderSend, Receive, Scope, Send, respond
+from sluicegate.presentation.web.headers import DenialResponse
+from sluicegate.presentation.web.request_limiter import AwaitedLimiter, RequestLimiter
+
+DenialFunction: TypeAlias = Callable[[Scope, DenialResponse], ASGIApp | Awaitable[ASGIApp]]
+"""Return what answers a denied request: a response, such as Starlette's, is an application."""
+
+_BODY_FIELDS = frozenset({"content-type", "content-length"})
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ASGIFace:
+    """Limit requests and websocket handshakes of an application.
+
+    Args:
+        app: The application.
+        limiter: The limiter.
+        requests: Asks it about requests.
+        on_denied: Returns the response to a denied request; None: problem details.
+        owned: The limiter, if it is to be closed with the application.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limiter: AwaitedLimiter,
+        requests: RequestLimiter,
+        on_denied: DenialFunction | None,
+        owned: TokenBucketAdapter | None,
+    ) -> None:
+        self.app = app
+        self._limiter = limiter
+        self._requests = requests
+        self._on_denied = on_denied
+        self._owned = owned
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a denied request; call the application for every other."""
+        kind = scope["type"]
+        if kind in {"http", "websocket"}:
+            decision = await self._requests.check(self._limiter, ASGIRequest(scope))
+            if decision is not None:
+                if not decision.result.allowed:
+                    await self._deny(scope, receive, send, self._requests.denial(decision))
+                    return
+                fields = self._requests.headers(decision)
+                if fields:
+                    send = HeaderSend(send, fields, joining=True)
+        await self.app(scope, receive, send)
+        if kind == "lifespan" and self._owned is not None:
+            await self._owned.aclose()
+
+    async def _deny(self, scope: Scope, receive: Receive, send: Send, denial: DenialResponse) -> None:
+        answer: ASGIApp | None = None
+        if self._on_denied is not None:
+            try:
+                made = self._on_denied(scope, denial)
+                answer = await made if inspect.isawaitable(made) else made
+            except Exception as error:  # noqa: BLE001 - the request is denied all the same
+                self._requests.warn("on_denied", "on_denied failed.", error)
+        if answer is not None:
+            fields = tuple([field for field in denial.headers if field[0] not in _BODY_FIELDS])
+            await answer(scope, receive, HeaderSend(send, fields, joining=False))
+        elif scope["type"] == "http":
+            await respond(send, denial, "http", with_body=scope["method"] != "HEAD")
+        elif "websocket.http.response" in (scope.get("extensions") or {}):
+            await respond(send, denial, "websocket.http", with_body=True)
+        else:
+            # A handshake that is closed before it is accepted is answered with 403: ASGI has no more without the extension.
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "Too many requests"})

@@ -1,0 +1,96 @@
+"""What WSGI, Flask, Django and REST framework share: requests that carry CGI's environment, and a limiter that is called."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias, Unpack
+
+from sluicegate.application.check import Decision
+from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
+from sluicegate.container import build_sync_rate_limit
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.rule_book import Rules
+from sluicegate.infrastructure.settings import read_settings
+from sluicegate.presentation.web.headers import DenialResponse, Headers
+from sluicegate.presentation.web.incoming_request import IncomingRequest
+from sluicegate.presentation.web.request_limiter import RequestLimiter, RequestOptions
+
+Environ: TypeAlias = Mapping[str, Any]
+"""The environment of WSGI (PEP 3333), which Flask's and Django's requests carry as well."""
+
+
+class EnvironOptions(RequestOptions, total=False):
+    """The options of `EnvironLimiter`, with their types."""
+
+    rules: Rules | None
+    limiter: SyncTokenBucketAdapter | None
+
+
+class EnvironRequest(IncomingRequest):
+    """A request that carries an environment.
+
+    Args:
+        environ: The environment.
+        path: The path, decoded, without the query.
+        route: The route's template as the framework writes it, or the path where it has none.
+        subject: What functions of the application get.
+        parameters: The path's parameters, where the framework tells them.
+    """
+
+    __slots__ = ("_environ",)
+
+    def __init__(
+        self,
+        environ: Environ,
+        path: str,
+        route: str,
+        subject: object,
+        parameters: Mapping[str, object] | None = None,
+    ) -> None:
+        method = str(environ.get("REQUEST_METHOD", "GET")).upper()
+        peer = environ.get("REMOTE_ADDR")
+        super().__init__(method, path, route, peer if isinstance(peer, str) else None, subject, parameters)
+        self._environ = environ
+
+    def header_lines(self, name: str) -> list[str]:
+        """Return a header field as a list: servers have joined its lines with commas."""
+        value = self._environ.get("HTTP_" + name.upper().replace("-", "_"))
+        return [value] if isinstance(value, str) else []
+
+
+class EnvironLimiter:
+    """Decide on requests that carry an environment.
+
+    Args:
+        rules: Endpoints and their rules; None: the rules file of the settings.
+        limiter: The limiter; None: one built from the settings and the rules.
+        options: `exempt`, `trusted_proxies`, `forwarded_header`, `ipv4_prefix`, `ipv6_prefix`, `identifiers`, `cost`, `headers`
+            and `logger`: see `RateLimitMiddleware`. Functions get the framework's request; they are plain functions.
+
+    Raises:
+        InvalidInputError: If an option, a rule or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: Rules | None = None,
+        limiter: SyncTokenBucketAdapter | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> None:
+        if limiter is not None and rules is not None:
+            raise InvalidInputError("rules: expected none beside a limiter, which has its own")
+        if limiter is not None and not isinstance(limiter, SyncTokenBucketAdapter):
+            raise InvalidTypeError(f"limiter={limiter!r:.80}: expected a SyncTokenBucketAdapter")
+        self._limiter = limiter or build_sync_rate_limit(read_settings(), rules=rules, logger=options.get("logger"))
+        self._requests = RequestLimiter(scopes=self._limiter.scopes, **options)
+
+    def check(self, environ: Environ, path: str, route: str, subject: object) -> Decision | None:
+        """Take a request's tokens; None if it is not counted. See `EnvironRequest` for the arguments."""
+        return self._requests.check_blocking(self._limiter, EnvironRequest(environ, path, route, subject))
+
+    def headers(self, decision: Decision) -> Headers:
+        """Return the header fields for a response to a request that passed."""
+        return self._requests.headers(decision)
+
+    def denial(self, decision: Decision) -> DenialResponse:
+        """Return the response to a denied request."""
+        return self._requests.denial(decision)

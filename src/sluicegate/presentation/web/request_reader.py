@@ -1,0 +1,174 @@
+"""Who sent a request and what it costs: addresses, functions of the application, and the warnings about both."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, SupportsIndex, TypeAlias
+
+from sluicegate.application.notifier import Notifier
+from sluicegate.domain.arguments import Identifier
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.protocols import LoggerProtocol
+from sluicegate.presentation.web.client_address import ClientAddresses
+from sluicegate.presentation.web.identifiers import BY_ADDRESS, identify, names_to_ask, provider_of, require_names
+from sluicegate.presentation.web.incoming_request import IncomingRequest
+from sluicegate.runtime.stdlib_logger import StdlibLogger
+from sluicegate.runtime.system_clock import SystemClock
+
+IdentifierFunction: TypeAlias = Callable[[Any], object]
+"""Return the client's name as the application has verified it, or None; a coroutine function where there is an event loop."""
+
+CostFunction: TypeAlias = Callable[[Any], int | Awaitable[int]]
+"""Return the tokens that a request takes; 0: the rule's own cost."""
+
+
+class FunctionCall:
+    """A function of the application whose answer a check needs; `scope` is empty for the cost."""
+
+    __slots__ = ("answer", "function", "scope")
+
+    def __init__(self, scope: str, function: Callable[[Any], object]) -> None:
+        self.scope = scope
+        self.function = function
+        self.answer: object = None
+
+
+class Question:
+    """What to ask the limiter about a request. The calls' answers are the only part that may have to be awaited."""
+
+    __slots__ = ("address", "calls", "cost", "endpoint", "identifier", "provider", "scopes")
+
+    def __init__(self, endpoint: str, scopes: tuple[str, ...], address: str | None, cost: int) -> None:
+        self.endpoint = endpoint
+        self.scopes = scopes
+        self.address = address
+        self.cost = cost
+        self.identifier: Identifier | None = None
+        self.provider = ""
+        self.calls: list[FunctionCall] = []
+
+
+class RequestReader:
+    """Prepare the questions that a limiter is asked about requests.
+
+    Args:
+        scopes: The scopes that the rules count.
+        addresses: Finds the client's address.
+        identifiers: A function of the request for each scope that is not an address.
+        cost: What a request takes, as a function of it; None: `fixed_cost`.
+        fixed_cost: Tokens that each request takes; 0: the rule's own cost.
+        logger: Where warnings are logged; None: `logging.getLogger("sluicegate")`.
+
+    Raises:
+        InvalidInputError: If a scope has no function, or the cost is negative.
+        InvalidTypeError: If something is not a function, or the cost is not a whole number.
+    """
+
+    def __init__(  # noqa: PLR0913 - options, given by name
+        self,
+        *,
+        scopes: Iterable[str],
+        addresses: ClientAddresses,
+        identifiers: Mapping[str, IdentifierFunction] | None,
+        cost: CostFunction | None,
+        fixed_cost: SupportsIndex,
+        logger: LoggerProtocol | None,
+    ) -> None:
+        self._identifiers: dict[str, IdentifierFunction] = dict(identifiers or {})
+        require_functions({**self._identifiers, "cost": cost})
+        require_names(scopes, self._identifiers)
+        if type(fixed_cost) is not int:
+            raise InvalidTypeError(f"cost={fixed_cost!r:.80}: expected a whole number or a function")
+        if fixed_cost < 0:
+            raise InvalidInputError(f"cost={fixed_cost}: expected 0 (the rule's own cost) or more")
+        self._counts_addresses = "ip" not in self._identifiers and cost is None
+        self._cost = cost
+        self._fixed_cost = fixed_cost
+        self._addresses = addresses
+        self._warns_of_proxy = not addresses.trusts_proxies
+        self._notifier = Notifier(None, logger or StdlibLogger(), SystemClock(), log_identifiers=False)
+
+    def question(self, endpoint: str, scopes: tuple[str, ...], request: IncomingRequest) -> Question:
+        """Return what to ask about a request, with the functions that are still to be called.
+
+        Args:
+            endpoint: The endpoint whose rules are asked.
+            scopes: The scopes of these rules.
+            request: The request.
+        """
+        question = Question(endpoint, scopes, self._address(request), self._fixed_cost)
+        if self._counts_addresses and scopes == BY_ADDRESS:
+            question.identifier = question.address
+            return question
+        for name in names_to_ask(scopes):
+            function = self._identifiers.get(name)
+            if function is not None:
+                question.calls.append(FunctionCall(name, function))
+        if self._cost is not None:
+            question.calls.append(FunctionCall("", self._cost))
+        if "user_provider" in scopes:
+            parameters = request.parameters
+            question.provider = (
+                provider_of(endpoint, request.path) if parameters is None else str(parameters.get("provider", ""))
+            )
+        return question
+
+    def complete(self, question: Question) -> Identifier | None:
+        """Put the functions' answers into a question, and return its identifier; None if there is none."""
+        identifier = question.identifier
+        if identifier is None:
+            named: dict[str, object] = {}
+            for call in question.calls:
+                if call.scope:
+                    named[call.scope] = call.answer
+                else:
+                    question.cost = self._whole_cost(call.answer)
+            identifier = identify(question.scopes, question.address, named, question.provider)
+        if identifier is None:
+            self.warn(
+                "no_address",
+                "A request has no client address, so it cannot be counted; let pass. Behind a proxy on a Unix socket set"
+                " trusted_proxies=('unix',).",
+            )
+        return identifier
+
+    def function_failed(self, call: FunctionCall, error: Exception) -> None:
+        """Warn that a function of the application raised; the address, or the rule's own cost, is taken in its place."""
+        if call.scope:
+            self.warn(f"identifier:{call.scope}", "An identifier function failed.", error)
+        else:
+            call.answer = 0
+            self.warn("cost", "A cost function failed; took the rule's cost.", error)
+
+    def warn(self, reason: str, message: str, error: Exception | None = None) -> None:
+        """Log a warning, at most one a second for each reason."""
+        self._notifier.warn_throttled(reason, message, error=error)
+
+    def _address(self, request: IncomingRequest) -> str | None:
+        addresses = self._addresses
+        if addresses.trusts_proxies:
+            return addresses.client(request.peer, request.header_lines(addresses.header))
+        if self._warns_of_proxy and addresses.is_local(request.peer) and request.header_lines(addresses.header):
+            self._warns_of_proxy = False
+            self._notifier.log(
+                "warning",
+                "A local peer forwards requests of others, but trusted_proxies is empty: all clients of a proxy are counted"
+                " as one. If it is your proxy, name its network.",
+                header=addresses.header,
+            )
+        return addresses.client(request.peer)
+
+    def _whole_cost(self, answer: object) -> int:
+        if type(answer) is int and answer >= 0:
+            return answer
+        self.warn("cost", "A cost function returned no whole number; took the rule's cost.")
+        return 0
+
+
+def require_functions(functions: Mapping[str, object]) -> None:
+    """Check that options that are given are functions.
+
+    Raises:
+        InvalidTypeError: If one is neither callable nor None; the message names it.
+    """
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise InvalidTypeError(f"{name}={function!r:.80}: expected a function")

@@ -1,0 +1,5 @@
+"""The middleware for WSGI applications of any framework."""
+
+from sluicegate.presentation.web.wsgi import WSGIRateLimitMiddleware
+
+__all__ = ["WSGIRateLimitMiddleware"]
