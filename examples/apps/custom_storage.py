@@ -17,10 +17,17 @@ from threading import Lock
 from typing import TypeVar
 
 from sluicegate import Clock, RateLimitRule, StorageError, TokenBucketAdapter
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.protocols import StorageTraits
-from sluicegate.domain.token_bucket import anchor_after_payment, convert, full_at_us, refill
+from sluicegate.storage import (
+    BucketLevel,
+    BucketRequest,
+    BucketSpec,
+    StorageTraits,
+    Verdict,
+    anchor_after_payment,
+    convert,
+    full_at_us,
+    refill,
+)
 
 T = TypeVar("T")
 
@@ -50,9 +57,8 @@ class SQLiteStorage:
         clock: What time decides; the wall clock if None.
     """
 
-    traits = StorageTraits()  # it keeps no deadline by itself: the limiter does
-
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+        self.traits = StorageTraits()  # it keeps no deadline of its own, so the limiter puts a timer round each call
         self._clock = clock or WallClock()
         self._lock = Lock()  # one connection, used by one thread at a time
         self._database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
