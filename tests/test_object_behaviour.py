@@ -13,10 +13,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import redis
 import redis.asyncio
-from sluicegate.application.checked import Checked
 
+import redis
 import sluicegate
 from sluicegate import (
     BufferedEventBus,
@@ -47,6 +46,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
+from sluicegate.application.checked import Checked
 from sluicegate.testing import FakeClock
 
 ENDPOINT = "POST /login"

@@ -19,7 +19,7 @@ def modules() -> list[Path]:
 
 
 def test_broad_excepts_stand_only_where_failure_is_answered() -> None:
-    """`except Exception` belongs where the storage is asked, at once or not, to observers, and nowhere else on the way of a check.
+    """`except Exception` stands where the storage is asked, at once or not, for observers, and nowhere else in a check.
 
     A handler that ends with a bare `raise` answers nothing, and may stand anywhere.
     """

@@ -6,7 +6,6 @@ from typing import Any, Literal, cast
 from sluicegate.domain.bucket_request import BucketLevel, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
-from sluicegate.domain.protocols import StorageTraits
 
 
 class FakeClock:
@@ -84,7 +83,6 @@ class FailingStorage:
     def __init__(
         self, failure: Literal["raise", "hang", "garbage"] = "raise", *, error: BaseException | None = None
     ) -> None:
-        self.traits = StorageTraits()
         self._failure = failure
         self._error = error or StorageError("connection", "refused, as a test asked for")
         self.calls = 0
