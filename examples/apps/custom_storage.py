@@ -12,23 +12,30 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
 from sluicegate import Clock, RateLimitRule, StorageError, TokenBucketAdapter
-from sluicegate.domain.bucket_spec import BucketSpec, bucket_spec
-from sluicegate.domain.token_bucket import anchor_after_payment, convert, full_at_us, refill
-from sluicegate.storage import BucketLevel, BucketRequest, StorageTraits, Verdict
+from sluicegate.storage import (
+    BucketLevel,
+    BucketRequest,
+    BucketSpec,
+    StorageTraits,
+    Verdict,
+    anchor_after_payment,
+    convert,
+    full_at_us,
+    refill,
+)
 
 T = TypeVar("T")
 
-# A bucket is its rule (capacity and rate), its level in units, and the tick at which that level held. A bucket that is full again
-# equals one that is absent, so its row may go.
+# A bucket is the spec that it was written under, its level in units, and the tick at which that level held. A bucket that is full
+# again equals one that is absent, so its row may go.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS buckets (
-    key TEXT PRIMARY KEY, max_tokens INTEGER, tokens_per_minute TEXT, level INTEGER, last INTEGER, full_at_us INTEGER
+    key TEXT PRIMARY KEY, spec TEXT, level INTEGER, last INTEGER, full_at_us INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS buckets_by_full_at ON buckets (full_at_us);
 """
@@ -143,24 +150,21 @@ class SQLiteStorage:
         state is written then even if the request is denied, because the wait that the client is told counts from it.
         """
         spec = request.spec
-        row = self._database.execute(
-            "SELECT max_tokens, tokens_per_minute, level, last FROM buckets WHERE key = ?", (request.key,)
-        ).fetchone()
+        row = self._database.execute("SELECT spec, level, last FROM buckets WHERE key = ?", (request.key,)).fetchone()
         if row is None:
             return spec.capacity, -(-now_us // spec.tick_us), False
-        max_tokens, tokens_per_minute, level, last = row
-        written = bucket_spec(max_tokens, Fraction(tokens_per_minute))
-        if written != spec:
-            return *convert(written, spec, level, last, now_us), True
+        written, level, last = row
+        if written != spec.text:
+            old = BucketSpec(*map(int, written.split()))
+            return *convert(old, spec, level, last, now_us), True
         level, tick = refill(spec, level, last, now_us)
         return level, tick, tick < last
 
     def _write(self, request: BucketRequest, level: int, last: int) -> None:
         spec = request.spec
-        tokens_per_minute = Fraction(spec.units_per_tick * 60_000_000, spec.units_per_token * spec.tick_us)
         self._database.execute(
-            "REPLACE INTO buckets VALUES (?, ?, ?, ?, ?, ?)",
-            (request.key, spec.max_tokens, str(tokens_per_minute), level, last, full_at_us(spec, level, last)),
+            "REPLACE INTO buckets VALUES (?, ?, ?, ?, ?)",
+            (request.key, spec.text, level, last, full_at_us(spec, level, last)),
         )
 
     def _forget_full_buckets(self, now_us: int) -> None:

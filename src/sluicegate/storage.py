@@ -1,4 +1,4 @@
-"""What a storage implements, gets and returns; `sluicegate.testing.StorageContract` tests one."""
+"""What a storage implements, gets and returns, and the arithmetic of a bucket; `sluicegate.testing.StorageContract` tests one."""
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_spec import BucketSpec
@@ -10,6 +10,7 @@ from sluicegate.domain.protocols import (
     StorageTraits,
     SyncStorageProtocol,
 )
+from sluicegate.domain.token_bucket import anchor_after_payment, convert, full_at_us, refill
 
 __all__ = [
     "BucketLevel",
@@ -22,4 +23,8 @@ __all__ = [
     "StorageTraits",
     "SyncStorageProtocol",
     "Verdict",
+    "anchor_after_payment",
+    "convert",
+    "full_at_us",
+    "refill",
 ]
