@@ -15,7 +15,6 @@ from unittest import mock
 import pytest
 import redis
 import redis.asyncio
-from sluicegate.application.check import Decision
 
 import sluicegate
 from sluicegate import (
@@ -47,6 +46,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
+from sluicegate.application.check import Decision
 from sluicegate.testing import FakeClock
 
 ENDPOINT = "POST /login"
