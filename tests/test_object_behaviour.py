@@ -301,7 +301,6 @@ def test_a_rule_book_survives_pickling_and_copying(trip: Callable[[Any], Any]) -
     assert TokenBucketAdapter(storage=MemoryStorage(), rules=back).match("GET", "/a") == "GET /a"
 
 
-PLAIN_REDUCE = "pickle calls the class with the message alone; it needs a __reduce__, as RuleFileError has"
 ERRORS: list[Any] = [
     (InvalidInputError("cost=0: expected 1"), {}),
     (InvalidTypeError("cost='1': expected a number"), {}),
@@ -311,16 +310,8 @@ ERRORS: list[Any] = [
     ),
     (StorageError("timeout", "no reply within 50 ms"), {"reason": "timeout"}),
     (StorageError("timeout"), {"reason": "timeout"}),
-    pytest.param(
-        SlotTimeoutError(ENDPOINT, 1.5),
-        {"endpoint": ENDPOINT, "retry_after": 1.5},
-        marks=pytest.mark.xfail(reason=PLAIN_REDUCE),
-    ),
-    pytest.param(
-        sluicegate.RateLimitedError("send", Decision(DENIED)),
-        {"name": "send", "retry_after": inf},
-        marks=pytest.mark.xfail(reason=PLAIN_REDUCE),
-    ),
+    (SlotTimeoutError(ENDPOINT, 1.5), {"endpoint": ENDPOINT, "retry_after": 1.5}),
+    (sluicegate.RateLimitedError("send", Decision(DENIED)), {"name": "send", "retry_after": inf}),
 ]
 
 
