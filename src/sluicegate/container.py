@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows which concrete parts make a limiter."""
+"""The composition root: the only module that chooses the concrete parts of a limiter."""
 
 import weakref
 from collections.abc import Callable
@@ -6,10 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sluicegate.application.failure_policy import describe
+from sluicegate.application.notifier import describe
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import (
     EventBusProtocol,
@@ -18,6 +17,7 @@ from sluicegate.domain.protocols import (
     StorageProtocol,
     SyncStorageProtocol,
 )
+from sluicegate.domain.rule_book import Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, read_settings
 
@@ -30,32 +30,32 @@ S = TypeVar("S")
 
 
 def build_storage(settings: Settings) -> StorageProtocol:
-    """Build the storage that `SLUICEGATE_STORAGE_URL` names.
+    """Build the storage that the settings name.
 
     Raises:
-        InvalidInputError: If the URL cannot be read or needs a package that is not installed.
+        InvalidInputError: If its URL is invalid, or needs a package that is not installed.
     """
     if _is_memory(settings):
         return MemoryStorage()
     try:
-        from sluicegate.infrastructure.redis.storage import RedisStorage  # noqa: PLC0415 - it needs an extra
+        from sluicegate.infrastructure.redis.storage import RedisStorage  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
-        raise _extra_is_missing(settings, error) from None
+        raise _missing_extra(settings, error) from None
     return _from_url(settings, RedisStorage.from_url)
 
 
 def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
-    """Build the same storage for code without an event loop.
+    """Build the storage that the settings name, for code without an event loop.
 
     Raises:
-        InvalidInputError: If the URL cannot be read or needs a package that is not installed.
+        InvalidInputError: If its URL is invalid, or needs a package that is not installed.
     """
     if _is_memory(settings):
         return MemoryStorage()
     try:
-        from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage  # noqa: PLC0415 - it needs an extra
+        from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
-        raise _extra_is_missing(settings, error) from None
+        raise _missing_extra(settings, error) from None
     return _from_url(settings, SyncRedisStorage.from_url)
 
 
@@ -66,18 +66,18 @@ def build_rate_limit(
     event_bus: EventBusProtocol | None = None,
     logger: LoggerProtocol | None = None,
 ) -> TokenBucketAdapter:
-    """Wire a limiter.
+    """Build an asynchronous limiter. Unless `rules` is given, it follows changes of the settings' rules file.
 
     Args:
-        settings: What the environment says.
+        settings: The settings, as `read_settings` returns them.
         rules: Endpoints and their rules; None: those of the settings' rules file.
-        event_bus: Who is told of every check; None: nobody.
-        logger: Who is told of failures; None: the standard library's logging.
+        event_bus: Gets the limiter's events; None: no events.
+        logger: Gets the log lines; None: the standard library's logging.
 
     Raises:
-        InvalidInputError: If a setting or the rules file is wrong.
+        InvalidInputError: If a setting or the rules file is invalid.
     """
-    file = _read(settings.rules_path) if rules is None and settings.rules_path else None
+    file = _read_file(settings.rules_path) if rules is None and settings.rules_path else None
     limiter = TokenBucketAdapter(
         storage=build_storage(settings),
         rules=file.rules if file is not None else rules or {},
@@ -87,7 +87,7 @@ def build_rate_limit(
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
     )
-    _follow(limiter, file, settings)
+    _watch_file(limiter, file, settings)
     return limiter
 
 
@@ -100,46 +100,51 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
     poll_seconds: float = 2.0,
     quiet_ms: int = 50,
 ) -> "FileWatcher":
-    """Make a watch, yet to be started, that puts a rules file into force whenever it changes.
+    """Build a watcher that replaces a limiter's rules whenever a rules file changes. The caller starts it.
 
-    A file that is refused changes nothing: the last good rules stay, and a log line, an event and a counter tell why. The
-    watch ends with the limiter.
+    An invalid file changes nothing: the last valid rules stay, and a log line, an event and a counter report the error. The
+    watcher stops when the limiter is garbage-collected or the process ends.
 
     Args:
-        limiter: Whose rules they are.
-        path: The file.
+        limiter: The limiter.
+        path: The rules file.
         code_rules: Rules declared in code, merged with each version of the file.
-        notify: Whether to ask the operating system; else the file is looked at every `poll_seconds`.
-        poll_seconds: How often to look without being told.
-        quiet_ms: How long nothing may have happened beside the file before it is read.
+        notify: Whether to use the operating system's reports of changes; if not, the file is only polled.
+        poll_seconds: Seconds between two polls, above 0.
+        quiet_ms: How long the file's directory must be quiet before the file is read: milliseconds, at least 1.
+
+    Raises:
+        InvalidInputError: If a number is out of range.
     """
-    from sluicegate.application.rule_merging import merge_rules  # noqa: PLC0415 - a limiter without a file does without
-    from sluicegate.infrastructure.rules_file.watcher import FileWatcher  # noqa: PLC0415 - the same
+    from sluicegate.application.rule_merging import merge_rules  # noqa: PLC0415 - only needed with a rules file
+    from sluicegate.infrastructure.rules_file.watcher import FileWatcher  # noqa: PLC0415 - only needed with a rules file
 
     rules = limiter.rules
 
     def reload() -> None:
         try:
-            file = _read(path)
+            file = _read_file(path)
             book = file.rules if code_rules is None else merge_rules(code_rules, file.rules)
             rules.replace(book)
         except InvalidInputError as error:
             rules.refuse(error)
 
-    watch = FileWatcher(
+    watcher = FileWatcher(
         path,
         reload,
-        on_trouble=lambda error: rules.warn(describe(error)),
+        on_error=lambda error: rules.warn(describe(error)),
         notify=notify,
         poll_seconds=poll_seconds,
         quiet_ms=quiet_ms,
     )
-    weakref.finalize(limiter, watch.stop)
-    return watch
+    weakref.finalize(limiter, watcher.stop)
+    return watcher
 
 
-def _follow(limiter: TokenBucketAdapter | SyncTokenBucketAdapter, file: "RuleFile | None", settings: Settings) -> None:
-    """Pass on what a rules file was warned for, and watch it if the settings say so."""
+def _watch_file(
+    limiter: TokenBucketAdapter | SyncTokenBucketAdapter, file: "RuleFile | None", settings: Settings
+) -> None:
+    """Log the warnings about a rules file, and watch it if the settings say so."""
     if file is None:
         return
     for warning in file.warnings:
@@ -148,8 +153,8 @@ def _follow(limiter: TokenBucketAdapter | SyncTokenBucketAdapter, file: "RuleFil
         watch_rules(limiter, settings.rules_path, notify=settings.rules_watch == "on").start()
 
 
-def _read(path: str | Path) -> "RuleFile":
-    from sluicegate.infrastructure.rules_file.reader import read_rule_file  # noqa: PLC0415 - a limiter without a file does without
+def _read_file(path: str | Path) -> "RuleFile":
+    from sluicegate.infrastructure.rules_file.reader import read_rule_file  # noqa: PLC0415 - only needed with a rules file
 
     return read_rule_file(path)
 
@@ -161,8 +166,18 @@ def build_sync_rate_limit(
     event_bus: EventBusProtocol | None = None,
     logger: LoggerProtocol | None = None,
 ) -> SyncTokenBucketAdapter:
-    """Wire a limiter for code without an event loop; see `build_rate_limit`."""
-    file = _read(settings.rules_path) if rules is None and settings.rules_path else None
+    """Build a limiter for code without an event loop. Unless `rules` is given, it follows changes of the rules file.
+
+    Args:
+        settings: The settings, as `read_settings` returns them.
+        rules: Endpoints and their rules; None: those of the settings' rules file.
+        event_bus: Gets the limiter's events; None: no events.
+        logger: Gets the log lines; None: the standard library's logging.
+
+    Raises:
+        InvalidInputError: If a setting or the rules file is invalid.
+    """
+    file = _read_file(settings.rules_path) if rules is None and settings.rules_path else None
     limiter = SyncTokenBucketAdapter(
         storage=build_sync_storage(settings),
         rules=file.rules if file is not None else rules or {},
@@ -171,26 +186,26 @@ def build_sync_rate_limit(
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
     )
-    _follow(limiter, file, settings)
+    _watch_file(limiter, file, settings)
     return limiter
 
 
 @lru_cache(maxsize=1)
 def get_sync_rate_limit() -> SyncTokenBucketAdapter:
-    """Return the limiter of this process for code without an event loop, wired from the environment at the first call.
+    """Return this process's limiter for code without an event loop; the first call builds it from the environment.
 
     Raises:
-        InvalidInputError: If a setting or the rules file is wrong.
+        InvalidInputError: If a setting or the rules file is invalid.
     """
     return build_sync_rate_limit(read_settings())
 
 
 @lru_cache(maxsize=1)
 def get_rate_limit() -> RateLimitProtocol:
-    """Return the limiter of this process, wired from the environment at the first call.
+    """Return this process's limiter; the first call builds it from the environment.
 
     Raises:
-        InvalidInputError: If a setting or the rules file is wrong.
+        InvalidInputError: If a setting or the rules file is invalid.
     """
     return build_rate_limit(read_settings())
 
@@ -206,7 +221,7 @@ def _is_memory(settings: Settings) -> bool:
     return settings.storage_url.startswith("memory://")
 
 
-def _extra_is_missing(settings: Settings, error: ModuleNotFoundError) -> InvalidInputError:
+def _missing_extra(settings: Settings, error: ModuleNotFoundError) -> InvalidInputError:
     scheme = settings.storage_url.partition("://")[0]
     return InvalidInputError(
         f"SLUICEGATE_STORAGE_URL: {scheme}:// needs the package {error.name!r}; pip install 'sluicegate[redis]'"

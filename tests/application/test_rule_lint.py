@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sluicegate.application.rule_lint import lint
-from sluicegate.infrastructure.rules_file.interpreter import dotted
+from sluicegate.infrastructure.rules_file.field_path import format_path
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -13,7 +13,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 def findings(text: str) -> list[tuple[str, str]]:
     """Return code and place of each finding."""
-    return [(finding.code, dotted(finding.place)) for finding in lint(parse_rules(text), NOON)]
+    return [(finding.code, format_path(finding.place)) for finding in lint(parse_rules(text), NOON)]
 
 
 CLEAN = """

@@ -3,19 +3,31 @@
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
 import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageProtocol
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.infrastructure.redis.denial_cache import DenialCache
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
+from sluicegate.infrastructure.redis.storage import Connections
+from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.testing import FakeClock, StorageContract
-from support.clocked_script import ClockedScript
+from support.bucket_requests import bucket_request
+from support.clocked_script import clocked_script
 from support.redis_servers import ClusterSet, RedisServer, SentinelSet
 
 PATIENT_MS = 10_000
 """No test here is about deadlines, and the machine may be busy."""
+
+
+def on_clock(storage: RedisStorage, url: str, clock: FakeClock) -> RedisStorage:
+    """Let all parts of a storage go by a fake clock, the script included; leases find every bucket hot."""
+    leases = LeaseTable(clock=clock, hot=1)
+    storage.denials = DenialCache(clock=clock)
+    storage.connections = Connections(
+        target_of_url(url), PATIENT_MS / 1000, script=clocked_script(clock), leases=leases
+    )
+    return storage
 
 
 class TestRedis7(StorageContract):
@@ -23,7 +35,7 @@ class TestRedis7(StorageContract):
 
     @pytest.fixture(autouse=True)
     def server(self, redis_7_server: RedisServer) -> None:
-        """Say where it is."""
+        """Set the URL."""
         self._url = redis_7_server.url
 
     async def make_storage(self) -> StorageProtocol:
@@ -37,12 +49,9 @@ class TestRedis7OnAFakeClock(TestRedis7):
     exact_clock = True
 
     async def make_storage(self) -> StorageProtocol:
-        """Return a storage whose script goes by a clock of ours."""
+        """Return a storage whose script goes by a fake clock."""
         self._clock = FakeClock()
-        storage = RedisStorage.from_url(self._url, deadline_ms=PATIENT_MS)
-        storage.denials = DenialCache(clock=self._clock)
-        storage._script = ClockedScript(self._clock)
-        return storage
+        return on_clock(RedisStorage.from_url(self._url, deadline_ms=PATIENT_MS), self._url, self._clock)
 
     async def advance(self, seconds: float) -> None:
         """Set the clock forward."""
@@ -50,7 +59,7 @@ class TestRedis7OnAFakeClock(TestRedis7):
 
 
 class Borrowing(RedisStorage):
-    """A storage that borrows of whatever it is asked for, from the second check on."""
+    """A storage that borrows from every bucket, from the second check on."""
 
     async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Take as if the rules had a lease."""
@@ -61,25 +70,18 @@ class Borrowing(RedisStorage):
         return await super().peek(_lent(requests))
 
 
-def _one(rule: RateLimitRule, key: str) -> BucketRequest:
-    return BucketRequest(key, rule.spec, rule.spec.units_per_token)
-
-
 def _lent(requests: Sequence[BucketRequest]) -> list[BucketRequest]:
-    return [msgspec.structs.replace(request, lease_units=request.spec.capacity) for request in requests]
+    return [BucketRequest(request.key, request.spec, request.cost_units, request.spec.capacity) for request in requests]
 
 
 class TestRedis7WithLoans(TestRedis7):
     """What one process sees is the same whether it borrows or not."""
 
-    @pytest.fixture(autouse=True)
-    def eager(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Find every bucket hot."""
-        monkeypatch.setattr("sluicegate.infrastructure.redis.lease._HOT", 1)
-
     async def make_storage(self) -> StorageProtocol:
-        """Return a storage that borrows."""
-        return Borrowing.from_url(self._url, deadline_ms=PATIENT_MS)
+        """Return a storage that borrows, and finds every bucket hot."""
+        storage = Borrowing.from_url(self._url, deadline_ms=PATIENT_MS)
+        storage.connections = Connections(target_of_url(self._url), PATIENT_MS / 1000, leases=LeaseTable(hot=1))
+        return storage
 
     def test_a_lower_capacity_takes_the_surplus_and_a_higher_one_adds_nothing(self) -> None:
         """What was lent under the old rule goes back with the first check under the new one; a peek may see less until then."""
@@ -87,7 +89,7 @@ class TestRedis7WithLoans(TestRedis7):
         async def scenario() -> None:
             storage = await self.make_storage()
             key = "rate_limit:ip:{changed}:GET /"
-            daily, smaller, larger = (_one(RateLimitRule.per_day(n), key) for n in (5, 2, 50))
+            daily, smaller, larger = (bucket_request(RateLimitRule.per_day(n), key) for n in (5, 2, 50))
             await storage.reset([daily])
             await storage.take([daily])
             await storage.take([daily])
@@ -107,13 +109,9 @@ class TestRedis7WithLoansOnAFakeClock(TestRedis7WithLoans):
     exact_clock = True
 
     async def make_storage(self) -> StorageProtocol:
-        """Return a storage that borrows, whose script goes by a clock of ours."""
+        """Return a storage that borrows, and whose script goes by a fake clock."""
         self._clock = FakeClock()
-        storage = Borrowing.from_url(self._url, deadline_ms=PATIENT_MS)
-        storage.leases = LeaseTable(clock=self._clock)
-        storage.denials = DenialCache(clock=self._clock)
-        storage._script = ClockedScript(self._clock)
-        return storage
+        return on_clock(Borrowing.from_url(self._url, deadline_ms=PATIENT_MS), self._url, self._clock)
 
     async def advance(self, seconds: float) -> None:
         """Set the clock forward."""
@@ -125,7 +123,7 @@ class TestRedis6(StorageContract):
 
     @pytest.fixture(autouse=True)
     def server(self, redis_6_server: RedisServer) -> None:
-        """Say where it is."""
+        """Set the URL."""
         self._url = redis_6_server.url
 
     async def make_storage(self) -> StorageProtocol:
@@ -138,7 +136,7 @@ class TestSentinel(StorageContract):
 
     @pytest.fixture(autouse=True)
     def servers(self, sentinel_set: SentinelSet) -> None:
-        """Say where they are."""
+        """Set the URL."""
         self._url = sentinel_set.url
 
     async def make_storage(self) -> StorageProtocol:
@@ -151,7 +149,7 @@ class TestCluster(StorageContract):
 
     @pytest.fixture(autouse=True)
     def nodes(self, cluster_set: ClusterSet) -> None:
-        """Say where they are."""
+        """Set the URL."""
         self._url = cluster_set.url
 
     async def make_storage(self) -> StorageProtocol:

@@ -1,5 +1,9 @@
 """Looking up identifiers among many entries."""
 
+import copy
+import pickle
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 
 from sluicegate import InvalidInputError
 from sluicegate.domain.identifier_index import IdentifierIndex, read_network
-from sluicegate.domain.rule_book import Listing
+from sluicegate.domain.rule_book_entries import Listing
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -96,13 +100,40 @@ def test_entries_without_an_end_ask_no_clock() -> None:
     assert index("user", "bob").find("eve", never_asked) is None
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """A flood of strangers does not grow memory for ever."""
-    entries = index("user", "bob")
+@pytest.mark.parametrize("scope", ["ip", "user"])
+def test_the_cache_is_bounded_in_bytes(scope: str) -> None:
+    """Neither many identifiers without an entry nor long ones grow memory without end."""
+    entries = index(scope, "10.0.0.1")
     for n in range(70_000):
-        assert found(entries, str(n)) is None
-    assert len(entries.unknown) <= 65_536
-    assert found(entries, "bob") == "bob"
+        assert found(entries, f"{n:05}".rjust(64, "\U0001f30a")) is None
+    for n in range(1_000):
+        assert found(entries, f"{n:05}".rjust(100_000, "x")) is None
+    assert sum(map(sys.getsizeof, entries.unknown)) + sys.getsizeof(entries.unknown) < 32_000_000
+    assert found(entries, "10.0.0.1") == "10.0.0.1"
+
+
+def through_pickle(entries: IdentifierIndex[Listing]) -> IdentifierIndex[Listing]:
+    """Return what another process would unpickle."""
+    copied: IdentifierIndex[Listing] = pickle.loads(pickle.dumps(entries))  # noqa: S301 - pickled right here
+    return copied
+
+
+@pytest.mark.parametrize("scope", ["ip", "user"])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, through_pickle])
+def test_an_index_can_be_copied_and_pickled(
+    scope: str, duplicate: Callable[[IdentifierIndex[Listing]], IdentifierIndex[Listing]]
+) -> None:
+    """The copy finds the same entries, whether the class is compiled or not."""
+    entries = duplicate(index(scope, "10.0.0.1", ("10.0.0.2", -1)))
+    assert [found(entries, f"10.0.0.{n}") for n in (1, 2, 3)] == ["10.0.0.1", None, None]
+
+
+def test_an_address_without_an_entry_is_parsed_once() -> None:
+    """The second lookup is answered from the cache."""
+    entries = index("ip", "10.0.0.0/8")
+    assert found(entries, "192.0.2.1") is None
+    assert "192.0.2.1" in entries.unknown
+    assert found(entries, "192.0.2.1") is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The buses: who gets what, and whose fault stays whose."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -85,6 +86,32 @@ async def test_buffered_drops_and_counts_what_does_not_fit() -> None:
     await bus.aclose()
     assert [event.identifier for event in got] == ["0", "1", "2"]
     assert repr(bus) == "BufferedEventBus(queued=0, dropped=7)"
+
+
+async def test_buffered_lets_other_tasks_run_while_it_delivers() -> None:
+    """A long queue is delivered in parts; in between, a task that waits for its turn gets it."""
+    bus, got, seen = BufferedEventBus(), [], []
+    bus.subscribe(RateLimitEvent, got.append)
+    for n in range(1_000):
+        bus.publish(attempted(n))
+
+    async def other() -> None:
+        while len(got) < 1_000:
+            seen.append(len(got))
+            await asyncio.sleep(0)
+
+    await other()
+    assert len(got) == 1_000
+    steps = [after - before for before, after in itertools.pairwise(seen)]
+    assert max(steps) <= 100
+
+
+def test_a_later_subscription_counts() -> None:
+    """A type that had no subscriber when it was first asked for gets one."""
+    for bus in (InlineEventBus(), BufferedEventBus()):
+        assert not bus.listens(RateLimitCheckAttempted)
+        bus.subscribe(RateLimitEvent, print)
+        assert bus.listens(RateLimitCheckAttempted)
 
 
 async def test_buffered_gives_up_on_a_subscriber_that_hangs() -> None:

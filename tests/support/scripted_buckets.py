@@ -5,11 +5,21 @@ from concurrent.futures import Future
 from typing import Any
 
 import redis
+
 from sluicegate.domain.bucket_request import BucketRequest
-from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan
-from sluicegate.testing import FakeClock
-from support.clocked_script import ClockedScript
+from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan, arguments, read, settle
+from support.clocked_script import clocked_script
 from support.redis_servers import RedisServer
+
+
+class _Instant:
+    """A clock that shows what it is set to."""
+
+    instant_us = 0
+
+    def now_us(self) -> int:
+        """Return the instant in microseconds."""
+        return self.instant_us
 
 
 class ScriptedBuckets:
@@ -21,8 +31,8 @@ class ScriptedBuckets:
 
     def __init__(self, server: RedisServer) -> None:
         self.client: redis.Redis = server.client()
-        self._clock = FakeClock()
-        self.script = ClockedScript(self._clock)
+        self._clock = _Instant()
+        self.script = clocked_script(self._clock)
         self.client.script_load(self.script.text)
 
     def call(self, steps: Sequence[tuple[int, Sequence[BucketRequest]]], now_us: int) -> list[Any]:
@@ -32,19 +42,25 @@ class ScriptedBuckets:
     def lend(  # noqa: PLR0913 - a loan's terms
         self, request: BucketRequest, now_us: int, *, lease_id: int, returned: int = 0, kept: int = 0, wanted: int = 0
     ) -> Loan:
-        """Pay for a demand and borrow, by one holder, whose number is counted from one."""
+        """Pay for a request and borrow for one lease, whose number is counted from one."""
         terms = LeaseTerms(lease_id + 1, returned, kept, wanted)
         loan: Loan = self.send([Call(LEND, [request], Future(), 0.0, terms)], now_us)[0]
         return loan
 
     def send(self, calls: Sequence[Call], now_us: int) -> list[Any]:
         """Carry calls out in one script call."""
-        self._clock._now_us = now_us
-        arguments = self.script.arguments(calls, 1)
-        self.script.settle(
-            calls, self.script.read(calls, 1, undecoded(self.client, "EVALSHA", self.script.digest, *arguments))
-        )
-        return [call.future.result() for call in calls]
+        self._clock.instant_us = now_us
+        correlation_id = self.script.next_id()
+        return evaluate(self.client, "EVALSHA", self.script.digest, calls, correlation_id)
+
+
+def evaluate(
+    client: redis.Redis, command: str, script: str, calls: Sequence[Call], correlation_id: int = 7
+) -> list[Any]:
+    """Send a script call by EVAL or EVALSHA, and return the calls' answers."""
+    reply = undecoded(client, command, script, *arguments(calls, correlation_id))
+    settle(calls, read(calls, correlation_id, reply))
+    return [call.future.result() for call in calls]
 
 
 def undecoded(client: redis.Redis, *command: object) -> object:

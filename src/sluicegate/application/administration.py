@@ -1,90 +1,125 @@
-"""Reset and refund: which buckets they mean, and what is told of them. They never fail open."""
+"""Peek, reset and refund: which buckets they mean, and what is told of them. Reset and refund never fail open."""
 
 from collections.abc import Callable
 from datetime import datetime
 
-from sluicegate.application.check import Check, ShadowedCheck, prepare
-from sluicegate.application.failure_policy import FailurePolicy, describe, reason_of
-from sluicegate.application.lists_and_overrides import ListAnswer
+from sluicegate.application.check import Check, prepare, result_of
+from sluicegate.application.failure_policy import FailurePolicy, reason_of
 from sluicegate.application.live_rules import LiveRules
-from sluicegate.application.notifier import Notifier
-from sluicegate.application.shadow_rules import with_all_buckets
+from sluicegate.application.notifier import Notifier, describe
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import EndpointRules
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
-from sluicegate.domain.protocols import Identifier
-from sluicegate.domain.result import Failure
+from sluicegate.domain.result import Failure, RateLimitResult, Success
 
 
 class Administration:
     """Prepare administrative calls and tell what became of them.
 
     Args:
-        in_force: The rules in force.
+        live_rules: The rules in force.
         key_format: How buckets are named.
-        policy: What has local buckets as well.
-        notifier: Whom to tell.
+        failure_policy: It has local buckets as well.
+        notifier: Writes the log lines.
         utc_now: The wall clock.
     """
 
     def __init__(
         self,
-        in_force: LiveRules,
+        live_rules: LiveRules,
         key_format: KeyFormat,
-        policy: FailurePolicy,
+        failure_policy: FailurePolicy,
         notifier: Notifier,
         utc_now: Callable[[], datetime],
     ) -> None:
-        self._in_force = in_force
+        self._live_rules = live_rules
         self._key_format = key_format
-        self._policy = policy
+        self._failure_policy = failure_policy
         self._notifier = notifier
         self._utc_now = utc_now
 
-    def find(
-        self, endpoint: str, identifier: Identifier, cost: int, verb: str
-    ) -> Check | EndpointRules | Failure[RateLimitError]:
-        """Return the buckets that an administrative call means; a failure where no rule names the endpoint.
+    def begin_peek(self, endpoint: str, identifier: Identifier, cost: int) -> Check:
+        """Return what to look at; the check has a result already if there is nothing to look at. Tells no observer.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+        """
+        rules = self._live_rules.current().rules
+        return prepare(rules, self._key_format, endpoint, identifier, cost, self._utc_now)
+
+    def finish_peek(self, check: Check, levels: tuple[BucketLevel, ...]) -> Success[RateLimitResult]:
+        """Return what a check would answer, from levels that were only looked at."""
+        allowed = True
+        for at, request in enumerate(check.requests):
+            if levels[at].level < request.cost_units:
+                allowed = False
+        check.conclude(Verdict(allowed, levels))
+        return Success(result_of(check))
+
+    def fail_peek(self, check: Check, error: Exception) -> Success[RateLimitResult]:
+        """Return what a peek answers while the storage fails: full buckets."""
+        rules = check.rules
+        assert rules is not None  # noqa: S101 - the storage was asked for them
+        reason = reason_of(error)
+        self._failure_policy.count(reason)
+        self._notifier.warn_throttled(
+            reason,
+            "The storage could not be asked for the tokens that remain; answered with the capacity.",
+            error=error,
+            endpoint=rules.endpoint,
+        )
+        full = rules.max_cost
+        return Success(RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0))
+
+    def find(self, endpoint: str, identifier: Identifier, cost: int, verb: str) -> Check | Failure[RateLimitError]:
+        """Return a check of the buckets that an administrative call means, those of rules in shadow mode included.
+
+        It asks for nothing if the endpoint's rules are switched off.
+
+        Returns:
+            A failure if no rule names the endpoint.
 
         Raises:
             InvalidInputError: If an argument is wrong.
         """
         check = prepare(
-            self._in_force.now.rules, self._key_format, endpoint, identifier, cost, now=self._utc_now, heed_lists=False
+            self._live_rules.current().rules,
+            self._key_format,
+            endpoint,
+            identifier,
+            cost,
+            self._utc_now,
+            consult_lists=False,
         )
-        if isinstance(check, ShadowedCheck):
-            check = with_all_buckets(check)
-        if check is None or isinstance(check, ListAnswer):
+        rules = check.rules
+        if rules is None:
             error = RateLimitError("no_rule", f"No rate limit rule names the endpoint {endpoint!r}.", endpoint)
             self._notifier.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=endpoint)
             return Failure(error)
-        if isinstance(check, EndpointRules) and check.disabled is None:
-            raise InvalidInputError(f"cost={cost}: exceeds max_tokens={check.max_cost} of {check.endpoint!r}")
-        return check
+        requests: list[BucketRequest] = [*check.requests]
+        for shadow in check.shadows:
+            requests += shadow.requests
+        if not requests and rules.disabled is None:
+            raise InvalidInputError(f"cost={cost}: exceeds max_tokens={rules.max_cost} of {rules.endpoint!r}")
+        return Check(rules, tuple(requests), check.identifier, check.cost)
 
-    def administered(self, check: Check, identifier: Identifier, verb: str) -> None:
+    def succeeded(self, check: Check, verb: str) -> None:
         """Note that an administrative call was carried out."""
         if verb == "reset":
-            self._policy.forget(check)
-        self._notifier.log(
-            "info",
-            f"Rate limit {verb} done.",
-            endpoint=check.endpoint_rules.endpoint,
-            identifier=self._notifier.mask(identifier),
-        )
+            self._failure_policy.forget(check)
+        self._notifier.log("info", f"Rate limit {verb} done.", **self._context(check))
 
-    def not_administered(
-        self, check: Check, identifier: Identifier, verb: str, error: Exception
-    ) -> Failure[RateLimitError]:
+    def failed(self, check: Check, verb: str, error: Exception) -> Failure[RateLimitError]:
         """Return the failure of an administrative call, which never fails open."""
         reason = reason_of(error)
+        context = self._context(check)
         self._notifier.log(
-            "error",
-            f"A rate limit {verb} was not done.",
-            reason=reason,
-            error=describe(error),
-            endpoint=check.endpoint_rules.endpoint,
-            identifier=self._notifier.mask(identifier),
+            "error", f"A rate limit {verb} was not done.", reason=reason, error=describe(error), **context
         )
         message = f"The storage did not {verb} the bucket ({reason}): {describe(error)}"
-        return Failure(RateLimitError(reason, message, check.endpoint_rules.endpoint))
+        return Failure(RateLimitError(reason, message, str(context["endpoint"])))
+
+    def _context(self, check: Check) -> dict[str, object]:
+        endpoint = "" if check.rules is None else check.rules.endpoint
+        return {"endpoint": endpoint, "identifier": self._notifier.mask(check.identifier)}

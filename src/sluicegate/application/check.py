@@ -1,44 +1,84 @@
-"""The pure halves of a check: what to ask the storage, and what its answer means. Shared by the async and sync faces."""
+"""One check: what it asks the storage, and what came of it. Shared by the async and the sync limiter."""
 
-from collections.abc import Mapping
-from typing import cast
+from typing import Final
 
-import msgspec
+from mypy_extensions import mypyc_attr
 
-from sluicegate.application.lists_and_overrides import ListAnswer, identifier_for, list_answer, overridden
-from sluicegate.domain.bucket_key import CERTAINLY_SHORT, KeyFormat, require_text
+from sluicegate.application.lists_and_overrides import ListAnswer, find_listed, with_overrides
+from sluicegate.domain.arguments import CERTAINLY_SHORT, require_cost, require_identifier, require_text
+from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Limit
-from sluicegate.domain.decision import RateLimitResult
-from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.identifier_index import Now
-from sluicegate.domain.protocols import Identifier
+from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import OnStorageError, RateLimitRule
-from sluicegate.domain.token_bucket import tightest, to_result
+from sluicegate.domain.token_bucket import binding, impossible, result
 
-NO_RULE = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
+NO_RULE: Final = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
 """The answer for an endpoint that no rule names."""
 
-RULES_OWN = 0
-"""The cost that stands for a rule's own. Compare by identity: 0 is one object, False and 0.0 are others, which are refused."""
 
-
-class Check(msgspec.Struct, frozen=True, gc=False):
-    """What to ask the storage.
+@mypyc_attr(acyclic=True, free_list_len=1)
+class Check:
+    """What to ask the storage, and what it answered.
 
     Args:
-        endpoint_rules: The endpoint's rules.
-        requests: One for each of the plan's meters.
+        rules: The endpoint's rules, as they are for this identifier; None: no rule is for the endpoint.
+        requests: One for each limit of the rules; empty where the storage is not asked.
+        identifier: The client: a text, or one for each scope.
         cost: Tokens to take in place of the rules' own costs; 0: the rules' own.
     """
 
-    endpoint_rules: EndpointRules
-    requests: tuple[BucketRequest, ...]
-    cost: int
+    listed: ListAnswer | None = None
+    """The answer of the allow or deny list, if it has one."""
+    shadows: "tuple[Check, ...]" = ()
+    """One check for each rule in shadow mode. Each is paid or not whatever becomes of the others."""
+    result: RateLimitResult | None = None
+    """The answer, once there is one."""
+    verdict: Verdict | None = None
+    """What the storage answered."""
+    error: Exception | None = None
+    """What kept the storage from answering."""
+    degraded: OnStorageError | None = None
+    """The failure policy that answered in the storage's place."""
+    waits: bool = False
+    """Whether the storage could not decide at once, this check or one of its shadows."""
+    started_us: int = 0
+    """When it began, for its execution time; 0 where no listener wants to know."""
+
+    def __init__(
+        self,
+        rules: EndpointRules | None,
+        requests: tuple[BucketRequest, ...],
+        identifier: str | dict[str, str],
+        cost: int,
+    ) -> None:
+        self.rules = rules
+        self.requests = requests
+        self.identifier = identifier
+        self.cost = cost
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is neither an answer nor an error yet."""
+        return self.result is None and self.error is None
+
+    def conclude(self, verdict: Verdict) -> None:
+        """Derive the answer from what the storage decided.
+
+        Raises:
+            Exception: If the storage returned what no storage may return.
+        """
+        requests = self.requests
+        at = 0 if len(requests) == 1 else binding(requests, verdict)
+        request = requests[at]
+        level = verdict.levels[at]
+        self.verdict = verdict
+        self.result = result(request.spec, request.cost_units, level.level, level.effective_in_us, verdict.allowed)
 
 
-class Decision(msgspec.Struct, frozen=True, gc=False):
-    """What a check answered, and why.
+class Decision:
+    """What a check decided, and why.
 
     Args:
         result: The answer, as `is_allowed` gives it.
@@ -47,152 +87,143 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         degraded: The failure policy that answered in the storage's place; None: the storage decided.
     """
 
-    result: RateLimitResult
-    rules: tuple[RateLimitRule, ...] = ()
-    binding: RateLimitRule | None = None
-    degraded: OnStorageError | None = None
+    __slots__ = ("binding", "degraded", "result", "rules")
+
+    def __init__(
+        self,
+        result: RateLimitResult,
+        rules: tuple[RateLimitRule, ...] = (),
+        binding: RateLimitRule | None = None,
+        degraded: OnStorageError | None = None,
+    ) -> None:
+        self.result: Final = result
+        self.rules: Final = rules
+        self.binding: Final = binding
+        self.degraded: Final = degraded
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decision) and (self.result, self.rules, self.binding, self.degraded) == (
+            other.result,
+            other.rules,
+            other.binding,
+            other.degraded,
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.result)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Decision, (self.result, self.rules, self.binding, self.degraded)
+
+    def __repr__(self) -> str:
+        return f"Decision({self.result!r}, binding={self.binding!r}, degraded={self.degraded!r})"
 
 
-class ShadowedCheck(msgspec.Struct, frozen=True, gc=False):
-    """A check with rules in shadow mode beside it.
-
-    Each of these is a check of its own: it is paid or not whatever becomes of the others, so that it neither changes nor
-    follows the answer.
-
-    Args:
-        endpoint_rules: The endpoint's rules.
-        check: What decides; None if nothing does, because all rules are in shadow mode or the cost exceeds `max_cost`.
-        shadows: For each rule in shadow mode what to ask; None if the cost exceeds its capacity, and it would deny.
-        cost: As in `Check`.
-    """
-
-    endpoint_rules: EndpointRules
-    check: Check | None
-    shadows: tuple[BucketRequest | None, ...]
-    cost: int
+def result_of(check: Check) -> RateLimitResult:
+    """Return the answer of a check that is done."""
+    result = check.result
+    assert result is not None  # noqa: S101 - the caller has seen to it
+    return result
 
 
-def prepare(  # noqa: PLR0913 - what a check depends on
-    rules: CompiledRules,
+def decision_of(check: Check) -> Decision:
+    """Return a check's answer with the rules that were asked, and the one that it describes."""
+    answer = result_of(check)
+    rules = check.rules
+    if rules is None or check.listed is not None or rules.disabled is not None:
+        return Decision(answer)
+    if len(rules.rules) == 1:
+        return Decision(answer, rules.rules, rules.rules[0], check.degraded)
+    if check.verdict is not None:
+        return Decision(answer, rules.rules, rules.rules[binding(check.requests, check.verdict)])
+    limiting = [rule for rule in rules.rules if rule.max_tokens == answer.limit]
+    return Decision(answer, rules.rules, limiting[0] if limiting else None, check.degraded)
+
+
+def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
+    compiled: CompiledRules,
     key_format: KeyFormat,
-    endpoint: str,
-    identifier: Identifier,
-    cost: int,
-    *,
+    endpoint: object,
+    identifier: object,
+    cost: object,
     now: Now,
-    heed_lists: bool = True,
-) -> Check | ShadowedCheck | ListAnswer | EndpointRules | None:
-    """Work out what to ask.
+    consult_lists: bool = True,
+) -> Check:
+    """Work out what to ask, or the answer if there is nothing to ask.
 
     Args:
-        rules: The rules in force.
+        compiled: The rules in force.
         key_format: How buckets are named.
         endpoint: The endpoint as the caller names it.
-        identifier: Who asks.
+        identifier: The client.
         cost: Tokens; 0: the rules' own cost.
         now: The wall clock, asked only where a list's entry or an override that matches has an end.
-        heed_lists: Whether the allow and deny lists are asked; not where the buckets themselves are meant.
+        consult_lists: Whether the allow and deny lists are asked; not where the buckets themselves are meant.
 
     Returns:
-        The check, with the rules in shadow mode if there are any; the answer if the allow or deny list has one; the plan if
-        there is nothing to ask, because all its rules are disabled or the cost exceeds `max_cost`; None if no rule is for
-        the endpoint.
+        The check. It has a result already if no rule is for the endpoint, a list has the client, all rules are disabled or
+        switched off, or the cost can never fit.
 
     Raises:
         InvalidInputError: If an argument is wrong: negative cost, empty or overlong text, a scope without identifier.
         InvalidTypeError: If an argument is of the wrong type.
     """
-    if type(cost) is not int or cost < 0:
-        _require_cost(cost)
-    endpoint_rules = rules.find(endpoint) if type(endpoint) is str else None
-    if type(identifier) is not str or not 0 < len(identifier) <= CERTAINLY_SHORT:
-        _require_identifier(identifier)
-    if endpoint_rules is None:
-        require_text("endpoint", endpoint)
-    if rules.lists and heed_lists:
-        answer = list_answer(rules.lists, endpoint_rules, endpoint, identifier, now)
-        if answer is not None:
-            return answer
-    if endpoint_rules is None:
-        return None
-    if endpoint_rules.special:
-        endpoint_rules = overridden(endpoint_rules, identifier, now)
-        if endpoint_rules.shadows:
-            return _with_shadows(endpoint_rules, key_format, identifier, cost)
-    return _ask(endpoint_rules, key_format, identifier, cost)
+    tokens = cost if type(cost) is int and cost >= 0 else require_cost(cost)
+    name = endpoint if type(endpoint) is str else require_text("endpoint", endpoint)
+    client = (
+        identifier
+        if type(identifier) is str and 0 < len(identifier) <= CERTAINLY_SHORT
+        else require_identifier(identifier)
+    )
+    rules = compiled.find(name)
+    if rules is None:
+        require_text("endpoint", name)
+    if compiled.lists and consult_lists:
+        listed = find_listed(compiled.lists, rules, name, client, now)
+        if listed is not None:
+            check = Check(rules, (), client, tokens)
+            check.listed = listed
+            check.result = listed.result
+            return check
+    if rules is None:
+        check = Check(None, (), client, tokens)
+        check.result = NO_RULE
+        return check
+    if rules.has_overrides:
+        rules = with_overrides(rules, client, now)
+    check = _ask(rules, key_format, client, tokens)
+    if rules.shadows:
+        check.shadows = tuple([_ask(rules.alone(shadow), key_format, client, tokens) for shadow in rules.shadows])
+    return check
 
 
-def conclude(check: Check, verdict: Verdict) -> RateLimitResult:
-    """Derive the answer that binds from what the storage told."""
-    requests = check.requests
-    if len(requests) == 1:
-        return to_result(requests[0], verdict.levels[0], allowed=verdict.allowed)
-    return tightest(requests, verdict)
+def _ask(rules: EndpointRules, key_format: KeyFormat, identifier: str | dict[str, str], cost: int) -> Check:
+    if rules.disabled is None and cost <= rules.max_cost:
+        return Check(rules, requests_for(rules.limits, key_format, identifier, cost), identifier, cost)
+    check = Check(rules, (), identifier, cost)
+    check.result = impossible(rules.max_cost) if rules.disabled is None else rules.disabled
+    return check
 
 
-def request_for(key_format: KeyFormat, limit_: Limit, identifier: Identifier, cost: int) -> BucketRequest:
-    """Return what to ask one rule's bucket for; arguments as in `prepare`.
+def requests_for(
+    limits: tuple[Limit, ...], key_format: KeyFormat, identifier: str | dict[str, str], cost: int
+) -> tuple[BucketRequest, ...]:
+    """Return what to ask the buckets of some limits for; arguments as in `prepare`.
 
     Raises:
-        InvalidInputError: If the identifier is a mapping without the rule's scope.
+        InvalidInputError: If the identifier is a mapping without the scope of one of them.
     """
-    name = identifier_for(limit_, identifier)
-    key = limit_.before if limit_.after is None else limit_.before + key_format.encode(name) + limit_.after
-    cost_units = cost * limit_.spec.units_per_token if cost else limit_.cost_units
-    return BucketRequest(key, limit_.spec, cost_units, limit_.lease_units)
+    if isinstance(identifier, str):
+        encoded = key_format.encode(identifier)
+        if len(limits) == 1:
+            return (_request(limits[0], encoded, cost),)
+        return tuple([_request(limit, encoded, cost) for limit in limits])
+    return tuple([_request(limit, key_format.encode(limit.identifier_of(identifier)), cost) for limit in limits])
 
 
-def _ask(
-    endpoint_rules: EndpointRules, key_format: KeyFormat, identifier: Identifier, cost: int
-) -> Check | EndpointRules:
-    limits = endpoint_rules.limits
-    if not limits or cost > endpoint_rules.max_cost:
-        return endpoint_rules
-    if len(limits) == 1 and type(identifier) is str:
-        limit_ = limits[0]
-        after = limit_.after
-        return Check(
-            endpoint_rules,
-            (
-                BucketRequest(
-                    limit_.before if after is None else limit_.before + key_format.encode(identifier) + after,
-                    limit_.spec,
-                    cost * limit_.spec.units_per_token if cost else limit_.cost_units,
-                    limit_.lease_units,
-                ),
-            ),
-            cost,
-        )
-    return Check(endpoint_rules, tuple([request_for(key_format, limit_, identifier, cost) for limit_ in limits]), cost)
-
-
-def _with_shadows(
-    endpoint_rules: EndpointRules, key_format: KeyFormat, identifier: Identifier, cost: int
-) -> ShadowedCheck:
-    asked = _ask(endpoint_rules, key_format, identifier, cost)
-    check = asked if isinstance(asked, Check) else None
-    shadows = tuple(
-        [
-            None if cost > limit_.rule.max_tokens else request_for(key_format, limit_, identifier, cost)
-            for limit_ in endpoint_rules.shadows
-        ]
-    )
-    return ShadowedCheck(endpoint_rules, check, shadows, cost)
-
-
-def _require_cost(cost: object) -> None:
-    if type(cost) is not int:
-        raise InvalidTypeError(f"cost={cost!r:.80}: expected a whole number, not {type(cost).__name__}")
-    if cost < 0:
-        raise InvalidInputError(f"cost={cost}: expected 0 (the rule's own cost) or more")
-
-
-def _require_identifier(identifier: object) -> None:
-    if isinstance(identifier, Mapping):
-        named = cast("Mapping[object, object]", identifier)
-        if not named:
-            raise InvalidInputError("identifier={}: expected an entry for each scope of the endpoint's rules")
-        for scope, name in named.items():
-            require_text(f"identifier[{scope!r:.80}]", name)
-    else:
-        require_text("identifier", identifier)
+def _request(limit: Limit, encoded_identifier: str, cost: int) -> BucketRequest:
+    after = limit.after
+    key = limit.before if after is None else f"{limit.before}{encoded_identifier}{after}"
+    spec = limit.spec
+    cost_units = cost * spec.units_per_token if cost else limit.cost_units
+    return BucketRequest(key, spec, cost_units, limit.lease_units)

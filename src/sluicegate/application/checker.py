@@ -1,22 +1,16 @@
-"""All of a check but the waiting: what both faces, async and sync, do before and after they ask the storage."""
+"""All of a check but the waiting: what comes before the storage is asked, and after it has answered."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TypeAlias
 
-from sluicegate.application.administration import Administration
-from sluicegate.application.check import NO_RULE, Check, Decision, ShadowedCheck, conclude, prepare
-from sluicegate.application.checked import decided
-from sluicegate.application.failure_policy import Answer, FailurePolicy, describe, reason_of
-from sluicegate.application.lists_and_overrides import ListAnswer, identifier_for
+from sluicegate.application.check import Check, prepare
+from sluicegate.application.failure_policy import FailurePolicy, reason_of
 from sluicegate.application.live_rules import LiveRules, RulesSnapshot
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.shadow_rules import ShadowRules
-from sluicegate.application.short_way import listened_to, short_way_to
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import BucketLevel, Verdict
-from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Rules
-from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.compiled_rules import EndpointRules
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -26,327 +20,209 @@ from sluicegate.domain.events import (
     RateLimitFailedOpen,
     RateLimitListed,
 )
-from sluicegate.domain.protocols import Clock, EventBusProtocol, Identifier, LoggerProtocol
-from sluicegate.domain.result import Success
-from sluicegate.domain.rule import OnStorageError
-from sluicegate.domain.token_bucket import impossible, to_result
-from sluicegate.runtime.stdlib_logger import StdlibLogger
-from sluicegate.runtime.system_clock import SystemClock, utc_now
-
-_NO_RULE = Success(NO_RULE)
-_NOBODY_ASKED = Decision(NO_RULE)
-
-Prepared: TypeAlias = Check | ShadowedCheck
-"""What has to be asked of the storage."""
+from sluicegate.domain.protocols import Clock, NonBlockingStorage
+from sluicegate.domain.result import RateLimitResult
 
 
-class CheckFlow:
-    """Prepare checks, conclude them, and tell the observers.
+class Checker:
+    """Prepare checks, finish them, and tell the observers.
 
     Args:
-        in_force: The rules in force.
+        live_rules: The rules in force.
         key_format: How buckets are named.
-        policy: What to answer while the storage fails.
-        notifier: Whom to tell.
+        failure_policy: What to answer while the storage fails.
+        notifier: Publishes events and writes log lines.
         clock: What measures execution times.
-        utc_now: The wall clock, for what has an end.
-        observed: Whether there is a bus that may have listeners.
+        utc_now: The wall clock, for entries that have an end.
+        observed: Whether there is a bus, which may have listeners.
+        storage: Asked first whether it can decide at once, if it is a `NonBlockingStorage`.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators, given by name
         self,
         *,
-        in_force: LiveRules,
+        live_rules: LiveRules,
         key_format: KeyFormat,
-        policy: FailurePolicy,
+        failure_policy: FailurePolicy,
         notifier: Notifier,
         clock: Clock,
         utc_now: Callable[[], datetime],
         observed: bool,
+        storage: object,
     ) -> None:
-        self.in_force = in_force
-        self.policy = policy
-        self.shadows = ShadowRules(notifier)
-        self.administration = Administration(in_force, key_format, policy, notifier, utc_now)
+        self.live_rules = live_rules
+        self.failure_policy = failure_policy
+        self.shadow_rules = ShadowRules(notifier)
         self._key_format = key_format
         self._notifier = notifier
         self._clock = clock
         self._utc_now = utc_now
         self._observed = observed
+        self._take_nowait: Callable[[Sequence[BucketRequest]], Verdict | None] = (
+            storage.take_nowait if isinstance(storage, NonBlockingStorage) else _cannot_decide
+        )
 
-    @property
-    def rules(self) -> CompiledRules:
-        """The rules in force, compiled."""
-        return self.in_force.now.rules
-
-    def begin(self, endpoint: str, identifier: Identifier, cost: int) -> Prepared | Decision:
-        """Return what to ask the storage, or the answer if there is nothing to ask.
+    def check_nowait(self, endpoint: object, identifier: object, cost: object) -> Check:
+        """Return a check that is done, or one that waits for the storage.
 
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        plain = self.in_force.plain(endpoint, identifier, cost)
-        if plain is not None:
-            self._attempt(plain, identifier)
-            return plain
-        state = self.in_force.refreshed()
-        check = prepare(state.rules, self._key_format, endpoint, identifier, cost, now=self._utc_now)
-        if type(check) is Check:
-            self._attempt(check, identifier)
-            return check
-        return self._begun_otherwise(state, check, endpoint, identifier, cost)
-
-    def _begun_otherwise(
-        self,
-        state: RulesSnapshot,
-        check: Prepared | ListAnswer | EndpointRules | None,
-        endpoint: str,
-        identifier: Identifier,
-        cost: int,
-    ) -> Prepared | Decision:
-        if isinstance(check, Check | ShadowedCheck):
-            real = check.check if isinstance(check, ShadowedCheck) else check
-            if real is not None:
-                self._attempt(real, identifier)
-            return check
-        if check is None:
-            self._notifier.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
-            return _NOBODY_ASKED
-        if isinstance(check, ListAnswer):
-            return self._listed(check, cost)
-        if check.disabled is not None:
-            self.in_force.warn_if_everything_is_off(state)
-            return Decision(check.disabled)
-        return self._impossible(check, identifier, cost)
-
-    def _attempt(self, check: Check, identifier: Identifier) -> None:
-        if self._observed and self._notifier.wants(RateLimitCheckAttempted):
-            self._notifier.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
-
-    def quicken(self, storage: object) -> None:
-        """Offer the short way of a check, if the storage has one."""
-        build = short_way_to(storage)
-        if build is not None and self._observed:
-            self.in_force.quicken(
-                lambda plain: listened_to(build(plain), self._notifier.wants, self._clock.now_us, self._quickly_denied)
-            )
-        elif build is not None:
-            self.in_force.quicken(build)
-
-    def _quickly_denied(self, endpoint: str, identifier: Identifier, result: RateLimitResult, started_us: int) -> None:
-        check = self.in_force.plain(endpoint, identifier, 0) or prepare(
-            self.rules, self._key_format, endpoint, identifier, 0, now=self._utc_now
-        )
-        if isinstance(check, Check):
-            self._announce(check, identifier, result, started_us)
-
-    def look(self, endpoint: str, identifier: Identifier, cost: int) -> Check | Success[RateLimitResult]:
-        """Return what to peek at, or the answer if there is nothing to look at; tell nobody.
-
-        Raises:
-            InvalidInputError: If an argument is wrong.
-        """
-        check = prepare(
-            self.in_force.refreshed().rules, self._key_format, endpoint, identifier, cost, now=self._utc_now
-        )
-        if isinstance(check, ShadowedCheck):
-            check = check.check or check.endpoint_rules
-        if isinstance(check, Check):
-            return check
-        if check is None:
-            return _NO_RULE
-        if isinstance(check, ListAnswer):
-            return Success(check.result)
-        return Success(check.disabled or impossible(check.max_cost))
-
-    def concluded(
-        self, check: Check, identifier: Identifier, verdict: Verdict, started_us: int
-    ) -> Success[RateLimitResult]:
-        """Return the answer to a check that the storage decided."""
-        requests = check.requests
-        if len(requests) == 1:
-            result = to_result(requests[0], verdict.levels[0], allowed=verdict.allowed)
+        snapshot = self.live_rules.current()
+        check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self._utc_now)
+        if not check.requests:
+            self._announce_unasked(check, snapshot, endpoint)
         else:
-            result = conclude(check, verdict)
-        if self._observed:
-            self._announce(check, identifier, result, started_us)
-        return Success(result)
+            if self._observed:
+                self._announce_attempt(check)
+            self._decide_nowait(check)
+        for shadow in check.shadows:
+            if shadow.is_open:
+                self._decide_nowait(shadow)
+                check.waits = check.waits or shadow.waits
+        if not check.waits:
+            self.finish(check)
+        return check
 
-    def concluded_with_shadows(
-        self, shadowed: ShadowedCheck, identifier: Identifier, outcomes: Sequence[Verdict | Exception], started_us: int
-    ) -> Decision:
-        """Return the answer to a check with rules in shadow mode.
+    def _decide_nowait(self, check: Check) -> None:
+        try:
+            verdict = self._take_nowait(check.requests)
+            if verdict is None:
+                check.waits = True
+            else:
+                check.conclude(verdict)
+        except Exception as error:  # noqa: BLE001 - `finish` makes it an answer
+            check.error = error
 
-        Args:
-            shadowed: What was asked.
-            identifier: Who asked.
-            outcomes: What came of the requests of `requests_of`, in their order: a verdict, or what was raised.
-            started_us: When it began.
+    def finish(self, check: Check) -> None:
+        """Give a check its result once the storage has answered or failed, and tell the observers.
 
-        Raises:
-            Exception: What the storage raised for the check that decides.
+        This is the one place where a failed check becomes an answer.
         """
-        check = shadowed.check
-        raised = self.shadows.watch(shadowed, identifier, outcomes if check is None else outcomes[1:])
-        if check is None:
-            if raised is not None:
-                self.policy.count(reason_of(raised))
-            disabled = shadowed.endpoint_rules.disabled
-            return (
-                Decision(disabled) if disabled else self._impossible(shadowed.endpoint_rules, identifier, shadowed.cost)
-            )
-        outcome = outcomes[0]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return decided(check, self.concluded(check, identifier, outcome, started_us).value, outcome)
+        if check.shadows:
+            shadow_error = self.shadow_rules.record(check)
+            if shadow_error is not None and not check.requests:
+                self.failure_policy.count(reason_of(shadow_error))
+        if check.error is not None:
+            self._answer_without_storage(check, check.error)
+        elif self._observed and check.requests and check.result is not None:
+            self._announce_result(check, check.result)
 
-    def failed(
-        self, check: Check, identifier: Identifier, error: Exception, started_us: int
-    ) -> Success[RateLimitResult]:
-        """Return the answer to a check that the storage could not decide, and tell it loudly."""
-        return Success(self.answered(check, identifier, error, started_us).result)
-
-    def answered(self, check: Check, identifier: Identifier, error: Exception, started_us: int) -> Answer:
-        """Do the same, and return the policy that answered as well."""
+    def _answer_without_storage(self, check: Check, error: Exception) -> None:
+        rules = check.rules
+        assert rules is not None  # noqa: S101 - the storage was asked for them
         reason = reason_of(error)
-        answer = self.policy.answer(check, reason)
+        answer = self.failure_policy.answer(rules, check.requests, reason)
+        check.result = answer.result
+        check.degraded = answer.policy
+        check.error = None  # its traceback leads back here
         self._notifier.warn_throttled(
             reason,
             "The storage could not decide a rate limit check; answered without it.",
-            error=describe(error),
+            error=error,
+            identifier=check.identifier,
             policy=answer.policy,
-            endpoint=check.endpoint_rules.endpoint,
-            identifier=self._notifier.mask(identifier),
+            endpoint=rules.endpoint,
         )
-        if self._observed:
-            facts = self._facts(check, identifier)
-            elapsed_ms = self._elapsed_ms(started_us)
-            event: RateLimitEvent
-            if answer.policy == "deny":
-                event = RateLimitFailedClosed(reason=reason, execution_time_ms=elapsed_ms, **facts)  # type: ignore[arg-type]
-            else:
-                event = RateLimitFailedOpen(
-                    reason=reason,
-                    policy=answer.policy,
-                    allowed=answer.result.allowed,
-                    execution_time_ms=elapsed_ms,
-                    **facts,  # type: ignore[arg-type]
+        if not self._observed:
+            return
+        event_type = RateLimitFailedClosed if answer.policy == "deny" else RateLimitFailedOpen
+        if not self._notifier.has_listener(event_type):
+            return
+        facts = _facts(check)
+        elapsed_ms = self._elapsed_ms(check)
+        event: RateLimitEvent
+        if answer.policy == "deny":
+            event = RateLimitFailedClosed(reason=reason, execution_time_ms=elapsed_ms, **facts)  # type: ignore[arg-type]
+        else:
+            event = RateLimitFailedOpen(
+                reason=reason,
+                policy=answer.policy,
+                allowed=answer.result.allowed,
+                execution_time_ms=elapsed_ms,
+                **facts,  # type: ignore[arg-type]
+            )
+        self._notifier.publish(event)
+
+    # What observers are told
+
+    def _announce_unasked(self, check: Check, snapshot: RulesSnapshot, endpoint: object) -> None:
+        """Tell of a check that asks the storage nothing."""
+        rules = check.rules
+        if check.listed is not None:
+            self._announce_listed(check)
+        elif rules is None:
+            self._notifier.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
+        elif rules.disabled is None:
+            self._announce_impossible(check, rules)
+        elif not check.shadows:
+            self.live_rules.warn_if_everything_is_off(snapshot)
+
+    def _announce_attempt(self, check: Check) -> None:
+        if self._notifier.has_listener(RateLimitCheckAttempted):
+            self._notifier.publish(RateLimitCheckAttempted(**_facts(check)))  # type: ignore[arg-type]
+        check.started_us = self._clock.now_us()
+
+    def _announce_result(self, check: Check, result: RateLimitResult) -> None:
+        event: RateLimitEvent
+        if result.allowed:
+            if self._notifier.has_listener(RateLimitCheckAllowed):
+                event = RateLimitCheckAllowed(
+                    remaining_tokens=result.remaining,
+                    execution_time_ms=self._elapsed_ms(check),
+                    **_facts(check),  # type: ignore[arg-type]
                 )
-            if self._notifier.wants(type(event)):
                 self._notifier.publish(event)
-        return answer
+        elif self._notifier.has_listener(RateLimitCheckDenied):
+            event = RateLimitCheckDenied(
+                retry_after=result.retry_after,
+                execution_time_ms=self._elapsed_ms(check),
+                **_facts(check),  # type: ignore[arg-type]
+            )
+            self._notifier.publish(event)
 
-    def peeked(self, check: Check, levels: tuple[BucketLevel, ...]) -> Success[RateLimitResult]:
-        """Return what a check would answer, from levels that were only looked at."""
-        pairs = zip(check.requests, levels, strict=True)
-        allowed = all(bucket_level.level >= request.cost_units for request, bucket_level in pairs)
-        return Success(conclude(check, Verdict(allowed, levels)))
-
-    def not_peeked(self, check: Check, error: Exception) -> Success[RateLimitResult]:
-        """Return what a peek answers while the storage fails: full buckets."""
-        reason = reason_of(error)
-        self.policy.count(reason)
-        self._notifier.warn_throttled(
-            reason,
-            "The storage could not be asked for the tokens that remain; answered with the capacity.",
-            error=describe(error),
-            endpoint=check.endpoint_rules.endpoint,
-        )
-        full = min(limit_.rule.max_tokens for limit_ in check.endpoint_rules.limits)
-        return Success(RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0))
-
-    def started_us(self) -> int:
-        """Return the instant from which execution times count; 0 where nobody listens."""
-        return self._clock.now_us() if self._observed else 0
-
-    def _listed(self, answer: ListAnswer, cost: int) -> Decision:
-        if self._observed and self._notifier.wants(RateLimitListed):
+    def _announce_listed(self, check: Check) -> None:
+        answer = check.listed
+        if answer is not None and self._observed and self._notifier.has_listener(RateLimitListed):
             self._notifier.publish(
                 RateLimitListed(
                     endpoint=answer.endpoint,
                     identifier=answer.identifier,
                     scope=answer.listing.scope,
-                    cost=cost,
+                    cost=check.cost,
                     allowed=answer.result.allowed,
                     listed=answer.listing.identifier,
                 )
             )
-        return Decision(answer.result)
 
-    def _impossible(self, endpoint_rules: EndpointRules, identifier: Identifier, cost: int) -> Decision:
-        result = impossible(endpoint_rules.max_cost)
+    def _announce_impossible(self, check: Check, rules: EndpointRules) -> None:
         self._notifier.warn_throttled(
-            f"impossible:{endpoint_rules.endpoint}",
+            f"impossible:{rules.endpoint}",
             "A request costs more than its bucket can ever hold; denied.",
-            endpoint=endpoint_rules.endpoint,
-            cost=cost,
-            max_tokens=endpoint_rules.max_cost,
+            endpoint=rules.endpoint,
+            cost=check.cost,
+            max_tokens=rules.max_cost,
         )
-        if self._observed:
-            check = Check(endpoint_rules, (), cost)
-            started_us = self.started_us()
-            if self._notifier.wants(RateLimitCheckAttempted):
-                self._notifier.publish(RateLimitCheckAttempted(**self._facts(check, identifier)))  # type: ignore[arg-type]
-            self._announce(check, identifier, result, started_us)
-        rules = tuple([limit_.rule for limit_ in endpoint_rules.limits])
-        return Decision(result, rules, min(rules, key=lambda rule: rule.max_tokens))
+        if self._observed and check.result is not None:
+            self._announce_attempt(check)
+            self._announce_result(check, check.result)
 
-    def _announce(self, check: Check, identifier: Identifier, result: RateLimitResult, started_us: int) -> None:
-        event: RateLimitEvent
-        if result.allowed:
-            if self._notifier.wants(RateLimitCheckAllowed):
-                event = RateLimitCheckAllowed(
-                    remaining_tokens=result.remaining,
-                    execution_time_ms=self._elapsed_ms(started_us),
-                    **self._facts(check, identifier),  # type: ignore[arg-type]
-                )
-                self._notifier.publish(event)
-        elif self._notifier.wants(RateLimitCheckDenied):
-            event = RateLimitCheckDenied(
-                retry_after=result.retry_after,
-                execution_time_ms=self._elapsed_ms(started_us),
-                **self._facts(check, identifier),  # type: ignore[arg-type]
-            )
-            self._notifier.publish(event)
-
-    def _facts(self, check: Check, identifier: Identifier) -> dict[str, object]:
-        """Return what all events of a check have; scope and identifier are those of its first rule."""
-        limit_ = check.endpoint_rules.limits[0]
-        return {
-            "endpoint": check.endpoint_rules.endpoint,
-            "identifier": identifier_for(limit_, identifier),
-            "scope": limit_.scope,
-            "cost": check.cost or limit_.rule.cost,
-        }
-
-    def _elapsed_ms(self, started_us: int) -> float:
-        return (self._clock.now_us() - started_us) / 1000
+    def _elapsed_ms(self, check: Check) -> float:
+        return (self._clock.now_us() - check.started_us) / 1000
 
 
-def build_flow(  # noqa: PLR0913 - the adapters' arguments, once for both faces
-    *,
-    rules: Rules,
-    event_bus: EventBusProtocol | None,
-    logger: LoggerProtocol | None,
-    on_storage_error: OnStorageError,
-    key_prefix: str,
-    identifier_secret: bytes | None,
-    log_identifiers: bool,
-    clock: Clock | None,
-    hash_tag: bool,
-    wall_clock: Callable[[], datetime] | None = None,
-) -> CheckFlow:
-    """Build what the async and the sync face share; see `TokenBucketAdapter` for the arguments."""
-    clock = clock or SystemClock()
-    key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tag)
-    notifier = Notifier(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers)
-    wall_clock = wall_clock or utc_now
-    return CheckFlow(
-        in_force=LiveRules(rules, key_format, notifier, wall_clock),
-        key_format=key_format,
-        policy=FailurePolicy(on_storage_error, clock),
-        notifier=notifier,
-        clock=clock,
-        utc_now=wall_clock,
-        observed=event_bus is not None,
-    )
+def _facts(check: Check) -> dict[str, object]:
+    """Return what all events of a check have; scope and identifier are those of its first rule."""
+    rules = check.rules
+    assert rules is not None  # noqa: S101 - events are about rules
+    limit = rules.limits[0]
+    return {
+        "endpoint": rules.endpoint,
+        "identifier": limit.identifier_of(check.identifier),
+        "scope": limit.scope,
+        "cost": check.cost or limit.rule.cost,
+    }
+
+
+def _cannot_decide(_requests: Sequence[BucketRequest]) -> None:
+    """Leave every check to a call that waits."""

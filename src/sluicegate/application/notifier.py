@@ -1,25 +1,30 @@
-"""Telling listeners and logs what happened, without ever waiting for them or failing with them."""
+"""Telling subscribers and logs what happened, without ever waiting for them or failing with them."""
 
 import os
+import traceback
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Literal
+from pathlib import PurePath
+from typing import Final, Literal
 
 from sluicegate.application.background_worker import BackgroundWorker
+from sluicegate.domain.arguments import Identifier
+from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
-from sluicegate.domain.protocols import Clock, EventBusProtocol, Identifier, LoggerProtocol
+from sluicegate.domain.protocols import Clock, EventBusProtocol, LoggerProtocol
 
 Level = Literal["debug", "info", "warning", "error"]
 
-_QUIET_US = 1_000_000  # of the warnings about one reason, one a second is written
-_MASK_KEY = os.urandom(16)  # of this process: a log alone does not tell which of 2**32 addresses it was
+_QUIET_US: Final = 1_000_000  # of the warnings about one reason, one a second is written
+_MASK_KEY: Final = os.urandom(16)  # of this process: a log alone does not tell which of 2**32 addresses it was
 
 
 class Notifier:
     """Publish events and write log lines.
 
     Args:
-        event_bus: Who gets the events; None: nobody, and none is built.
-        logger: Who gets the log lines.
+        event_bus: Gets the events; None: no event is built.
+        logger: Gets the log lines.
         clock: What spaces repeated warnings.
         log_identifiers: Whether log lines carry identifiers as they are; else eight hexadecimal digits that stand for
             the same identifier as long as the process lives.
@@ -36,17 +41,17 @@ class Notifier:
         self._bus_inline = bool(getattr(event_bus, "inline", False))
         self._logger_inline = bool(getattr(logger, "inline", False))
         self._last_us: dict[str, int] = {}
-        self._silenced: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
         self.failed = 0
         """How many inline observers raised."""
 
-    def wants(self, event_type: type[RateLimitEvent]) -> bool:
-        """Return whether anybody listens to a type of event."""
+    def has_listener(self, event_type: type[RateLimitEvent]) -> bool:
+        """Return whether there is a subscriber to a type of event."""
         if self._bus is None:
             return False
         try:
             return self._bus.listens(event_type)
-        except Exception:  # noqa: BLE001 - a bus without an answer still gets its events
+        except Exception:  # noqa: BLE001 - a bus that cannot answer still gets its events
             return True
 
     def publish(self, event: RateLimitEvent) -> None:
@@ -72,18 +77,39 @@ class Notifier:
                 write(message, **context)
             else:
                 self._background.submit(write, message, **context)
-        except Exception:  # noqa: BLE001 - the same, for a logger
+        except Exception:  # noqa: BLE001 - nor does a logger's
             self.failed += 1
 
-    def warn_throttled(self, reason: str, message: str, /, **context: object) -> None:
-        """Write a warning, at most one a second for each reason; the next one tells how many were left out."""
+    def warn_throttled(
+        self,
+        reason: str,
+        message: str,
+        /,
+        *,
+        error: Exception | None = None,
+        identifier: Identifier | None = None,
+        **context: object,
+    ) -> None:
+        """Write a warning, at most one a second for each reason; the next one tells how many were left out.
+
+        Args:
+            reason: What is counted apart; a word of a closed set.
+            message: What happened.
+            error: What was raised; described only if the line is written.
+            identifier: The client; masked only if the line is written.
+            context: What else the line carries.
+        """
         now_us = self._clock.now_us()
         last_us = self._last_us.get(reason)
         if last_us is not None and 0 <= now_us - last_us < _QUIET_US:
-            self._silenced[reason] = self._silenced.get(reason, 0) + 1
+            self._left_out[reason] = self._left_out.get(reason, 0) + 1
             return
         self._last_us[reason] = now_us
-        self.log("warning", message, reason=reason, left_out=self._silenced.pop(reason, 0), **context)
+        if error is not None:
+            context["error"] = describe(error)
+        if identifier is not None:
+            context["identifier"] = self.mask(identifier)
+        self.log("warning", message, reason=reason, left_out=self._left_out.pop(reason, 0), **context)
 
     def mask(self, identifier: Identifier) -> str:
         """Return an identifier as log lines carry it."""
@@ -98,3 +124,12 @@ class Notifier:
     def dropped(self) -> int:
         """How many events and log lines were lost, because an observer raised or could not keep up."""
         return self.failed + self._background.dropped
+
+
+def describe(error: Exception) -> str:
+    """Say what happened without repeating what a foreign exception's message may hold: identifiers, keys, passwords."""
+    if isinstance(error, StorageError):
+        return str(error)
+    frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
+    place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"

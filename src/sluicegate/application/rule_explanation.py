@@ -5,13 +5,12 @@ from typing import Literal
 
 import msgspec
 
-from sluicegate.application.check import Check, ShadowedCheck, prepare, request_for
-from sluicegate.application.lists_and_overrides import ListAnswer, identifier_for
+from sluicegate.application.check import Check, prepare, requests_for
 from sluicegate.application.live_rules import RulesSnapshot
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import EndpointRules, Limit
 from sluicegate.domain.identifier_index import Now
-from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED, Bound, KillSwitch
 
@@ -73,13 +72,13 @@ class Explainer:
     """Explain what the limiter would do with requests.
 
     Args:
-        state: The rules in force.
+        snapshot: The rules in force.
         key_format: How buckets are named.
         now: The wall clock.
     """
 
-    def __init__(self, state: RulesSnapshot, key_format: KeyFormat, now: Now) -> None:
-        self._state = state
+    def __init__(self, snapshot: RulesSnapshot, key_format: KeyFormat, now: Now) -> None:
+        self._snapshot = snapshot
         self._key_format = key_format
         self._now = now
 
@@ -89,65 +88,65 @@ class Explainer:
         Raises:
             InvalidInputError: What the check would raise.
         """
-        state = self._state
-        prepared = prepare(state.rules, self._key_format, endpoint, identifier, cost, now=self._now)
-        endpoint_rules = state.rules.find(endpoint)
-        outcome, why = self._outcome(prepared)
+        snapshot = self._snapshot
+        check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self._now)
+        compiled = snapshot.rules.find(endpoint)
+        outcome, why = self._outcome(check)
         rules: list[ExplainedRule] = []
-        if endpoint_rules is not None:
+        if compiled is not None:
             rules = [
-                self._rule(bound, endpoint_rules, identifier, cost)
-                for bound in state.book.bound(endpoint_rules.endpoint)
+                self._rule(bound, compiled, check.identifier, cost) for bound in snapshot.book.bound(compiled.endpoint)
             ]
-        if isinstance(prepared, ListAnswer):
+        if check.listed is not None:
             rules = [
                 rule if rule.effect == "off" else msgspec.structs.replace(rule, effect="overruled") for rule in rules
             ]
         return Explanation(
             endpoint=endpoint,
-            matched=None if endpoint_rules is None else endpoint_rules.endpoint,
+            matched=None if compiled is None else compiled.endpoint,
             outcome=outcome,
             why=why,
             rules=tuple(rules),
-            rules_version=state.book.version,
+            rules_version=snapshot.book.version,
         )
 
-    def _outcome(self, prepared: Check | ShadowedCheck | ListAnswer | EndpointRules | None) -> tuple[Outcome, str]:
-        if prepared is None:
-            return "no_rule", "no rule is for this endpoint, and there is none for unmatched ones"
-        if isinstance(prepared, ListAnswer):
-            which = "allow" if prepared.result.allowed else "deny"
-            listing = prepared.listing
+    def _outcome(self, check: Check) -> tuple[Outcome, str]:
+        if check.listed is not None:
+            which = "allow" if check.listed.result.allowed else "deny"
+            listing = check.listed.listing
             why = f"the {which} list has {listing.scope} {listing.identifier}{_until(listing.until)}{_because(listing.reason)}"
-            return ("allowed" if prepared.result.allowed else "denied"), why
-        if isinstance(prepared, Check) or (isinstance(prepared, ShadowedCheck) and prepared.check is not None):
+            return ("allowed" if check.listed.result.allowed else "denied"), why
+        if check.rules is None:
+            return "no_rule", "no rule is for this endpoint, and there is none for unmatched ones"
+        if check.requests:
             return "checked", "all of the rules that decide must have the tokens"
-        endpoint_rules = prepared.endpoint_rules if isinstance(prepared, ShadowedCheck) else prepared
-        if endpoint_rules.disabled is None:
-            return "impossible", f"it costs more than the smallest bucket holds, {endpoint_rules.max_cost}"
-        switch = next((switch for switch in self._state.switches if not switch.policies), None)
+        if check.rules.disabled is None:
+            return "impossible", f"it costs more than the smallest bucket holds, {check.rules.max_cost}"
+        switch = next((switch for switch in self._snapshot.switches if not switch.policies), None)
         if switch is not None:
             return "allowed", f"the kill switch is thrown{_until(switch.until)}{_because(switch.reason)}"
         return "allowed", "none of its rules may deny"
 
-    def _rule(self, bound: Bound, endpoint_rules: EndpointRules, identifier: Identifier, cost: int) -> ExplainedRule:
+    def _rule(
+        self, bound: Bound, compiled: EndpointRules, identifier: str | dict[str, str], cost: int
+    ) -> ExplainedRule:
         rule = bound.rule
-        why = [_why_here(bound, endpoint_rules)]
-        limit_ = _meter_of(bound, endpoint_rules)
-        if limit_ is None:
-            why.append(_why_off(rule, self._state.switches))
+        why = [_why_here(bound, compiled)]
+        limit = _limit_of(bound, compiled)
+        if limit is None:
+            why.append(_why_off(rule, self._snapshot.switches))
             return _described(rule, "off", why, cost)
-        name = identifier_for(limit_, identifier)
-        substitute = limit_.overrides.find(name, self._now) if limit_.overrides is not None else None
+        name = limit.identifier_of(identifier)
+        substitute = limit.overrides.find(name, self._now) if limit.overrides is not None else None
         if substitute is not None:
             override = substitute.override
             why.append(f"an override is for {override.identifier}{_until(override.until)}{_because(override.reason)}")
-            if substitute.limit_ is None:
+            if substitute.limit is None:
                 return _described(rule, "off", why, cost)
-            limit_ = substitute.limit_
-        described = _described(limit_.rule, "watches" if limit_.rule.shadow else "decides", why, cost)
-        key = request_for(self._key_format, limit_, identifier, 0).key
-        return msgspec.structs.replace(described, key=key, identifier="" if limit_.after is None else name)
+            limit = substitute.limit
+        described = _described(limit.rule, "watches" if limit.rule.shadow else "decides", why, cost)
+        key = requests_for((limit,), self._key_format, identifier, 0)[0].key
+        return msgspec.structs.replace(described, key=key, identifier="" if limit.after is None else name)
 
 
 def _described(rule: RateLimitRule, effect: Effect, why: list[str], cost: int) -> ExplainedRule:
@@ -162,19 +161,19 @@ def _described(rule: RateLimitRule, effect: Effect, why: list[str], cost: int) -
     )
 
 
-def _meter_of(bound: Bound, endpoint_rules: EndpointRules) -> Limit | None:
-    for limit_ in (*endpoint_rules.limits, *endpoint_rules.shadows):
-        if limit_.rule is bound.rule and limit_.bucket == bound.bucket:
-            return limit_
+def _limit_of(bound: Bound, compiled: EndpointRules) -> Limit | None:
+    for limit in (*compiled.limits, *compiled.shadows):
+        if limit.rule is bound.rule and limit.bucket == bound.bucket:
+            return limit
     return None
 
 
-def _why_here(bound: Bound, endpoint_rules: EndpointRules) -> str:
-    if endpoint_rules.endpoint == UNMATCHED:
+def _why_here(bound: Bound, compiled: EndpointRules) -> str:
+    if compiled.endpoint == UNMATCHED:
         return "the rules of unmatched endpoints"
-    if bound.bucket != endpoint_rules.endpoint:
+    if bound.bucket != compiled.endpoint:
         return f"the endpoint is in the group {bound.bucket}"
-    return f"the endpoint {endpoint_rules.endpoint} names it"
+    return f"the endpoint {compiled.endpoint} names it"
 
 
 def _why_off(rule: RateLimitRule, switches: tuple[KillSwitch, ...]) -> str:

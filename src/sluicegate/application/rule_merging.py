@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, cast
 
-from sluicegate.domain.bucket_key import require_text
+from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import RuleBook, Rules, rules_of

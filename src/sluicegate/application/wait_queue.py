@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import Identifier
+from sluicegate.domain.result import RateLimitResult
 
 Ask: TypeAlias = Callable[[], Awaitable[RateLimitResult]]
 """Try to take the tokens."""

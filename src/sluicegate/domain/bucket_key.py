@@ -5,21 +5,17 @@ escaped, and the endpoint stands last: two different triples never share a key.
 """
 
 import re
+from collections.abc import Callable
 from hashlib import blake2b
+from typing import Final
 
-from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitScope
 
-MAX_IDENTIFIER_BYTES = 1024
-"""The longest identifier or endpoint, in UTF-8: more is an attack on the storage's memory, or a mistake."""
-
-CERTAINLY_SHORT = MAX_IDENTIFIER_BYTES // 4
-"""Characters of a text that need not be measured: UTF-8 takes at most four bytes for each."""
-
 # The separator, the escape, Redis Cluster's hash-tag braces, control characters, and surrogates, which UTF-8 refuses.
-_SPECIAL = re.compile("[%:{}\x00-\x1f\x7f\ud800-\udfff]")
-_has_special = _SPECIAL.search
-_PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_SPECIAL: Final = re.compile(r"[%:{}\x00-\x1f\x7f\ud800-\udfff]")
+_find_special: Final[Callable[[str], re.Match[str] | None]] = _SPECIAL.search
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class KeyFormat:
@@ -68,11 +64,11 @@ class KeyFormat:
         """Return an identifier as it stands in a key: readable where it is ordinary, injective always.
 
         Args:
-            identifier: Who is asking; see `require_identifier`.
+            identifier: The client; a plain text as `arguments.require_identifier` returns it.
         """
         if self._secret is not None:
             return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=16, key=self._secret).hexdigest()
-        if _has_special(identifier) is None:
+        if _find_special(identifier) is None:
             return identifier
         return _SPECIAL.sub(_escape, identifier)
 
@@ -80,25 +76,5 @@ class KeyFormat:
         return f"KeyFormat(prefix={self._prefix!r}, hashed={self._secret is not None}, hash_tag={self._hash_tag})"
 
 
-def require_text(field: str, value: object) -> str:
-    """Return a non-empty text of at most 1 KiB, or raise the error that names the field.
-
-    Raises:
-        InvalidTypeError: If the value is not a string.
-        InvalidInputError: If it is empty or longer than 1024 bytes of UTF-8. A long value is not repeated whole.
-    """
-    if not isinstance(value, str):
-        raise InvalidTypeError(f"{field}={value!r:.80}: expected a string, not {type(value).__name__}")
-    if not value:
-        raise InvalidInputError(f"{field}='': expected a string that is not empty")
-    if len(value) > CERTAINLY_SHORT:
-        size = len(value.encode("utf-8", "surrogatepass"))
-        if size > MAX_IDENTIFIER_BYTES:
-            raise InvalidInputError(
-                f"{field}={value[:40]!r}…: {size} bytes long, expected at most {MAX_IDENTIFIER_BYTES}"
-            )
-    return value
-
-
 def _escape(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))
+    return "".join([f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")])

@@ -1,46 +1,96 @@
-"""What a storage is asked, and what it tells."""
+"""What a storage is asked, and what it answers."""
 
-import msgspec
+from typing import Final
+
+from mypy_extensions import i64, mypyc_attr
 
 from sluicegate.domain.bucket_spec import BucketSpec
 
 
-class BucketRequest(msgspec.Struct, frozen=True, gc=False):
+@mypyc_attr(acyclic=True, free_list_len=1)
+class BucketRequest:
     """Ask one bucket for tokens.
 
     Args:
         key: The bucket's name in the storage.
         spec: Its arithmetic.
-        cost_units: What is asked for, 0 to `spec.capacity`; 0 in a peek.
-        lease_units: The most that a process may borrow at a time, where a storage lends; 0: nothing.
+        cost_units: Units to take, 0 to `spec.capacity`; 0 in a peek.
+        lease_units: The most units that a process may borrow at a time, where a storage lends; 0: none.
     """
 
-    key: str
-    spec: BucketSpec
-    cost_units: int
-    lease_units: int = 0
+    __slots__ = ("cost_units", "key", "lease_units", "spec")
+
+    def __init__(self, key: str, spec: BucketSpec, cost_units: i64, lease_units: i64 = 0) -> None:
+        self.key: Final = key
+        self.spec: Final = spec
+        self.cost_units: Final[i64] = cost_units
+        self.lease_units: Final[i64] = lease_units
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BucketRequest) and (self.key, self.spec, self.cost_units, self.lease_units) == (
+            other.key,
+            other.spec,
+            other.cost_units,
+            other.lease_units,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.cost_units))
+
+    def __repr__(self) -> str:
+        return f"BucketRequest({self.key!r}, {self.spec!r}, {self.cost_units}, {self.lease_units})"
 
 
-class BucketLevel(msgspec.Struct, frozen=True, gc=False):
+@mypyc_attr(acyclic=True, free_list_len=1)
+class BucketLevel:
     """Tell a bucket's level after a call.
 
     Args:
         level: Units in the bucket.
-        effective_in_us: Microseconds from the call to the instant at which the level holds: 0 as a rule; negative inside a tick
-            longer than a microsecond; positive after a clock has stepped back.
+        effective_in_us: Microseconds from the call to the instant at which the level holds: 0 as a rule; negative inside a
+            tick longer than a microsecond; positive after a clock has stepped back.
     """
 
-    level: int
-    effective_in_us: int
+    __slots__ = ("effective_in_us", "level")
+
+    def __init__(self, level: i64, effective_in_us: i64) -> None:
+        self.level: Final[i64] = level
+        self.effective_in_us: Final[i64] = effective_in_us
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, BucketLevel)
+            and self.level == other.level
+            and self.effective_in_us == other.effective_in_us
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.level, self.effective_in_us))
+
+    def __repr__(self) -> str:
+        return f"BucketLevel({self.level}, {self.effective_in_us})"
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
+@mypyc_attr(acyclic=True, free_list_len=1)
+class Verdict:
     """Tell what a storage did with some requests: paid all of them or none.
 
     Args:
         allowed: Whether they were paid.
-        levels: The buckets' levels afterwards, in the requests' order.
+        levels: The buckets' levels afterwards, in the order of the requests.
     """
 
-    allowed: bool
-    levels: tuple[BucketLevel, ...]
+    __slots__ = ("allowed", "levels")
+
+    def __init__(self, allowed: bool, levels: tuple[BucketLevel, ...]) -> None:
+        self.allowed: Final = allowed
+        self.levels: Final = levels
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Verdict) and self.allowed == other.allowed and self.levels == other.levels
+
+    def __hash__(self) -> int:
+        return hash((self.allowed, self.levels))
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.allowed}, {self.levels!r})"

@@ -1,91 +1,143 @@
-"""Which rules hold for an endpoint, worked out once."""
+"""Which rules hold for an endpoint, worked out once when the rules are put into force."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
-import msgspec
+from mypy_extensions import i64
 
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.decision import RateLimitResult
+from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.identifier_index import IdentifierIndex
+from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.routing.table import RouteTable
 from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book import UNMATCHED, Bound, Override, RuleBook, Rules
+from sluicegate.domain.rule_book import UNMATCHED, Bound, Listed, Override, RuleBook, Rules
 
-__all__ = ["UNMATCHED", "CompiledRules", "EndpointRules", "Limit", "Rules", "Substitute", "max_cost_of", "untouched"]
+__all__ = ["UNMATCHED", "CompiledRules", "EndpointRules", "Limit", "Rules", "Substitute"]
 
 
-class Limit(msgspec.Struct, frozen=True, gc=False):
+class Limit:
     """One rule of one endpoint, ready to be asked.
 
     Args:
         rule: The rule.
-        scope: Whom it counts.
-        spec: Its arithmetic.
-        cost_units: The rule's own cost in units.
-        before: What stands in a key before the identifier.
-        after: What stands after it; None if the key has no identifier and `before` is all of it.
-        bucket: What the key names in the endpoint's place: the endpoint, a group, or `*`.
-        overrides: Whom another limit holds for; None: for nobody.
-        lease_units: The most that a process may borrow at a time; 0: nothing.
+        bucket: What its keys name in the endpoint's place: the endpoint, a group, or `*`.
+        key_frame: What stands in a key before and after the identifier; after is None if the key has no identifier.
+        overrides: The identifiers that another limit holds for; None: there are none.
     """
 
-    rule: RateLimitRule
-    scope: str
-    spec: BucketSpec
-    cost_units: int
-    before: str
-    after: str | None
-    bucket: str
-    overrides: "IdentifierIndex[Substitute] | None" = None
-    lease_units: int = 0
+    __slots__ = (
+        "after",
+        "before",
+        "bucket",
+        "cost_units",
+        "lease_units",
+        "max_tokens",
+        "overrides",
+        "rule",
+        "scope",
+        "spec",
+    )
+
+    def __init__(
+        self,
+        rule: RateLimitRule,
+        bucket: str,
+        key_frame: tuple[str, str | None],
+        overrides: "IdentifierIndex[Substitute] | None" = None,
+    ) -> None:
+        spec: BucketSpec = rule.spec
+        # Without a size it is a quarter of the capacity: a few processes find something, and storages lend less as a rule.
+        lease = max(1, rule.max_tokens // 4) if rule.lease is True else int(rule.lease)
+        self.rule: Final = rule
+        self.bucket: Final = bucket
+        self.before: Final = key_frame[0]
+        self.after: Final = key_frame[1]
+        self.overrides: Final = overrides
+        self.scope: Final = str(rule.scope)
+        self.spec: Final = spec
+        self.max_tokens: Final = spec.max_tokens
+        self.cost_units: Final[i64] = rule.cost * spec.units_per_token
+        self.lease_units: Final[i64] = lease * spec.units_per_token
+
+    def identifier_of(self, identifier: str | Mapping[str, str]) -> str:
+        """Return the identifier that this rule counts; empty for a global rule that got none.
+
+        Raises:
+            InvalidInputError: If the identifier is a mapping without the rule's scope.
+        """
+        if isinstance(identifier, str):
+            return identifier
+        named = identifier.get(self.scope)
+        if named is not None:
+            return named
+        if self.after is None:
+            return ""
+        raise InvalidInputError(
+            f"identifier={sorted(map(str, identifier))}: has no entry for the scope {self.scope!r} of a rule of this endpoint"
+        )
 
 
-class Substitute(msgspec.Struct, frozen=True, gc=False):
+class Substitute:
     """An override, ready to be asked.
 
     Args:
-        identifier: Whom it is about.
-        until: When it ends; None: never.
-        limit_: What takes the rule's place; None: nothing does.
         override: What the operator wrote.
+        limit: What takes the rule's place; None: nothing does.
     """
 
-    identifier: str
-    until: datetime | None
-    limit_: Limit | None
-    override: Override
+    __slots__ = ("identifier", "limit", "override", "until")
+
+    def __init__(self, override: Override, limit: Limit | None) -> None:
+        self.override: Final = override
+        self.limit: Final = limit
+        self.identifier: Final[str] = override.identifier
+        self.until: Final[datetime | None] = override.until
 
 
-class EndpointRules(msgspec.Struct, frozen=True, gc=False):
-    """What a check of one endpoint does.
+class EndpointRules:
+    """The rules of one endpoint, or what is left of them for one identifier.
 
     Args:
         endpoint: The endpoint as the rules name it.
         limits: The rules that are enabled and may deny, in their order.
-        max_cost: The greatest cost that fits all of them.
-        disabled: The answer if there is no such rule.
-        scopes: Whom its enabled rules count, each once.
         shadows: The enabled rules in shadow mode.
-        special: Whether there are shadows or overrides; else nothing is looked up for them.
-        expires: Whether the plan holds only until the end of an override.
+        disabled: The answer if there is no rule that may deny.
+        scopes: The scopes that its enabled rules count, each once.
     """
 
-    endpoint: str
-    limits: tuple[Limit, ...]
-    max_cost: int
-    disabled: RateLimitResult | None
-    scopes: tuple[str, ...]
-    shadows: tuple[Limit, ...] = ()
-    special: bool = False
-    expires: bool = False
+    __slots__ = ("disabled", "endpoint", "has_overrides", "limits", "max_cost", "rules", "scopes", "shadows")
+
+    def __init__(
+        self,
+        endpoint: str,
+        limits: tuple[Limit, ...],
+        shadows: tuple[Limit, ...],
+        disabled: RateLimitResult | None,
+        scopes: tuple[str, ...],
+    ) -> None:
+        self.endpoint: Final = endpoint
+        self.limits: Final = limits
+        self.shadows: Final = shadows
+        self.disabled: Final = disabled
+        self.scopes: Final = scopes
+        self.max_cost: Final[int] = min([limit.max_tokens for limit in limits], default=0)
+        """The greatest cost that fits all limits."""
+        self.rules: Final[tuple[RateLimitRule, ...]] = tuple([limit.rule for limit in limits])
+        """The rules of the limits, in the same order."""
+        self.has_overrides: Final = any(limit.overrides is not None for limit in (*limits, *shadows))
+        """Whether another limit holds for some identifiers."""
+
+    def alone(self, shadow: Limit) -> "EndpointRules":
+        """Return the rules of a check that asks one rule in shadow mode by itself."""
+        return EndpointRules(self.endpoint, (shadow,), (), None, self.scopes)
 
 
 class CompiledRules:
-    """Look up the plan of an endpoint.
+    """Look up the rules of an endpoint.
 
     Args:
         rules: An endpoint (`POST /api/v1/sessions`) and its rule or rules, or a `RuleBook`.
@@ -99,7 +151,7 @@ class CompiledRules:
         InvalidTypeError: If something is not a rule.
     """
 
-    __slots__ = ("_plans", "lists", "otherwise", "routes", "unmatched")
+    __slots__ = ("_by_endpoint", "_scopes_of", "fallback", "lists", "routes", "unmatched")
 
     def __init__(
         self,
@@ -110,30 +162,35 @@ class CompiledRules:
         everything: bool = False,
     ) -> None:
         book = rules if isinstance(rules, RuleBook) else RuleBook(rules)
-        compiler = _Compiler(book, key_format, (lambda _: True) if everything else switched_off)
-        self._plans = {endpoint: compiler.endpoint_rules(endpoint, book.bound(endpoint)) for endpoint in book}
-        self.routes = RouteTable(filter(None, map(parse_endpoint, self._plans)))
+        compiler = _Compiler(book, key_format, switched_off, everything)
+        self._by_endpoint: dict[str, EndpointRules] = {
+            endpoint: compiler.endpoint_rules(endpoint, book.bound(endpoint)) for endpoint in book
+        }
+        self.routes: RouteTable = RouteTable([t for t in map(parse_endpoint, self._by_endpoint) if t is not None])
         """The endpoints that are templates."""
-        self.unmatched = self._plans.get(UNMATCHED)
-        """What to do for endpoints that no rule names; None: let them pass."""
-        self.lists = {} if everything else book.index_lists()
+        self.unmatched: EndpointRules | None = self._by_endpoint.get(UNMATCHED)
+        """The rules of endpoints that no other rule names; None: these pass."""
+        self.lists: dict[str, IdentifierIndex[Listed]] = {} if everything else book.index_lists()
         """The allow and deny lists, by scope."""
-        self.otherwise = UNMATCHED if self.unmatched is not None or self.lists else None
+        self.fallback: str | None = UNMATCHED if self.unmatched is not None or self.lists else None
         """The endpoint of a request that fits no template; None if there is nothing to ask for it."""
+        self._scopes_of: dict[str, tuple[str, ...]] = {
+            endpoint: tuple(dict.fromkeys([*one.scopes, *self.lists])) for endpoint, one in self._by_endpoint.items()
+        }
 
     def find(self, endpoint: str) -> EndpointRules | None:
-        """Return what to do for an endpoint; None if no rule is for it.
+        """Return the rules of an endpoint; None if it has none.
 
         Args:
             endpoint: A name that the rules have, or a method and a path that one of their templates fits; else the rules of
                 unmatched endpoints are for it.
         """
-        endpoint_rules = self._plans.get(endpoint)
-        if endpoint_rules is not None:
-            return endpoint_rules
+        rules = self._by_endpoint.get(endpoint)
+        if rules is not None:
+            return rules
         method, space, path = endpoint.partition(" ")
         name = self.match(method, path) if space else self.match("*", endpoint)
-        return self.unmatched if name is None else self._plans.get(name)
+        return self.unmatched if name is None else self._by_endpoint.get(name)
 
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint that a request belongs to; None if there is nothing to ask.
@@ -145,38 +202,47 @@ class CompiledRules:
             method: The request's method in capitals, or `WEBSOCKET`.
             path: The path, decoded, without the query.
         """
-        return self.routes.match(method, path) or self.otherwise
+        endpoint = self.routes.match(method, path)
+        return self.fallback if endpoint is None else endpoint
 
     @property
     def scopes(self) -> frozenset[str]:
-        """Whom the rules count, all together."""
-        return frozenset(scope for endpoint_rules in self._plans.values() for scope in endpoint_rules.scopes)
+        """The scopes that the rules count, all together."""
+        return frozenset([scope for one in self._by_endpoint.values() for scope in one.scopes])
 
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
-        """Return whose identifiers a check of an endpoint needs, each scope once: its rules' and the lists'."""
-        endpoint_rules = self.find(endpoint)
-        return tuple(dict.fromkeys((*(endpoint_rules.scopes if endpoint_rules else ()), *self.lists)))
+        """Return the scopes whose identifiers a check of an endpoint needs, each once: its rules' and the lists'."""
+        scopes = self._scopes_of.get(endpoint)
+        if scopes is not None:
+            return scopes
+        rules = self.find(endpoint)
+        return tuple(self.lists) if rules is None else self._scopes_of[rules.endpoint]
 
     @property
-    def plans(self) -> Iterable[EndpointRules]:
-        """All plans, in the order of the rules."""
-        return self._plans.values()
+    def all_rules(self) -> Iterable[EndpointRules]:
+        """The rules of all endpoints, in the order of the book."""
+        return self._by_endpoint.values()
 
     def __len__(self) -> int:
-        return len(self._plans)
+        return len(self._by_endpoint)
 
     def __repr__(self) -> str:
-        return f"CompiledRules(endpoints={len(self._plans)})"
+        return f"CompiledRules(endpoints={len(self._by_endpoint)})"
 
 
 class _Compiler:
-    """Make plans of rules."""
+    """Compile the rules of one endpoint after the other."""
 
     def __init__(
-        self, book: RuleBook, key_format: KeyFormat, switched_off: Callable[[RateLimitRule], bool] | None
+        self,
+        book: RuleBook,
+        key_format: KeyFormat,
+        switched_off: Callable[[RateLimitRule], bool] | None,
+        everything: bool,
     ) -> None:
         self._key_format = key_format
         self._switched_off = switched_off
+        self._everything = everything
         self._overrides: dict[str, list[Override]] = {}
         for override in book.overrides:
             self._overrides.setdefault(override.policy, []).append(override)
@@ -185,64 +251,44 @@ class _Compiler:
         limits: list[Limit] = []
         shadows: list[Limit] = []
         seen: dict[tuple[str, str], int] = {}
-        for rule, bucket in ((one.rule, one.bucket) for one in bound):
+        for one in bound:
+            rule, bucket = one.rule, one.bucket
             # The first rule of a scope has the plain key; the others carry their name, or their number among the scope's.
             seen[bucket, rule.scope] = nth = seen.get((bucket, rule.scope), 0) + 1
             frame = self._key_format.frame(rule.scope, bucket, "" if nth == 1 else rule.name or str(nth))
-            if rule.enabled and not (self._switched_off and self._switched_off(rule)):
-                (shadows if rule.shadow else limits).append(self._meter(rule, bucket, frame))
-        special = bool(shadows) or any(limit_.overrides is not None for limit_ in limits)
+            if self._counts(rule):
+                limit = Limit(rule, bucket, frame, self._index_overrides(rule, bucket, frame))
+                (shadows if rule.shadow else limits).append(limit)
         return EndpointRules(
             endpoint,
             tuple(limits),
-            max_cost_of(limits),
-            None if limits else untouched([one.rule for one in bound]),
-            tuple(dict.fromkeys(limit_.scope for limit_ in (*limits, *shadows))),
             tuple(shadows),
-            special,
+            None if limits else untouched([one.rule for one in bound]),
+            tuple(dict.fromkeys([limit.scope for limit in (*limits, *shadows)])),
         )
 
-    def _meter(self, rule: RateLimitRule, bucket: str, frame: tuple[str, str | None]) -> Limit:
-        overrides = self._overrides.get(rule.name) if rule.name else None
-        index = None
-        if overrides:
-            substitutes = [self._substitute(rule, override, bucket, frame) for override in overrides]
-            index = IdentifierIndex(rule.scope, substitutes)
-        return _meter(rule, bucket, frame, index)
+    def _counts(self, rule: RateLimitRule) -> bool:
+        if not rule.enabled or self._everything:
+            return False
+        return self._switched_off is None or not self._switched_off(rule)
 
-    def _substitute(
-        self, rule: RateLimitRule, override: Override, bucket: str, frame: tuple[str, str | None]
-    ) -> Substitute:
-        instead = override.rule
-        limit_ = None
-        if instead.enabled:
-            # Only the limit is another; whom it counts, at what cost and to what effect stays the rule's own.
-            capacity = instead.max_tokens
-            lease = rule.lease if isinstance(rule.lease, bool) else min(rule.lease, capacity)
-            instead = replace(rule, max_tokens=capacity, refill_rate=instead.refill_rate, lease=lease)
-            limit_ = _meter(instead, bucket, frame)
-        return Substitute(override.identifier, override.until, limit_, override)
+    def _index_overrides(
+        self, rule: RateLimitRule, bucket: str, frame: tuple[str, str | None]
+    ) -> "IdentifierIndex[Substitute] | None":
+        overrides: Sequence[Override] = self._overrides.get(rule.name, ()) if rule.name else ()
+        if not overrides:
+            return None
+        return IdentifierIndex(rule.scope, [_substitute(rule, override, bucket, frame) for override in overrides])
 
 
-def _meter(
-    rule: RateLimitRule,
-    bucket: str,
-    frame: tuple[str, str | None],
-    overrides: "IdentifierIndex[Substitute] | None" = None,
-) -> Limit:
-    spec = rule.spec
-    # Without a size it is a quarter of the capacity: a few processes find something, and storages lend less as a rule.
-    lease = max(1, rule.max_tokens // 4) if rule.lease is True else int(rule.lease)
-    token = spec.units_per_token
-    return Limit(rule, str(rule.scope), spec, rule.cost * token, *frame, bucket, overrides, lease * token)
-
-
-def max_cost_of(limits: Sequence[Limit]) -> int:
-    """Return the greatest cost that fits all of some rules."""
-    return min((limit_.rule.max_tokens for limit_ in limits), default=0)
+def _substitute(rule: RateLimitRule, override: Override, bucket: str, frame: tuple[str, str | None]) -> Substitute:
+    instead: RateLimitRule = override.rule
+    if not instead.enabled:
+        return Substitute(override, None)
+    return Substitute(override, Limit(rule.with_limit_of(instead), bucket, frame))
 
 
 def untouched(rules: Iterable[RateLimitRule]) -> RateLimitResult:
     """Return the answer where none of an endpoint's rules counts: allowed, and everything is left."""
-    full = min(rule.max_tokens for rule in rules)
+    full = min([rule.max_tokens for rule in rules])
     return RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0)

@@ -1,24 +1,26 @@
-"""What can go wrong, as three different things: bad input, a broken storage, and an answer that says so."""
+"""The errors: invalid input (raised), a storage that failed (handled inside), and a value that reports a failure."""
+
+from functools import partial
 
 import msgspec
 
 
 class InvalidInputError(ValueError):
-    """A rule, argument or setting is wrong. Raised where the mistake is made; the message names field and value."""
+    """A rule, argument or setting is invalid. Raised where the mistake is made; the message names the field and the value."""
 
 
 class InvalidTypeError(InvalidInputError, TypeError):
-    """A value is of the wrong type: a `TypeError` for those who look for one, a `ValueError` like its siblings."""
+    """A value has the wrong type. It is a `TypeError`, and a `ValueError` like every `InvalidInputError`."""
 
 
 class RuleFileError(InvalidInputError):
-    """A rules file is refused, and nothing of it is used.
+    """A rules file is invalid, and nothing in it is used.
 
     Args:
-        path: The file, as the caller named it.
-        message: What is wrong and what was expected, one line.
-        line: The line in the file, from 1; 0 where no line can be named.
-        field: Where in the file's structure, such as `policies.login.cost`; empty for the file as a whole.
+        path: The file's path as the caller gave it.
+        message: What is wrong and what was expected, in one line.
+        line: The line in the file, from 1; 0 if no line can be named.
+        field: The field, such as `policies.login.cost`; empty for the file as a whole.
     """
 
     def __init__(self, path: str, message: str, *, line: int = 0, field: str = "") -> None:
@@ -30,13 +32,17 @@ class RuleFileError(InvalidInputError):
         self.field = field
         self.message = message
 
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        """Return how pickle makes it again: from what it was made of, not from the text."""
+        return partial(type(self), line=self.line, field=self.field), (self.path, self.message)
+
 
 class StorageError(Exception):
-    """A storage could not decide. The failure policy turns it into an answer; no caller of a check ever sees it.
+    """A storage could not decide. The failure policy turns it into an answer; the caller of a check never sees it.
 
     Args:
-        reason: A word of a closed set, fit for a metric's label: `timeout`, `connection`, `server_error`, ….
-        message: What happened, free of identifiers and passwords.
+        reason: One word of a fixed set, usable as a metric's label: `timeout`, `connection`, `server_error`, ….
+        message: What happened, without identifiers and passwords.
     """
 
     def __init__(self, reason: str, message: str = "") -> None:
@@ -45,12 +51,12 @@ class StorageError(Exception):
 
 
 class RateLimitError(msgspec.Struct, frozen=True):
-    """Say why an administrative call (`reset`, `refund`) did not happen. A value, carried by `Failure`.
+    """Why an administrative call (`reset`, `refund`) was not done. It is not raised: a `Failure` holds it.
 
     Args:
-        reason: A word of a closed set: a storage's reason, or `no_rule`.
-        message: One sentence for a person, free of identifiers.
-        endpoint: The endpoint that was asked about.
+        reason: One word of a fixed set: a storage's reason, or `no_rule`.
+        message: One sentence for a person, without identifiers.
+        endpoint: The endpoint of the call.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""What happened, as frozen records in the past tense."""
+"""The events that a limiter publishes: immutable records of what happened."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -9,13 +9,13 @@ from uuid_utils.compat import uuid7
 
 
 class RateLimitEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What all events have.
+    """The fields of every event.
 
     Args:
         endpoint: The endpoint as the rule names it.
-        identifier: Who asked. It is personal data: subscribers hash it before it leaves the process.
-        scope: Whom the deciding rule counts.
-        event_id: A version 7 UUID (RFC 9562), which orders events by time.
+        identifier: The client's identifier. It is personal data: hash it before it leaves the process.
+        scope: The scope of the rule that decided.
+        event_id: A version 7 UUID (RFC 9562), so events sort by time.
     """
 
     endpoint: str
@@ -25,7 +25,7 @@ class RateLimitEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def timestamp(self) -> datetime:
-        """When the event was made, to the millisecond, in UTC: the instant that its id carries."""
+        """When the event was created, in UTC, to the millisecond; read from its id."""
         return datetime.fromtimestamp((self.event_id.int >> 80) / 1000, tz=UTC)
 
 
@@ -36,7 +36,7 @@ class RateLimitCheckAttempted(RateLimitEvent, frozen=True, kw_only=True):
 
 
 class RateLimitCheckAllowed(RateLimitEvent, frozen=True, kw_only=True):
-    """A check was paid; `remaining_tokens` are left in the tightest bucket."""
+    """A check was allowed; `remaining_tokens` are left in the bucket that will deny first."""
 
     cost: int
     remaining_tokens: int
@@ -44,7 +44,7 @@ class RateLimitCheckAllowed(RateLimitEvent, frozen=True, kw_only=True):
 
 
 class RateLimitCheckDenied(RateLimitEvent, frozen=True, kw_only=True):
-    """A check was denied; it would pass in `retry_after` seconds (`math.inf`: never)."""
+    """A check was denied; it would be allowed in `retry_after` seconds (`math.inf`: never)."""
 
     cost: int
     retry_after: float
@@ -52,7 +52,7 @@ class RateLimitCheckDenied(RateLimitEvent, frozen=True, kw_only=True):
 
 
 class RateLimitFailedOpen(RateLimitEvent, frozen=True, kw_only=True):
-    """The storage failed for `reason` and the check was answered without it, by letting pass or by a local bucket."""
+    """The storage failed for `reason`, and the check was allowed, or decided by a bucket in this process."""
 
     cost: int
     reason: str
@@ -62,7 +62,7 @@ class RateLimitFailedOpen(RateLimitEvent, frozen=True, kw_only=True):
 
 
 class RateLimitFailedClosed(RateLimitEvent, frozen=True, kw_only=True):
-    """The storage failed for `reason` and the rule's policy is to refuse."""
+    """The storage failed for `reason`, and the check was denied because the rule says so."""
 
     cost: int
     reason: str
@@ -70,9 +70,9 @@ class RateLimitFailedClosed(RateLimitEvent, frozen=True, kw_only=True):
 
 
 class RateLimitShadowDenied(RateLimitEvent, frozen=True, kw_only=True):
-    """A rule in shadow mode would have denied a request, which went on all the same.
+    """A rule in shadow mode would have denied a request, but did not.
 
-    `policy` is the rule's name; the request would have had to wait for `retry_after` seconds (`math.inf`: for ever).
+    `policy` is the rule's name; the rule would have allowed the request in `retry_after` seconds (`math.inf`: never).
     """
 
     cost: int
@@ -81,7 +81,7 @@ class RateLimitShadowDenied(RateLimitEvent, frozen=True, kw_only=True):
 
 
 class RateLimitListed(RateLimitEvent, frozen=True, kw_only=True):
-    """The allow or deny list decided a check, by the entry `listed`, without asking the storage."""
+    """An entry of the allow or deny list, `listed`, decided a check; the storage was not asked."""
 
     cost: int
     allowed: bool
@@ -89,10 +89,10 @@ class RateLimitListed(RateLimitEvent, frozen=True, kw_only=True):
 
 
 class RulesEvent(RateLimitEvent, frozen=True, kw_only=True):
-    """What events about the rules as a whole have: no endpoint, no identifier and no scope.
+    """The fields of events about the rules as a whole. Endpoint, identifier and scope are empty.
 
     Args:
-        rules_version: The version of the rules in force after it.
+        rules_version: The version of the rules after the event.
     """
 
     endpoint: str = ""
@@ -102,25 +102,25 @@ class RulesEvent(RateLimitEvent, frozen=True, kw_only=True):
 
 
 class RateLimitRulesChanged(RulesEvent, frozen=True, kw_only=True):
-    """Other rules are in force; `previous_version` was before."""
+    """The rules were replaced; `previous_version` is the version of the old ones."""
 
     previous_version: str
 
 
 class RateLimitRulesRefused(RulesEvent, frozen=True, kw_only=True):
-    """Rules were refused for `error`, and those before stay in force."""
+    """New rules were refused because of `error`; the old ones still apply."""
 
     error: str
 
 
 class RateLimitSwitched(RulesEvent, frozen=True, kw_only=True):
-    """A kill switch was thrown or taken back, by hand, by a rules file or by its own end.
+    """Rules were switched off or on again: by a call, by a rules file, or because a kill switch ended.
 
     Args:
-        policies: The rules; empty: all.
+        policies: The names of the rules; empty: all.
         off: Whether they are off now.
-        until: When they hold again by themselves; None: when somebody switches them on.
-        reason: Why, in the words of who did it.
+        until: When they apply again; None: not until somebody switches them on.
+        reason: Why, as given by the person who switched them.
     """
 
     policies: tuple[str, ...]

@@ -1,6 +1,6 @@
-"""Finding what is said about one identifier among very many entries: by its text, or for addresses by the longest prefix.
+"""Find the entry for an identifier among very many: by exact text, or for addresses by the longest matching network.
 
-The prefix tree is py-radix, whose lookup takes the same time for ten entries as for a hundred thousand. It comes with the
+Networks are held in py-radix, whose lookup takes the same time for ten entries as for a hundred thousand. It comes with the
 extra `sluicegate[rules]` and is imported when the first address is indexed.
 """
 
@@ -13,12 +13,16 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitScope
 
-Now: TypeAlias = Callable[[], datetime]
-"""How to learn the wall clock's instant; called only where an entry that matches has an end."""
+WallClock: TypeAlias = Callable[[], datetime]
+"""Returns the current date and time with a time zone. Called only when a matching entry has an end."""
 
+Now = WallClock
 
 _MAPPED_BITS = 96
-_MAX_UNKNOWN = 65_536  # identifiers; some 6 MB as a rule, at most 64 MB of hostile ones
+
+# Together at most 28 MB, if every cached text has 64 characters of four bytes.
+_MAX_CACHED = 65_536
+_MAX_CACHED_CHARACTERS = 64
 
 
 class Entry(Protocol):
@@ -26,12 +30,12 @@ class Entry(Protocol):
 
     @property
     def identifier(self) -> str:
-        """Whom it is about: a text, or for the scope `ip` an address or a network."""
+        """The identifier: a text, or for the scope `ip` an address or a network."""
         ...
 
     @property
     def until(self) -> datetime | None:
-        """When it stops to hold; None: never."""
+        """When the entry ends; None: never."""
         ...
 
 
@@ -39,68 +43,87 @@ E = TypeVar("E", bound=Entry)
 
 
 class IdentifierIndex(Generic[E]):
-    """Look up the entry that holds for an identifier.
+    """Look up the entry for an identifier.
 
     Args:
-        scope: Whose identifiers these are; those of `ip` are addresses and networks (CIDR).
+        scope: The scope of the identifiers; those of `ip` are addresses and networks (CIDR).
         entries: The entries, no two of them for the same identifier.
 
     Raises:
-        InvalidInputError: If an address is not one, or two entries are for the same identifier.
+        InvalidInputError: If an address is invalid, or two entries are for the same identifier.
     """
 
-    __slots__ = ("_by_text", "_tree", "unknown")
+    __slots__ = ("_by_text", "_entries", "_scope", "_tree", "unknown")
 
     def __init__(self, scope: str, entries: Iterable[E]) -> None:
+        self._scope = scope
+        self._entries = tuple(entries)
         self._by_text: dict[str, E] = {}
         self._tree: Any = None
         self.unknown: set[str] = set()
-        """Some identifiers that no entry is for. Entries end but never begin, so this stays true."""
+        """Recent identifiers without an entry, for the scope `ip`: parsing an address takes longer than the lookup.
+
+        Entries end but never begin, so an identifier without one never gets one.
+        """
         if scope == RateLimitScope.IP:
-            self._tree = _radix()
-            for entry in entries:
+            self._tree = _new_tree()
+            for entry in self._entries:
                 network = read_network(entry.identifier)
                 node = self._tree.add(packed=network.network_address.packed, masklen=network.prefixlen)
                 if "entry" in node.data:
                     raise InvalidInputError(f"{entry.identifier!r}: listed twice")
                 node.data["entry"] = entry
         else:
-            for entry in entries:
+            for entry in self._entries:
                 if self._by_text.setdefault(entry.identifier, entry) is not entry:
                     raise InvalidInputError(f"{entry.identifier!r}: listed twice")
 
-    def find(self, identifier: str, now: Now) -> E | None:
-        """Return the entry that holds for an identifier now; of several networks, the smallest that has not ended."""
-        if identifier in self.unknown:
-            return None
+    def __reduce__(self) -> tuple[type["IdentifierIndex[E]"], tuple[str, tuple[E, ...]]]:
+        # Compiled classes cannot be copied or pickled attribute by attribute.
+        return IdentifierIndex, (self._scope, self._entries)
+
+    def find(self, identifier: str, now: WallClock) -> E | None:
+        """Return the entry for an identifier; of several networks, the smallest that has not ended.
+
+        Args:
+            identifier: A text, or an address or network for the scope `ip`. A text that is no address has no entry there.
+            now: The clock that entries end by.
+
+        Returns:
+            The entry; None if there is none or it has ended.
+        """
         if self._tree is None:
             entry = self._by_text.get(identifier)
-            if entry is None:
-                self._remember_unknown(identifier)
-                return None
-            return entry if _holds(entry, now) else None
-        wanted = _packed(identifier)
-        node = None if wanted is None else self._tree.search_best(packed=wanted[0], masklen=wanted[1])
-        if wanted is None or node is None:
-            self._remember_unknown(identifier)
+            return entry if entry is not None and _has_not_ended(entry, now) else None
+        if identifier in self.unknown:
+            return None
+        packed = _packed(identifier)
+        node = None if packed is None else self._tree.search_best(packed=packed[0], masklen=packed[1])
+        if packed is None or node is None:
+            self._cache_unknown(identifier)
             return None
         entry = cast("E", node.data["entry"])
-        if _holds(entry, now):
+        if _has_not_ended(entry, now):
             return entry
-        covering = self._tree.search_covering(packed=wanted[0], masklen=wanted[1])
-        return next((node.data["entry"] for node in covering if _holds(node.data["entry"], now)), None)
+        for node in self._tree.search_covering(packed=packed[0], masklen=packed[1]):
+            entry = cast("E", node.data["entry"])
+            if _has_not_ended(entry, now):
+                return entry
+        return None
 
-    def _remember_unknown(self, identifier: str) -> None:
-        if len(self.unknown) >= _MAX_UNKNOWN:
+    def _cache_unknown(self, identifier: str) -> None:
+        if len(identifier) > _MAX_CACHED_CHARACTERS:
+            return
+        if len(self.unknown) >= _MAX_CACHED:
             self.unknown.clear()
         self.unknown.add(identifier)
 
 
 def read_network(text: str) -> IPv4Network | IPv6Network:
-    """Read an address or a network in CIDR notation.
+    """Parse an address or a network in CIDR notation.
 
     Raises:
-        InvalidInputError: If the text is neither, or a network's address has bits that its prefix leaves out.
+        InvalidInputError: If the text is neither, or a network's address has bits set outside its prefix.
     """
     try:
         return _unmapped(ip_network(text))
@@ -114,7 +137,7 @@ def read_network(text: str) -> IPv4Network | IPv6Network:
 
 
 def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    """Return the IPv4 network that an IPv4-mapped one (RFC 4291, `::ffff:0:0/96`) stands for."""
+    """Return the IPv4 network of an IPv4-mapped one (RFC 4291, `::ffff:0:0/96`); others as they are."""
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped is None or network.prefixlen < _MAPPED_BITS:
         return network
@@ -122,7 +145,10 @@ def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
 
 
 def _packed(identifier: str) -> tuple[bytes, int] | None:
-    """Return an identifier's bytes and prefix length; None if it is no address. IPv6 clients may be known by their /64."""
+    """Return an address's bytes and prefix length; None if the text is no address.
+
+    It may be a network: the middleware counts IPv6 clients by their /64.
+    """
     try:
         if "/" in identifier:
             network = _unmapped(ip_network(identifier, strict=False))
@@ -135,11 +161,11 @@ def _packed(identifier: str) -> tuple[bytes, int] | None:
     return address.packed, address.max_prefixlen
 
 
-def _holds(entry: Entry, now: Now) -> bool:
+def _has_not_ended(entry: Entry, now: WallClock) -> bool:
     return entry.until is None or now() < entry.until
 
 
-def _radix() -> Any:  # noqa: ANN401 - py-radix ships no types
+def _new_tree() -> Any:  # noqa: ANN401 - py-radix ships no types
     try:
         return import_module("radix").Radix()
     except ImportError:

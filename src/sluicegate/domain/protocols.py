@@ -1,16 +1,15 @@
 """The ports. Each docstring is the port's specification."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import Sequence
+from typing import Protocol, Self, runtime_checkable
 
+import msgspec
+
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitEvent
-from sluicegate.domain.result import Result
-
-Identifier: TypeAlias = str | Mapping[str, str]
-"""Who is asking: one text for every scope, or one for each scope where an endpoint's rules count different things."""
+from sluicegate.domain.result import RateLimitResult, Result
 
 
 @runtime_checkable
@@ -50,29 +49,34 @@ class RateLimitProtocol(Protocol):
         ...
 
 
+class StorageTraits(msgspec.Struct, frozen=True):
+    """What a limiter needs to know of a storage.
+
+    Args:
+        deadline_s: The longest that `take` and `peek` keep a caller, in seconds, where the storage sees to that itself; the
+            storage is a `DeadlineStorage` then. None: it keeps no deadline, and the limiter puts a timer round each call.
+        hash_tags: Whether keys should carry the identifier in braces, for Redis Cluster.
+    """
+
+    deadline_s: float | None = None
+    hash_tags: bool = False
+
+
 class StorageProtocol(Protocol):
     """Keep buckets. A storage decides by its own clock, and raises rather than invents an answer.
 
     Every call is atomic: no other caller, in any process, sees or changes a bucket between the reading and the writing of
     one call. An absent bucket is a full one. Anything that cannot be decided is raised, as `StorageError` where the
     cause is known. A call that raised may or may not have been executed; it is not repeated.
-
-    Optional attributes tell the limiter more:
-
-    - `immediate = True`: the storage also has the plain calls of `SyncStorageProtocol`, and they never wait for anything.
-    - `bounded_wait = True`: `take` and `peek` keep no caller longer than a deadline of the storage's own, which is
-      `deadline_s` seconds. Without it, or if the limiter's deadline is shorter, the limiter puts a timer round each call.
-    - `decide_here(requests)`: a plain call that decides these requests without asking or waiting, where the storage can: it
-      pays from what this process has borrowed, or returns a denial that is known to be still true. Else None.
-    - `denials_at_hand` and `loans_at_hand`, which belong to it: what it knows of denials, or None, and of loans.
-    - `hash_tags = True`: keys should carry the identifier in braces, for Redis Cluster.
     """
+
+    traits: StorageTraits
 
     async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none; a denial changes nothing and prolongs nothing.
 
-        But for one write: a bucket that begins anew, because the clock stepped back by more than its time to full or because
-        its rule changed, is written as it was carried over, also by a denial.
+        There is one exception: a bucket that begins anew, because the clock stepped back by more than its time to full or
+        because its rule changed, is written as it was converted, by a denial too.
 
         Args:
             requests: One for each bucket, with different keys; `cost_units` of 1 to the capacity.
@@ -97,25 +101,51 @@ class StorageProtocol(Protocol):
 
 
 class SyncStorageProtocol(Protocol):
-    """The same verbs as plain calls, for code without an event loop. The specification is `StorageProtocol`'s.
+    """The verbs of `StorageProtocol`, with the same meaning, as calls that block: for code without an event loop.
 
-    A call that may wait keeps a deadline of the storage's own: nobody can interrupt it from outside.
+    A call that may wait keeps a deadline of the storage's own: no caller can interrupt it from outside.
     """
 
-    def take_now(self, requests: Sequence[BucketRequest], /) -> Verdict:
+    traits: StorageTraits
+
+    def take_blocking(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
         ...
 
-    def peek_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+    def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels. Writes nothing."""
         ...
 
-    def refund_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+    def refund_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
         ...
 
-    def reset_now(self, requests: Sequence[BucketRequest], /) -> None:
+    def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
+        ...
+
+
+@runtime_checkable
+class NonBlockingStorage(Protocol):
+    """A storage, of either kind, that can decide some checks, or all, without waiting."""
+
+    def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
+        """Do what `take` does, now; None if that needs waiting, and nothing has happened.
+
+        Memory always decides. Redis decides from a lease, or repeats a denial that is certainly still true.
+        """
+        ...
+
+
+@runtime_checkable
+class DeadlineStorage(Protocol):
+    """A storage, of either kind, that keeps a deadline for its callers."""
+
+    def with_deadline(self, deadline_s: float, /) -> Self:
+        """Return the same storage with a shorter deadline for the calls made through what is returned.
+
+        Connections and caches are shared with the original; closing either closes both.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""How fast a bucket refills: the exact fraction behind a float, and the notation `100/minute`."""
+"""Refill rates: the exact fraction behind a float, and the notation `100/minute`."""
 
 import math
 import re
@@ -20,17 +20,18 @@ _NOTATION = re.compile(
 
 
 def parse_rate(text: str) -> tuple[int, Fraction, int, str | None]:
-    """Read a rate such as `100/minute`, `5 per 10 seconds`, `100/minute burst 20` or `5/minute per ip`.
+    """Parse a rate such as `100/minute`, `5 per 10 seconds`, `100/minute burst 20` or `5/minute per ip`.
 
     Args:
-        text: The notation; the unit may be plural or short (`s`, `min`, `h`, `d`), upper or lower case.
+        text: The notation. The unit may be plural or abbreviated (`s`, `min`, `h`, `d`), in upper or lower case.
 
     Returns:
-        The count, the refill rate in tokens per minute, the burst (the count where none is given) and the scope's name
-        (None where none is given).
+        The count, the refill rate in tokens per minute, the burst (the count if the text names none) and the scope's name
+        (None if the text names none).
 
     Raises:
-        InvalidInputError: If the text is not of that form, or one of its numbers is zero.
+        InvalidInputError: If the text does not have that form, or one of its numbers is zero.
+        InvalidTypeError: If it is not a text.
     """
     if not isinstance(text, str):
         raise InvalidTypeError(f"rate={text!r}: expected a text such as '100/minute', not {type(text).__name__}")
@@ -51,10 +52,10 @@ def parse_rate(text: str) -> tuple[int, Fraction, int, str | None]:
 
 
 def exact_rate(tokens_per_minute: float) -> Fraction:
-    """Return the fraction that a number of tokens per minute stands for.
+    """Return the fraction that a number of tokens per minute means.
 
-    An integer stands for itself. A float stands for the simplest fraction among those that round to it: `1 / 1440` is
-    one token a day, not the binary number next to it, whose denominator would leave no room for a capacity.
+    An integer is exact. A float means the simplest fraction that rounds to it: `1 / 1440` is one token a day, not the binary
+    number next to that, whose denominator would leave no room for a capacity.
 
     Args:
         tokens_per_minute: A finite, positive number.
@@ -67,7 +68,7 @@ def exact_rate(tokens_per_minute: float) -> Fraction:
 
 
 def _simplest_between(low: Fraction, high: Fraction) -> Fraction:
-    """Return the fraction of the smallest denominator in an interval (the Stern-Brocot tree, walked by whole steps)."""
+    """Return the fraction with the smallest denominator in an interval, by walking down the Stern-Brocot tree."""
     floor = low.numerator // low.denominator
     if low == floor:
         return Fraction(floor)

@@ -1,8 +1,8 @@
-"""A rule: how many requests, how fast again, counted for whom."""
+"""A rule: how many requests at once, how many a minute, and whose requests are counted together."""
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias, get_args
 
@@ -11,10 +11,10 @@ from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rate import SECONDS, exact_rate, parse_rate
 
 MAX_TOKENS = 10**12
-"""The greatest capacity that a rule may name."""
+"""The largest capacity of a rule."""
 
 OnStorageError: TypeAlias = Literal["allow", "local", "deny"]
-"""What a check answers while the storage cannot: let pass, decide in this process, or refuse."""
+"""The answer of a check while the storage fails: allow, count in this process (`local`), or deny."""
 
 ON_STORAGE_ERROR: tuple[OnStorageError, ...] = get_args(OnStorageError)
 
@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.*/-]{1,64}")
 
 
 class RateLimitScope(StrEnum):
-    """Whom a rule counts. A rule may also name a scope of its own, such as `tenant`."""
+    """The kind of identifier that a rule counts by. Any other name, such as `tenant`, can be used as well."""
 
     IP = "ip"
     USER = "user"
@@ -36,18 +36,18 @@ class RateLimitRule:
     """Describe one token bucket per identifier.
 
     Args:
-        max_tokens: The capacity, and so the greatest burst: a whole number, 1 to 10**12.
-        refill_rate: Tokens per minute, positive. A float is read as the simplest fraction that rounds to it.
-        scope: Whom to count: a `RateLimitScope` or a name of your own (a-z, 0-9, `_`).
+        max_tokens: The capacity, which is also the largest burst: a whole number, 1 to 10**12.
+        refill_rate: Tokens per minute, above 0. A float means the simplest fraction that rounds to it.
+        scope: The kind of identifier to count by: a `RateLimitScope` or a name of your own (a-z, 0-9, `_`).
         cost: Tokens that one request takes, 1 to `max_tokens`.
-        enabled: Whether the rule counts at all.
-        name: What clients and reports call the rule (letters, digits, `_.*/-`); empty: derived from the rule.
-        on_storage_error: What this rule answers while the storage fails; None: the limiter's setting.
-        shadow: Whether the rule only watches: it counts every request in its own bucket and tells what it would deny, but
-            never denies.
-        lease: Whether a process may borrow some of this bucket's tokens at a time and spend them by itself: False, True (as
-            many as it uses in half a second, up to a quarter of the capacity) or how many at most, 1 to `max_tokens`. Storages
-            that do not lend, and checks of several rules, ignore it.
+        enabled: Whether the rule applies at all.
+        name: The rule's name for clients and reports (letters, digits, `_.*/-`); empty: derived from the rule.
+        on_storage_error: The answer while the storage fails; None: the limiter's setting.
+        shadow: Whether the rule only observes: it counts every request in its own bucket and reports what it would deny,
+            but never denies.
+        lease: Whether a process may take several tokens from the bucket at once and spend them without asking the storage:
+            False, True (as many as it uses in half a second, at most a quarter of the capacity) or the most it may take, 1
+            to `max_tokens`. Storages without leases, and checks of several rules, ignore it.
 
     Raises:
         InvalidInputError: If a value is out of range, or the bucket could not be counted exactly.
@@ -85,23 +85,28 @@ class RateLimitRule:
 
     @property
     def seconds_per_token(self) -> float:
-        """Seconds until one token has flowed in."""
+        """Seconds that one token takes to refill."""
         return 60 / self.refill_rate
 
     @property
     def full_seconds(self) -> int:
-        """Seconds from empty to full, rounded up: the window in which the rule's long-term rate shows."""
+        """Seconds from empty to full, rounded up. Over longer periods than this, the refill rate is the limit."""
         return -(-self.spec.full_ticks * self.spec.tick_us // 1_000_000)
 
     @property
     def ttl_seconds(self) -> int:
-        """Seconds for which a storage keeps an untouched bucket: the time to full, and a second of margin."""
+        """Seconds that a storage keeps an unused bucket: the time until it is full, and one second more."""
         return self.full_seconds + 1
 
     @property
     def policy(self) -> str:
-        """What clients and reports call the rule: its name, else one made of scope, capacity and window."""
+        """The rule's name for clients and reports: its own, else one made of scope, capacity and seconds to full."""
         return self.name or f"{self.scope}-{self.max_tokens}-{self.full_seconds}s"
+
+    def with_limit_of(self, other: "RateLimitRule") -> "RateLimitRule":
+        """Return this rule with the capacity and the rate of another one; scope, cost and effect stay its own."""
+        lease = self.lease if isinstance(self.lease, bool) else min(self.lease, other.max_tokens)
+        return replace(self, max_tokens=other.max_tokens, refill_rate=other.refill_rate, lease=lease)
 
     @classmethod
     def per_second(cls, n: int, *, burst: int | None = None, scope: RateLimitScope | str = RateLimitScope.IP) -> Self:
@@ -125,15 +130,14 @@ class RateLimitRule:
 
     @classmethod
     def parse(cls, text: str, *, scope: RateLimitScope | str | None = None) -> Self:
-        """Read `100/minute`, `5 per 10 seconds`, `100/minute burst 20` or `5/minute per user`.
+        """Parse `100/minute`, `5 per 10 seconds`, `100/minute burst 20` or `5/minute per user`.
 
         Args:
             text: The notation.
-            scope: Whom to count where the text does not say; None: the IP address. A text that names another scope than
-                this one is an error.
+            scope: The scope if the text names none; None: `ip`. If the text names a different one, that is an error.
 
         Raises:
-            InvalidInputError: If the text cannot be read or describes a wrong rule.
+            InvalidInputError: If the text does not have that form, or the rule would be invalid.
         """
         _, rate, burst, named = parse_rate(text)
         if named and scope is not None and named != scope:
@@ -150,7 +154,7 @@ class RateLimitRule:
 
 
 def _require_int(field_name: str, value: object, low: int, high: int, high_name: str = "") -> None:
-    if type(value) is not int:  # a bool is an int, and never meant as one here
+    if type(value) is not int:  # a bool is an int too, but True is no number of tokens
         raise InvalidTypeError(f"{field_name}={value!r}: expected a whole number, not {type(value).__name__}")
     if not low <= value <= high:
         raise InvalidInputError(f"{field_name}={value}: expected {low} to {high_name + '=' if high_name else ''}{high}")

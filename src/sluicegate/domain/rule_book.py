@@ -1,93 +1,39 @@
-"""Everything that operators say about limits, as one immutable value: what a rules file holds, and what a reload swaps."""
+"""All rules of a limiter as one immutable value: what a rules file describes, and what a reload replaces as a whole."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
 from hashlib import blake2b
 from typing import TypeAlias, cast
 
 import msgspec
 
-from sluicegate.domain.bucket_key import require_text
+from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.identifier_index import IdentifierIndex
-from sluicegate.domain.rule import RateLimitRule, RateLimitScope
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rule_book_entries import Bound, KillSwitch, Listed, Listing, Override, RuleGroup, is_global
+
+__all__ = [
+    "UNMATCHED",
+    "Bound",
+    "KillSwitch",
+    "Listed",
+    "Listing",
+    "Override",
+    "RuleBook",
+    "RuleGroup",
+    "Rules",
+    "describe",
+    "is_global",
+    "rules_of",
+]
 
 Rules: TypeAlias = Mapping[str, RateLimitRule | Sequence[RateLimitRule]]
-"""What users write: an endpoint and its rule, or several. A `RuleBook` is one, and holds more."""
+"""Endpoints and their rules, as users write them. A `RuleBook` is such a mapping too."""
 
 UNMATCHED = "*"
-"""What stands for the endpoint where no rule names it: in keys, events and metrics, so that random paths name nothing."""
-
-
-class RuleGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Endpoints that share their buckets.
-
-    Args:
-        name: What stands in keys in place of the endpoint.
-        rules: The rules that hold for all of them together.
-        endpoints: The endpoints, as they are named elsewhere.
-    """
-
-    name: str
-    rules: tuple[RateLimitRule, ...]
-    endpoints: tuple[str, ...]
-
-
-class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of an allow or deny list.
-
-    Args:
-        scope: Whose identifier it is: `ip`, `user` or a scope of your own.
-        identifier: Who: an address or a network for `ip`, else the exact text.
-        until: When it ends; None: never. With a time zone.
-        reason: Why, for people.
-    """
-
-    scope: str
-    identifier: str
-    until: datetime | None = None
-    reason: str = ""
-
-
-class Override(msgspec.Struct, frozen=True, kw_only=True):
-    """Another limit for one identifier. Each address of a network keeps a bucket of its own.
-
-    Args:
-        policy: The name of the rule that it replaces.
-        identifier: Who: an address or a network if the rule counts addresses, else the exact text.
-        rule: What holds in the rule's place; disabled: nothing does. Its scope is the rule's.
-        until: When it ends; None: never. With a time zone.
-        reason: Why, for people.
-    """
-
-    policy: str
-    identifier: str
-    rule: RateLimitRule
-    until: datetime | None = None
-    reason: str = ""
-
-
-class KillSwitch(msgspec.Struct, frozen=True, kw_only=True):
-    """Rules that are switched off, whatever else is said of them.
-
-    Args:
-        policies: The names of the rules; empty: all rules, and the lists.
-        until: When they hold again; None: when somebody switches them on. With a time zone.
-        reason: Why, for people.
-    """
-
-    policies: tuple[str, ...] = ()
-    until: datetime | None = None
-    reason: str = ""
-
-
-class Bound(msgspec.Struct, frozen=True):
-    """A rule of an endpoint, and the name of the bucket that it counts in: the endpoint's, or a group's."""
-
-    rule: RateLimitRule
-    bucket: str
+"""The name in keys, events and metrics for every endpoint without a rule: random paths must not create names there."""
 
 
 class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
@@ -95,21 +41,21 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
 
     Args:
         endpoints: Endpoints and their own rules.
-        groups: Endpoints that share buckets, in the order in which their rules follow the endpoints' own.
-        unmatched: The rules of endpoints that nothing else names; they share one bucket per identifier. The same as an
+        groups: Endpoints that share buckets. Their rules come after the endpoints' own, in the order of the groups.
+        unmatched: The rules of endpoints without any other; these share one bucket per identifier. The same as an
             endpoint `*`.
         overrides: Other limits for some identifiers.
-        allow: Who is always let pass.
-        deny: Who is always denied; of two entries that match one identifier the smaller network decides.
-        kill_switches: What is switched off.
-        costs: Endpoints whose requests cost another number of tokens than their rules say.
-        policies: Named rules that code may refer to, used here or not.
-        replaces_code: Endpoints whose rules here win over those declared in code.
+        allow: Identifiers that are always allowed.
+        deny: Identifiers that are always denied. If both lists match an address, the smaller network decides.
+        kill_switches: Rules that are switched off.
+        costs: Tokens that a request to an endpoint costs, in place of its rules' own cost.
+        policies: Named rules that code may refer to, used in this book or not.
+        replaces_code: Endpoints whose rules replace those declared in code.
 
     Raises:
-        InvalidInputError: If an endpoint has no rule or two rules of one name, a group has the name of an endpoint, an
-            override names a rule that nothing has, or two entries are for the same identifier.
-        InvalidTypeError: If something is not a rule.
+        InvalidInputError: If an endpoint has no rule or two rules with the same name, a group has the name of an endpoint,
+            an override names an unknown rule, or two entries are for the same identifier.
+        InvalidTypeError: If a value is not a rule.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a rules file, given by name
@@ -128,7 +74,9 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
     ) -> None:
         if not isinstance(endpoints, Mapping):
             raise InvalidTypeError(f"rules={endpoints!r:.80}: expected a mapping from endpoint to rule")
-        self.endpoints = {endpoint: rules_of(endpoint, rules) for endpoint, rules in endpoints.items()}
+        self.endpoints = {
+            require_text("endpoint", endpoint): rules_of(endpoint, rules) for endpoint, rules in endpoints.items()
+        }
         if unmatched:
             if UNMATCHED in self.endpoints:
                 raise InvalidInputError(
@@ -144,21 +92,21 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
         self.replaces_code = frozenset(replaces_code)
         self._bound = self._bind()
         self.policies = dict(policies or {})
-        """The rules that have a name, by name."""
+        """The named rules, by name."""
         for rule in self.rules:
             if rule.name:
                 self.policies.setdefault(rule.name, rule)
         self._require_known_policies()
 
     def bound(self, endpoint: str) -> tuple[Bound, ...]:
-        """Return an endpoint's rules and their buckets: its own, then its groups'."""
+        """Return an endpoint's rules and their buckets: its own, then those of its groups."""
         return self._bound[endpoint]
 
     def with_endpoints(self, endpoints: Rules) -> "RuleBook":
-        """Return the same book with other endpoints.
+        """Return a book with other endpoints and everything else unchanged.
 
         Raises:
-            InvalidInputError: As the constructor.
+            InvalidInputError: If the endpoints do not fit the rest of the book.
         """
         return RuleBook(
             endpoints,
@@ -174,18 +122,18 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
 
     @property
     def rules(self) -> Iterable[RateLimitRule]:
-        """Every rule, in the order of the book; one that several endpoints have comes several times."""
+        """Every rule, in the order of the book; a rule of several endpoints occurs once for each."""
         for bound in self._bound.values():
             yield from (one.rule for one in bound)
 
     @cached_property
     def version(self) -> str:
-        """Twelve hexadecimal digits that stand for the content: equal books have equal versions, whatever their layout."""
+        """Twelve hexadecimal digits, a hash of the content: equal books have equal versions, however their files are laid out."""
         data = msgspec.json.encode(self.content(), order="deterministic")
         return blake2b(data, digest_size=6).hexdigest()
 
     def content(self) -> dict[str, object]:
-        """Return everything in plain types, as `rules show --json` prints it."""
+        """Return the content in plain types, as `rules show --json` prints it."""
         return {
             "endpoints": [[name, [describe(rule) for rule in rules]] for name, rules in self.endpoints.items()],
             "groups": [
@@ -201,11 +149,11 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
             "kill_switches": [msgspec.structs.asdict(switch) for switch in self.kill_switches],
         }
 
-    def index_lists(self) -> dict[str, IdentifierIndex["Listed"]]:
-        """Return the allow and deny lists for lookups, by scope.
+    def index_lists(self) -> dict[str, IdentifierIndex[Listed]]:
+        """Return the allow and deny lists, indexed for look-ups, by scope.
 
         Raises:
-            InvalidInputError: If an address is not one, or is listed twice.
+            InvalidInputError: If an address is invalid or listed twice.
         """
         by_scope: dict[str, list[Listed]] = {}
         for denied, listings in ((False, self.allow), (True, self.deny)):
@@ -261,28 +209,12 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
                     raise InvalidInputError(f"kill_switches: no rule is named {policy!r}")
 
 
-class Listed(msgspec.Struct, frozen=True, gc=False):
-    """A listing as lookups find it.
-
-    Args:
-        identifier: Whom it is about.
-        until: When it ends.
-        denied: Whether it denies; else it allows.
-        listing: What the operator wrote.
-    """
-
-    identifier: str
-    until: datetime | None
-    denied: bool
-    listing: Listing
-
-
 def rules_of(endpoint: object, rules: object) -> tuple[RateLimitRule, ...]:
     """Return an endpoint's rules as a tuple.
 
     Raises:
-        InvalidInputError: If there is none, or two have the same name.
-        InvalidTypeError: If one is not a rule.
+        InvalidInputError: If there is no rule, or two have the same name.
+        InvalidTypeError: If a value is not a rule.
     """
     require_text("endpoint", endpoint)
     several = (rules,) if isinstance(rules, RateLimitRule) else rules
@@ -312,11 +244,6 @@ def describe(rule: RateLimitRule) -> dict[str, object]:
         "lease": rule.lease,
         "on_storage_error": rule.on_storage_error,
     }
-
-
-def is_global(scope: str) -> bool:
-    """Return whether a scope has one bucket for everybody, and so no identifiers."""
-    return scope == RateLimitScope.GLOBAL
 
 
 def _require_names_once(endpoint: object, rules: Sequence[RateLimitRule]) -> None:

@@ -1,34 +1,39 @@
-"""Passing events on to subscribers: at once, or through a bounded queue."""
+"""Deliver events to subscribers: inside the check, or later through a bounded queue."""
 
 import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, cast
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.protocols import LoggerProtocol
 
+E = TypeVar("E", bound=RateLimitEvent)
+
 Subscriber: TypeAlias = Callable[[RateLimitEvent], object]
-"""A function, or a coroutine function, that gets an event."""
+"""A function or coroutine function that is called with an event."""
+
+_EVENTS_PER_TURN = 100  # delivered by the buffered bus before other tasks of the event loop run
 
 
 class InlineEventBus:
-    """Call subscribers inside the check. For tests and for subscribers that only count; others belong on a buffered bus.
+    """Call subscribers inside the check: for tests and for subscribers that only count. Others belong on a buffered bus.
 
-    Coroutine functions are refused: there is nobody here who could wait for them.
+    Coroutine functions are refused, because nothing here could await them.
 
     Args:
-        logger: Who is told of a subscriber that raised; the others are called all the same. None: nobody.
+        logger: Gets a line for each subscriber that raised; the others are called all the same. None: no line.
     """
 
     inline = True
 
     def __init__(self, *, logger: LoggerProtocol | None = None) -> None:
         self._subscribers = _Subscribers(logger)
+        self._by_type = _ByType([])
 
-    def subscribe(self, event_type: type[RateLimitEvent], subscriber: Subscriber) -> None:
+    def subscribe(self, event_type: type[E], subscriber: Callable[[E], object]) -> None:
         """Call `subscriber` with each event of a type (`RateLimitEvent`: of every type).
 
         Raises:
@@ -36,32 +41,32 @@ class InlineEventBus:
         """
         if inspect.iscoroutinefunction(subscriber):
             raise InvalidTypeError(f"subscriber={subscriber!r}: a coroutine function needs a BufferedEventBus")
-        self._subscribers.add(event_type, subscriber)
+        self._by_type = self._subscribers.add(event_type, cast("Subscriber", subscriber))
 
     def listens(self, event_type: type[RateLimitEvent], /) -> bool:
-        """Return whether anybody subscribed to a type of event."""
-        return bool(self._subscribers.of(event_type))
+        """Return whether a type of event has a subscriber."""
+        return bool(self._by_type[event_type])
 
     def publish(self, event: RateLimitEvent, /) -> None:
-        """Call the subscribers, in the order in which they came."""
-        for subscriber in self._subscribers.of(type(event)):
+        """Call the subscribers, in the order in which they subscribed."""
+        for subscriber in self._by_type[type(event)]:
             try:
                 subscriber(event)
-            except Exception as error:  # noqa: BLE001 - one subscriber's fault keeps no other from its event
+            except Exception as error:  # noqa: BLE001 - the other subscribers still get the event
                 self._subscribers.report(subscriber, event, error)
 
 
 class BufferedEventBus:
-    """Queue events for subscribers that a task calls later; `publish` never waits.
+    """Queue events for subscribers, which a task calls later; `publish` never waits.
 
-    The task starts when an event meets an empty queue, on the event loop that published it, and ends when the queue is
-    empty: there is nothing to start or stop. Events that are published where no loop runs wait for the next one that does,
-    or for `aclose`.
+    The task starts when an event is published on an event loop and no task is running, and ends when the queue is empty:
+    there is nothing to start or stop. Events published where no loop runs wait for the next event published on one, or for
+    `aclose`.
 
     Args:
-        max_events: The queue's bound, at least 1. What does not fit is dropped and counted in `dropped`.
-        subscriber_timeout_s: The longest that one coroutine may take with one event.
-        logger: Who is told of a subscriber that raised or took too long. None: nobody.
+        max_events: How many events the queue holds, at least 1. More are dropped and counted in `dropped`.
+        subscriber_timeout_s: The longest that one coroutine may take for one event, in seconds.
+        logger: Gets a line for each subscriber that raised or took too long. None: no line.
 
     Raises:
         InvalidInputError: If `max_events` is below 1.
@@ -82,17 +87,18 @@ class BufferedEventBus:
         self._max_events = max_events
         self._subscriber_timeout_s = subscriber_timeout_s
         self._subscribers = _Subscribers(logger)
+        self._by_type = _ByType([])
         self._drainer: asyncio.Task[None] | None = None
         self.dropped = 0
-        """How many events did not fit the queue."""
+        """How many events found the queue full."""
 
-    def subscribe(self, event_type: type[RateLimitEvent], subscriber: Subscriber) -> None:
+    def subscribe(self, event_type: type[E], subscriber: Callable[[E], object]) -> None:
         """Call `subscriber`, a function or a coroutine function, with each event of a type."""
-        self._subscribers.add(event_type, subscriber)
+        self._by_type = self._subscribers.add(event_type, cast("Subscriber", subscriber))
 
     def listens(self, event_type: type[RateLimitEvent], /) -> bool:
-        """Return whether anybody subscribed to a type of event."""
-        return bool(self._subscribers.of(event_type))
+        """Return whether a type of event has a subscriber."""
+        return bool(self._by_type[event_type])
 
     def publish(self, event: RateLimitEvent, /) -> None:
         """Queue an event."""
@@ -108,21 +114,25 @@ class BufferedEventBus:
                 return
 
     async def aclose(self) -> None:
-        """Deliver what is queued, and return."""
+        """Deliver the queued events."""
         await self._drain()
 
     async def _drain(self) -> None:
+        delivered = 0
         while self._queue:
             event = self._queue.popleft()
-            for subscriber in self._subscribers.of(type(event)):
+            for subscriber in self._by_type[type(event)]:
                 try:
                     returned = subscriber(event)
                     if inspect.isawaitable(returned):
-                        await self._in_time(returned)
-                except Exception as error:  # noqa: BLE001 - one subscriber's fault keeps no other from its event
+                        await self._await_in_time(returned)
+                except Exception as error:  # noqa: BLE001 - the other subscribers still get the event
                     self._subscribers.report(subscriber, event, error)
+            delivered += 1
+            if delivered % _EVENTS_PER_TURN == 0:
+                await asyncio.sleep(0)
 
-    async def _in_time(self, awaitable: Awaitable[object]) -> None:
+    async def _await_in_time(self, awaitable: Awaitable[object]) -> None:
         async with asyncio.timeout(self._subscriber_timeout_s):
             await awaitable
 
@@ -130,24 +140,34 @@ class BufferedEventBus:
         return f"BufferedEventBus(queued={len(self._queue)}, dropped={self.dropped})"
 
 
+class _ByType(dict[type[RateLimitEvent], tuple[Subscriber, ...]]):
+    """The subscribers of each type of event, collected when a type is first looked up.
+
+    Args:
+        added: What was subscribed: types, base classes included, and subscribers.
+    """
+
+    def __init__(self, added: list[tuple[type[RateLimitEvent], Subscriber]]) -> None:
+        super().__init__()
+        self._added = added
+
+    def __missing__(self, event_type: type[RateLimitEvent]) -> tuple[Subscriber, ...]:
+        found = tuple(subscriber for wanted, subscriber in self._added if issubclass(event_type, wanted))
+        self[event_type] = found
+        return found
+
+
 class _Subscribers:
-    """Who gets which events."""
+    """What both buses share: subscriptions, and reports of subscribers that raised."""
 
     def __init__(self, logger: LoggerProtocol | None) -> None:
         self._logger = logger
         self._added: list[tuple[type[RateLimitEvent], Subscriber]] = []
-        self._by_type: dict[type[RateLimitEvent], tuple[Subscriber, ...]] = {}
 
-    def add(self, event_type: type[RateLimitEvent], subscriber: Subscriber) -> None:
+    def add(self, event_type: type[RateLimitEvent], subscriber: Subscriber) -> _ByType:
+        """Return a new table: what another thread is adding to the old one at this moment may be out of date."""
         self._added.append((event_type, subscriber))
-        self._by_type = {}
-
-    def of(self, event_type: type[RateLimitEvent]) -> tuple[Subscriber, ...]:
-        found = self._by_type.get(event_type)
-        if found is None:
-            found = tuple(subscriber for wanted, subscriber in self._added if issubclass(event_type, wanted))
-            self._by_type[event_type] = found
-        return found
+        return _ByType(self._added)
 
     def report(self, subscriber: Subscriber, event: RateLimitEvent, error: Exception) -> None:
         if self._logger is not None:

@@ -1,4 +1,4 @@
-"""Settings from the environment: `SLUICEGATE_…`."""
+"""Read the settings from environment variables, `SLUICEGATE_…`."""
 
 import os
 from collections.abc import Mapping
@@ -13,25 +13,25 @@ STORAGE_SCHEMES = frozenset(
     {"memory", "unix"}
     | {f"{kind}{tail}" for kind in ("redis", "rediss", "valkey", "valkeys") for tail in ("", "+sentinel", "+cluster")}
 )
-"""What a storage URL may begin with; `valkey` speaks the protocol of `redis`."""
+"""The schemes of storage URLs. `valkey` means the same as `redis`."""
 
 RulesWatch: TypeAlias = Literal["on", "poll", "off"]
-"""How changes of the rules file are noticed."""
+"""How changes of the rules file are found: by the operating system (`on`), by polling, or not at all."""
 
 RULES_WATCH: tuple[RulesWatch, ...] = get_args(RulesWatch)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the environment may set.
+    """The settings of a process.
 
     Args:
-        storage_url: `SLUICEGATE_STORAGE_URL`.
+        storage_url: `SLUICEGATE_STORAGE_URL`, where the buckets are.
         rules_path: `SLUICEGATE_RULES`, the path of a rules file; empty: no rules.
-        rules_watch: `SLUICEGATE_RULES_WATCH`: whether changes of the file are noticed: `on`, `poll` (by looking every two
-            seconds, without asking the operating system) or `off`.
-        deadline_ms: `SLUICEGATE_DEADLINE_MS`, 1 to 60,000.
-        on_storage_error: `SLUICEGATE_ON_STORAGE_ERROR`: `allow`, `local` or `deny`.
-        key_prefix: `SLUICEGATE_KEY_PREFIX`.
+        rules_watch: `SLUICEGATE_RULES_WATCH`, how changes of the file are found: `on` (the operating system reports them),
+            `poll` (look every two seconds) or `off`.
+        deadline_ms: `SLUICEGATE_DEADLINE_MS`, the longest that a check waits for the storage: 1 to 60,000 milliseconds.
+        on_storage_error: `SLUICEGATE_ON_STORAGE_ERROR`, the answer while the storage fails: `allow`, `local` or `deny`.
+        key_prefix: `SLUICEGATE_KEY_PREFIX`, what every key begins with.
     """
 
     storage_url: str = "memory://"
@@ -43,10 +43,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings.
+    """Read and check the settings.
+
+    Args:
+        environ: The environment variables.
 
     Raises:
-        InvalidInputError: If a value is wrong; the message names the variable, and shows no password.
+        InvalidInputError: If a value is invalid. The message names the variable and contains no password.
     """
     defaults = Settings()
     storage_url = environ.get("SLUICEGATE_STORAGE_URL", defaults.storage_url)

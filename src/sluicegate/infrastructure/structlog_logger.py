@@ -1,4 +1,4 @@
-"""Log lines for applications that use structlog."""
+"""A logger for applications that use structlog."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import structlog
 
 
 class StructlogLogger:
-    """Write log lines through structlog, with the application's own processors.
+    """Write log lines with structlog and the application's processors.
 
     Args:
         logger: A structlog logger; None: `structlog.get_logger("sluicegate")`.
@@ -20,15 +20,15 @@ class StructlogLogger:
         self._logger.debug(message, **context)
 
     def info(self, message: str, /, **context: object) -> None:
-        """Write a line for operators that needs no action."""
+        """Write a line that needs no action."""
         self._logger.info(message, **context)
 
     def warning(self, message: str, /, **context: object) -> None:
-        """Write a line about something that was survived."""
+        """Write a line about a problem that the limiter handled."""
         self._logger.warning(message, **context)
 
     def error(self, message: str, /, **context: object) -> None:
-        """Write a line about something that was not done."""
+        """Write a line about something that failed."""
         self._logger.error(message, **context)
 
     def __repr__(self) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
-from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rule_book import Rules
 
 RuleOrText: TypeAlias = RateLimitRule | str
 """A rule, or a text such as `5/minute per user`."""

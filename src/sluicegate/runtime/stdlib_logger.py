@@ -1,4 +1,4 @@
-"""The default logger: the standard library's, under the name `sluicegate`."""
+"""The default logger: the standard library's `logging`, under the name `sluicegate`."""
 
 import logging
 
@@ -6,10 +6,10 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 class StdlibLogger:
-    """Write log lines as `message key=value …` through `logging`, so that an application's own set-up applies.
+    """Write log lines as `message key=value …` with `logging`, as the application has configured it.
 
     Args:
-        name: The `logging` logger that receives the lines.
+        name: The name of the `logging` logger to use.
     """
 
     def __init__(self, name: str = "sluicegate") -> None:
@@ -24,20 +24,20 @@ class StdlibLogger:
         self._write(logging.DEBUG, message, context)
 
     def info(self, message: str, /, **context: object) -> None:
-        """Write a line for operators that needs no action."""
+        """Write a line that needs no action."""
         self._write(logging.INFO, message, context)
 
     def warning(self, message: str, /, **context: object) -> None:
-        """Write a line about something that was survived."""
+        """Write a line about a problem that the limiter handled."""
         self._write(logging.WARNING, message, context)
 
     def error(self, message: str, /, **context: object) -> None:
-        """Write a line about something that was not done."""
+        """Write a line about something that failed."""
         self._write(logging.ERROR, message, context)
 
     def _write(self, level: int, message: str, context: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            # Values go through %r: a CR, LF or escape sequence in one cannot forge a second log line.
+            # Values are written with %r, so a CR, LF or escape sequence in one cannot forge a second log line.
             fields = " ".join(f"{name}={value!r}" for name, value in context.items())
             self._logger.log(level, "%s %s", message, fields, extra={"context": context})
 

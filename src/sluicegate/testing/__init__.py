@@ -1,4 +1,4 @@
-"""Published fakes, and the conformance suite that any storage can run. Import what you need into your own tests."""
+"""Fakes for your own tests, and the test suite that every storage must pass."""
 
 from sluicegate.testing.fakes import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
 from sluicegate.testing.storage_contract import StorageContract

@@ -1,4 +1,4 @@
-"""Stand-ins for clocks, buses, loggers and broken storages."""
+"""Fake clocks, event buses, loggers, and storages that fail."""
 
 import asyncio
 from typing import Any, Literal, cast
@@ -6,24 +6,25 @@ from typing import Any, Literal, cast
 from sluicegate.domain.bucket_request import BucketLevel, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
+from sluicegate.domain.protocols import StorageTraits
 
 
 class FakeClock:
-    """A clock that stands still until it is told to advance.
+    """A clock that only moves when `advance` is called.
 
     Args:
-        start_us: The first instant in microseconds.
+        start_us: The first time in microseconds.
     """
 
     def __init__(self, start_us: int = 1_000_000_000_000) -> None:
         self._now_us = start_us
 
     def now_us(self) -> int:
-        """Return the instant in microseconds."""
+        """Return the time in microseconds."""
         return self._now_us
 
     def advance(self, seconds: float) -> None:
-        """Move on by a number of seconds, rounded to the microsecond; a negative number steps back."""
+        """Move the clock by a number of seconds, rounded to the microsecond; a negative number moves it back."""
         self._now_us += round(seconds * 1_000_000)
 
     def __repr__(self) -> str:
@@ -31,24 +32,24 @@ class FakeClock:
 
 
 class RecordingEventBus:
-    """A bus that keeps what it gets, in `events`."""
+    """An event bus that records every event in `events`."""
 
     inline = True
 
     def __init__(self) -> None:
         self.events: list[RateLimitEvent] = []
 
-    def listens(self, event_type: type[RateLimitEvent], /) -> bool:  # noqa: ARG002 - it listens to everything
+    def listens(self, event_type: type[RateLimitEvent], /) -> bool:  # noqa: ARG002 - every type is recorded
         """Return True."""
         return True
 
     def publish(self, event: RateLimitEvent, /) -> None:
-        """Keep an event."""
+        """Record an event."""
         self.events.append(event)
 
 
 class RecordingLogger:
-    """A logger that keeps what it gets: `records` of (level, message, context)."""
+    """A logger that records every line in `records`, as (level, message, context)."""
 
     inline = True
 
@@ -56,29 +57,31 @@ class RecordingLogger:
         self.records: list[tuple[str, str, dict[str, object]]] = []
 
     def debug(self, message: str, /, **context: object) -> None:
-        """Keep a debug line."""
+        """Record a debug line."""
         self.records.append(("debug", message, context))
 
     def info(self, message: str, /, **context: object) -> None:
-        """Keep an info line."""
+        """Record an info line."""
         self.records.append(("info", message, context))
 
     def warning(self, message: str, /, **context: object) -> None:
-        """Keep a warning."""
+        """Record a warning."""
         self.records.append(("warning", message, context))
 
     def error(self, message: str, /, **context: object) -> None:
-        """Keep an error."""
+        """Record an error."""
         self.records.append(("error", message, context))
 
 
 class FailingStorage:
-    """A storage that never answers as it should.
+    """A storage whose every call fails.
 
     Args:
-        failure: `raise` raises `error`; `hang` waits for ever; `garbage` returns what no storage may return.
-        error: What is raised; a refused connection if None.
+        failure: `raise` raises `error`; `hang` never returns; `garbage` returns a value that no storage may return.
+        error: What to raise; None: a `StorageError` for a refused connection.
     """
+
+    traits = StorageTraits()
 
     def __init__(
         self, failure: Literal["raise", "hang", "garbage"] = "raise", *, error: BaseException | None = None
@@ -86,7 +89,7 @@ class FailingStorage:
         self._failure = failure
         self._error = error or StorageError("connection", "refused, as a test asked for")
         self.calls = 0
-        """How often it was called."""
+        """How many calls it got."""
 
     async def take(self, requests: object, /) -> Verdict:
         """Fail."""
@@ -107,7 +110,7 @@ class FailingStorage:
     async def aclose(self) -> None:
         """Do nothing."""
 
-    async def _fail(self, _: object) -> Any:  # noqa: ANN401 - whatever it is, it is not what the port promises
+    async def _fail(self, _: object) -> Any:  # noqa: ANN401 - garbage, on purpose
         self.calls += 1
         if self._failure == "raise":
             raise self._error

@@ -1,4 +1,4 @@
-"""What every storage must do, as tests. Nothing here knows which storage it is."""
+"""Tests that every storage must pass. They know nothing about any particular storage."""
 
 import asyncio
 import uuid
@@ -8,14 +8,14 @@ from math import ceil
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
 from sluicegate.domain.protocols import StorageProtocol
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import to_result
+from sluicegate.domain.token_bucket import result
 
 
 class StorageContract:
-    """Subclass it in a test module, say how to make your storage, and let pytest collect the tests.
+    """The tests. Subclass this in a test module, override `make_storage`, and let pytest collect them.
 
-    Each test runs in an event loop of its own, makes a storage and closes it. With a real clock, time is waited for;
-    a storage whose clock can be set should override `advance` and set `exact_clock`, which turns "at least" into "exactly".
+    Each test runs in an event loop of its own, makes a storage and closes it. With a real clock, the tests wait. If the clock
+    of your storage can be set, override `advance` and set `exact_clock`: then waits are tested to the microsecond.
 
     Example:
         class TestMyStorage(StorageContract):
@@ -24,18 +24,18 @@ class StorageContract:
     """
 
     exact_clock = False
-    """Whether the storage's clock stands still but for `advance`."""
+    """Whether the storage's clock moves only by `advance`."""
 
     async def make_storage(self) -> StorageProtocol:
-        """Return a storage; what other tests left in it does not matter, for keys are never used twice."""
+        """Return a storage. It may hold data of other tests: no two tests use the same key."""
         raise NotImplementedError
 
     async def advance(self, seconds: float) -> None:
-        """Let the storage's clock move on by a number of seconds."""
+        """Move the storage's clock forward by a number of seconds."""
         await asyncio.sleep(seconds)
 
     def test_an_absent_bucket_is_full(self) -> None:
-        """A key that nobody used has all its tokens, and peeking at it does not change that."""
+        """An unused key has all its tokens, and peeking at it does not change that."""
 
         async def scenario(storage: StorageProtocol) -> None:
             request = _request(_DAILY)
@@ -45,7 +45,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_it_admits_the_capacity_and_then_denies(self) -> None:
-        """Five tokens pay for five takes; the sixth is denied, and so is every one after it."""
+        """Five tokens pay for five takes; the sixth is denied, and so is every later one."""
 
         async def scenario(storage: StorageProtocol) -> None:
             request = _request(_DAILY)
@@ -69,13 +69,13 @@ class StorageContract:
         self._run(scenario)
 
     def test_denials_and_peeks_change_nothing(self) -> None:
-        """However often a bucket is asked in vain or looked at, it fills at the same instant."""
+        """However many denied takes and peeks there are, the bucket is full at the same time."""
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
             await storage.take([_request(_PER_SECOND, key, cost=10)])
             denied = await storage.take([_request(_PER_SECOND, key, cost=10)])
-            for _ in range(5):  # few: on a real clock the bucket fills meanwhile
+            for _ in range(5):  # few, because on a real clock the bucket refills meanwhile
                 await storage.take([_request(_PER_SECOND, key, cost=10)])
                 await storage.peek([_request(_PER_SECOND, key)])
             await self.advance(_retry_after(_request(_PER_SECOND, key, cost=10), denied.levels[0]))
@@ -83,8 +83,8 @@ class StorageContract:
 
         self._run(scenario)
 
-    def test_the_wait_that_a_denial_tells_is_enough_and_the_least(self) -> None:
-        """After exactly that wait the same take passes; a microsecond earlier it does not."""
+    def test_the_wait_in_a_denial_is_enough_and_no_longer_than_needed(self) -> None:
+        """After exactly that wait the same take is allowed; a microsecond earlier it is not."""
 
         async def scenario(storage: StorageProtocol) -> None:
             for rule in (_PER_SECOND, _ODD):
@@ -105,7 +105,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_tokens_come_back_at_the_rate_and_never_above_the_capacity(self) -> None:
-        """Half a second brings half a second's tokens; a long time brings no more than a full bucket."""
+        """Half a second refills half a second's tokens; a longer time never more than the capacity."""
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
@@ -119,7 +119,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_several_buckets_are_paid_together_or_not_at_all(self) -> None:
-        """If one of two buckets is empty, the other one is not charged, whichever comes first."""
+        """If one of two buckets is empty, the other is not charged, whichever comes first."""
 
         async def scenario(storage: StorageProtocol) -> None:
             empty, full = _key(), _key()
@@ -136,7 +136,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_a_refund_gives_back_and_never_overfills(self) -> None:
-        """Refunded tokens can be spent; more than the capacity is never there; an unused bucket stays full."""
+        """Refunded tokens can be spent; a bucket never holds more than its capacity; an unused bucket stays full."""
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
@@ -151,7 +151,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_a_reset_fills_the_bucket(self) -> None:
-        """After a reset the whole capacity is there again, once; resetting an unused bucket is harmless."""
+        """After a reset the whole capacity can be spent once more; resetting an unused bucket does no harm."""
 
         async def scenario(storage: StorageProtocol) -> None:
             request = _request(_DAILY)
@@ -162,7 +162,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_concurrent_takes_admit_exactly_the_capacity(self) -> None:
-        """A hundred tasks at once on a bucket of five: five pass."""
+        """Of a hundred concurrent takes from a bucket of five, five are allowed."""
 
         async def scenario(storage: StorageProtocol) -> None:
             request = _request(_DAILY)
@@ -172,7 +172,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_buckets_with_like_names_are_different(self) -> None:
-        """Keys are told apart byte by byte."""
+        """Keys that differ in any byte are different buckets."""
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
@@ -185,7 +185,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_a_lower_capacity_takes_the_surplus_and_a_higher_one_adds_nothing(self) -> None:
-        """A live bucket keeps its tokens when its rule changes, as far as they fit."""
+        """A bucket in use keeps its tokens when its rule changes, up to the new capacity."""
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
@@ -201,8 +201,8 @@ class StorageContract:
 
         self._run(scenario)
 
-    def test_the_wait_that_is_told_after_a_rule_change_is_right(self) -> None:
-        """From the first denial on the new rate counts: the wait passes, whether the old rate was lower or higher."""
+    def test_the_wait_in_a_denial_after_a_rule_change_is_right(self) -> None:
+        """From the first denial on the new rate counts: the wait is right, whether the old rate was lower or higher."""
 
         async def scenario(storage: StorageProtocol) -> None:
             hourly = RateLimitRule.per_hour(36_000, burst=5)  # ten a second, of another capacity
@@ -223,7 +223,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_the_largest_bucket_is_counted_to_the_token(self) -> None:
-        """Nothing is lost to floating point at the bound of the arithmetic."""
+        """At the limit of the arithmetic, nothing is lost to floating point."""
 
         async def scenario(storage: StorageProtocol) -> None:
             key = _key()
@@ -237,7 +237,7 @@ class StorageContract:
         self._run(scenario)
 
     def test_closing_twice_is_harmless(self) -> None:
-        """`aclose` may be called by everybody who thinks that he owns the storage."""
+        """Several owners of a storage may each call `aclose`."""
 
         async def scenario(storage: StorageProtocol) -> None:
             await storage.take([_request(_DAILY)])
@@ -283,5 +283,5 @@ async def _refunded(storage: StorageProtocol, request: BucketRequest) -> list[in
 
 
 def _retry_after(request: BucketRequest, bucket_level: BucketLevel) -> float:
-    retry_after = to_result(request, bucket_level, allowed=False).retry_after
-    return ceil(retry_after * 1_000_000) / 1_000_000
+    answer = result(request.spec, request.cost_units, bucket_level.level, bucket_level.effective_in_us, allowed=False)
+    return ceil(answer.retry_after * 1_000_000) / 1_000_000

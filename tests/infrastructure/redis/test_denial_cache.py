@@ -1,7 +1,8 @@
-"""Denials that are answered without the server: never wrong, never for long."""
+"""Denials that are answered without the server: never wrong, and never for long."""
 
 import asyncio
 import time
+from copy import copy
 
 import pytest
 from hypothesis import given
@@ -19,9 +20,10 @@ from sluicegate import (
 )
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.token_bucket import to_result, wait_us
+from sluicegate.domain.token_bucket import wait_us
 from sluicegate.infrastructure.redis.denial_cache import MAX_AGE_US, DenialCache
 from sluicegate.testing import FakeClock
+from support.bucket_requests import bucket_request
 from support.redis_servers import RedisServer
 
 RULE = RateLimitRule(5, 300, "ip")
@@ -32,15 +34,15 @@ LOGIN = "POST /login"
 
 def request(rule: RateLimitRule = RULE, cost: int = 1, key: str = "k") -> BucketRequest:
     """Ask a bucket for tokens."""
-    return BucketRequest(key, rule.spec, cost * rule.spec.units_per_token)
+    return bucket_request(rule, key, cost=cost)
 
 
-class Distant:
-    """A server with a clock of its own, a memo in front of it, and a way between them that takes time."""
+class DistantServer:
+    """A server with a clock of its own, a cache in front of it, and a network between them that takes time."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.memo = DenialCache(clock=self.clock)
+        self.cache = DenialCache(clock=self.clock)
         self.table = BucketTable(100)
 
     @property
@@ -53,12 +55,12 @@ class Distant:
         self.clock.advance(microseconds / 1e6)
 
     def ask(self, requests: list[BucketRequest], there_us: int = 0, back_us: int = 0) -> Verdict:
-        """Take from the server, and learn."""
-        asked = self.memo.asked()
+        """Take from the server, and store the verdict."""
+        begun = self.cache.begin()
         self.pass_us(there_us)
         verdict = self.table.take(requests, self.server_us)
         self.pass_us(back_us)
-        self.memo.learn(requests, verdict, asked)
+        self.cache.store(requests, verdict, begun)
         return verdict
 
     def would_deny(self, requests: list[BucketRequest]) -> bool:
@@ -89,138 +91,189 @@ def wait_of(requests: list[BucketRequest], verdict: Verdict) -> int:
     )
 )
 def test_nobody_is_denied_who_would_pass_and_every_wait_is_the_servers(steps: list[tuple]) -> None:
-    """What is recalled is true at that instant, and ends when the server's own answer said that it would."""
-    world = Distant()
+    """What is cached is true at that instant, and ends when the server's own answer said that it would."""
+    server = DistantServer()
     ends: dict[tuple[str, ...], tuple[int, int]] = {}
     for buckets, cost, there_us, back_us, passed_us in steps:
         requests = [request(rule, cost, key) for rule, key in buckets]
         name = tuple(key for _, key in buckets)
-        recalled = world.memo.recall(requests)
-        if recalled is None:
-            verdict = world.ask(requests, there_us, back_us)
+        cached = server.cache.lookup(requests)
+        if cached is None:
+            verdict = server.ask(requests, there_us, back_us)
             ends.pop(name, None)
             if not verdict.allowed:
-                ends[name] = cost, world.clock.now_us() + wait_of(requests, verdict)
+                ends[name] = cost, server.clock.now_us() + wait_of(requests, verdict)
         else:
-            assert not recalled.allowed
-            assert world.would_deny(requests)
+            assert not cached.allowed
+            assert server.would_deny(requests)
             denied_cost, end_us = ends[name]
             assert cost >= denied_cost
-            assert to_result(requests[0], recalled.levels[0], allowed=False).remaining >= 0
+            assert all(level.level >= 0 for level in cached.levels)
             if cost == denied_cost:
-                assert world.clock.now_us() + wait_of(requests, recalled) == end_us
-        world.pass_us(passed_us)
+                assert server.clock.now_us() + wait_of(requests, cached) == end_us
+        server.pass_us(passed_us)
 
 
-def test_a_denial_is_recalled_until_the_question_and_the_wait_have_passed() -> None:
+def test_a_denial_is_cached_until_the_question_and_the_wait_have_passed() -> None:
     """Counted from the question, which the server cannot have read before: then it is asked again, not later."""
-    world = Distant()
+    server = DistantServer()
     one = [request()]
     for _ in range(5):
-        assert world.ask(one).allowed
-    denied = world.ask(one, 3_000, 5_000)
+        assert server.ask(one).allowed
+    denied = server.ask(one, 3_000, 5_000)
     wait = wait_of(one, denied)
     assert wait == 200_000 - 3_000
-    world.pass_us(wait - 8_000 - 1)
-    assert world.memo.recall(one) is not None
-    world.pass_us(1)
-    assert world.memo.recall(one) is None
+    server.pass_us(wait - 8_000 - 1)
+    assert server.cache.lookup(one) is not None
+    server.pass_us(1)
+    assert server.cache.lookup(one) is None
 
 
 def test_only_costs_from_the_denied_one_up_are_denied() -> None:
     """Three tokens were too many; two might be there."""
-    world = Distant()
-    assert world.ask([request(SLOW, 2)]).allowed
-    assert not world.ask([request(SLOW, 2)]).allowed
-    assert world.memo.recall([request(SLOW, 1)]) is None
-    assert world.memo.recall([request(SLOW, 2)]) is not None
-    dearer = world.memo.recall([request(SLOW, 3)])
+    server = DistantServer()
+    assert server.ask([request(SLOW, 2)]).allowed
+    assert not server.ask([request(SLOW, 2)]).allowed
+    assert server.cache.lookup([request(SLOW, 1)]) is None
+    assert server.cache.lookup([request(SLOW, 2)]) is not None
+    dearer = server.cache.lookup([request(SLOW, 3)])
     assert dearer is not None
     assert wait_of([request(SLOW, 3)], dearer) == 40_000_000
 
 
+def test_an_equal_spec_is_the_same_spec() -> None:
+    """Specs are told apart by their text, not by their object."""
+    server = DistantServer()
+    assert server.ask([request(SLOW, 3)]).allowed
+    assert not server.ask([request(SLOW)]).allowed
+    copied = request(SLOW)
+    assert server.cache.lookup([BucketRequest("k", copy(copied.spec), copied.cost_units)])
+
+
 def test_another_rule_is_another_question() -> None:
-    """A rule that was changed since has another shape, and what the old one denied says nothing of it."""
-    world = Distant()
-    assert world.ask([request(SLOW, 3)]).allowed
-    assert not world.ask([request(SLOW)]).allowed
-    assert world.memo.recall([request(DAILY)]) is None
+    """A rule that was changed has another spec, and what the old one denied says nothing about it."""
+    server = DistantServer()
+    assert server.ask([request(SLOW, 3)]).allowed
+    assert not server.ask([request(SLOW)]).allowed
+    assert server.cache.lookup([request(DAILY)]) is None
 
 
-def test_several_buckets_are_recalled_together_or_not_at_all() -> None:
+def test_several_buckets_are_cached_together_or_not_at_all() -> None:
     """Of a check with two rules the answer needs both; another check that shares one of them is asked for."""
-    world = Distant()
+    server = DistantServer()
     both = [request(SLOW, 1, "ip"), request(RULE, 1, "all")]
     for _ in range(3):
-        assert world.ask(both).allowed
-    assert not world.ask(both).allowed
-    world.pass_us(250_000)
-    recalled = world.memo.recall(both)
-    assert recalled is not None
-    assert recalled.levels == world.table.peek(both, world.server_us)
-    assert world.memo.recall([both[1]]) is None
-    assert world.memo.recall([both[0]]) is None
+        assert server.ask(both).allowed
+    assert not server.ask(both).allowed
+    server.pass_us(250_000)
+    cached = server.cache.lookup(both)
+    assert cached is not None
+    assert cached.levels == server.table.peek(both, server.server_us)
+    assert server.cache.lookup([both[1]]) is None
+    assert server.cache.lookup([both[0]]) is None
 
 
 def test_a_denial_is_believed_for_a_second_at_most() -> None:
     """So that what another process resets shows."""
-    world = Distant()
-    assert world.ask([request(SLOW, 3)]).allowed
-    assert not world.ask([request(SLOW)]).allowed
-    world.pass_us(MAX_AGE_US - 1)
-    assert world.memo.recall([request(SLOW)]) is not None
-    world.pass_us(1)
-    assert world.memo.recall([request(SLOW)]) is None
+    server = DistantServer()
+    assert server.ask([request(SLOW, 3)]).allowed
+    assert not server.ask([request(SLOW)]).allowed
+    server.pass_us(MAX_AGE_US - 1)
+    assert server.cache.lookup([request(SLOW)]) is not None
+    server.pass_us(1)
+    assert server.cache.lookup([request(SLOW)]) is None
     assert MAX_AGE_US <= 1_000_000
 
 
 def test_what_is_forgotten_is_asked_for_at_once() -> None:
     """Its own bucket, any bucket of a check with several, and no other."""
-    world = Distant()
+    server = DistantServer()
     a, b, pair = [request(SLOW, 1, "a")], [request(SLOW, 1, "b")], [request(SLOW, 1, "c"), request(SLOW, 1, "d")]
     for requests in (a, b, pair):
-        while world.ask(requests).allowed:
+        while server.ask(requests).allowed:
             pass
-        assert world.memo.recall(requests) is not None
-    world.memo.forget([request(SLOW, 1, "d"), request(SLOW, 1, "a")])
-    assert world.memo.recall(a) is None
-    assert world.memo.recall(pair) is None
-    assert world.memo.recall(b) is not None
+        assert server.cache.lookup(requests) is not None
+    server.cache.forget([request(SLOW, 1, "d"), request(SLOW, 1, "a")])
+    assert server.cache.lookup(a) is None
+    assert server.cache.lookup(pair) is None
+    assert server.cache.lookup(b) is not None
 
 
 def test_an_answer_from_before_a_reset_is_not_remembered() -> None:
     """A denial that was on its way while somebody reset the bucket may be out of date."""
-    memo, one = DenialCache(clock=FakeClock()), [request(SLOW)]
-    asked = memo.asked()
-    memo.forget(one)
-    memo.learn(one, Verdict(False, (BucketLevel(0, 0),)), asked)
-    assert memo.recall(one) is None
-    memo.learn(one, Verdict(False, (BucketLevel(0, 0),)), memo.asked())
-    assert memo.recall(one) is not None
+    cache, one = DenialCache(clock=FakeClock()), [request(SLOW)]
+    begun = cache.begin()
+    cache.forget(one)
+    cache.store(one, Verdict(False, (BucketLevel(0, 0),)), begun)
+    assert cache.lookup(one) is None
+    cache.store(one, Verdict(False, (BucketLevel(0, 0),)), cache.begin())
+    assert cache.lookup(one) is not None
 
 
 def test_a_check_that_passes_forgets_the_denial_of_a_dearer_one() -> None:
     """It has changed the level that a wait was derived from."""
-    world = Distant()
-    assert world.ask([request(SLOW, 1)]).allowed
-    assert not world.ask([request(SLOW, 3)]).allowed
-    assert world.ask([request(SLOW, 1)]).allowed
-    assert world.memo.recall([request(SLOW, 3)]) is None
+    server = DistantServer()
+    assert server.ask([request(SLOW, 1)]).allowed
+    assert not server.ask([request(SLOW, 3)]).allowed
+    assert server.ask([request(SLOW, 1)]).allowed
+    assert server.cache.lookup([request(SLOW, 3)]) is None
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_the_number_of_denials_is_bounded(several: bool) -> None:
     """The oldest is forgotten first; one that was renewed is young again."""
-    memo = DenialCache(clock=FakeClock(), max_denials=3)
+    cache = DenialCache(clock=FakeClock(), max_denials=3)
 
     def asked_for(name: str) -> list[BucketRequest]:
         return [request(SLOW, 1, name), *([request(SLOW, 1, "other")] if several else [])]
 
     denied = Verdict(False, (BucketLevel(0, 0),) * (2 if several else 1))
     for name in "abcbde":
-        memo.learn(asked_for(name), denied, memo.asked())
-    assert len(memo) == 3
-    assert [name for name in "abcde" if memo.recall(asked_for(name))] == ["b", "d", "e"]
+        cache.store(asked_for(name), denied, cache.begin())
+    assert len(cache) == 3
+    assert [name for name in "abcde" if cache.lookup(asked_for(name))] == ["b", "d", "e"]
+
+
+def test_forgetting_one_bucket_of_many_denials_drops_all_of_them() -> None:
+    """A bucket that all clients share is forgotten at once, in every check that it has a part in, and in no other."""
+    cache = DenialCache(clock=FakeClock())
+    denied = Verdict(False, (BucketLevel(0, 0), BucketLevel(0, 0)))
+    pairs = [[request(SLOW, 1, f"client-{number}"), request(SLOW, 1, "all")] for number in range(100)]
+    other = [request(SLOW, 1, "client-0"), request(SLOW, 1, "another")]
+    for requests in (*pairs, other):
+        cache.store(requests, denied, cache.begin())
+    cache.forget([request(SLOW, 1, "all")])
+    assert not any(cache.lookup(requests) for requests in pairs)
+    assert cache.lookup(other) is not None
+    cache.store(pairs[0], denied, cache.begin())
+    assert cache.lookup(pairs[0]) is not None
+
+
+def test_more_forgotten_buckets_than_are_kept_forget_what_is_older() -> None:
+    """Whose buckets were forgotten is not kept for ever: a denial from before the oldest that is kept does not count."""
+    cache, one = DenialCache(clock=FakeClock()), [request(SLOW, 1, "forgotten first")]
+    denied = Verdict(False, (BucketLevel(0, 0),))
+    cache.store(one, denied, cache.begin())
+    begun = cache.begin()
+    cache.forget(one)
+    for number in range(3_000):
+        cache.forget([request(SLOW, 1, f"other-{number}")])
+    assert cache.lookup(one) is None
+    cache.store(one, denied, begun)
+    assert cache.lookup(one) is None
+    cache.store(one, denied, cache.begin())
+    assert cache.lookup(one) is not None
+
+
+def test_the_memory_that_denials_take_is_bounded() -> None:
+    """Long keys count: the oldest denials go before the bound is passed."""
+    cache = DenialCache(clock=FakeClock(), max_bytes=100_000)
+    denied = Verdict(False, (BucketLevel(0, 0),))
+    for number in range(200):
+        cache.store([request(SLOW, 1, f"{number}" + "x" * 1_000)], denied, cache.begin())
+    assert 60 <= len(cache) <= 100
+    assert cache.lookup([request(SLOW, 1, "199" + "x" * 1_000)]) is not None
+    assert cache.lookup([request(SLOW, 1, "0" + "x" * 1_000)]) is None
 
 
 async def test_a_flood_is_answered_without_the_server(redis_server: RedisServer) -> None:

@@ -21,6 +21,7 @@ from sluicegate import (
 )
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from support.borrowing_worker import Hot, run
+from support.bucket_requests import bucket_request
 from support.fault_proxy import FaultProxy
 from support.redis_servers import ClusterSet, RedisServer
 
@@ -32,8 +33,7 @@ PATIENT_MS = 5_000
 
 def request(rule: RateLimitRule = SLOW, *, cost: int = 1, lease: int = 500) -> BucketRequest:
     """Ask a bucket that lends for tokens."""
-    token = rule.spec.units_per_token
-    return BucketRequest(KEY, rule.spec, cost * token, lease * token)
+    return bucket_request(rule, KEY, cost=cost, lease=lease)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def script_calls(server: RedisServer) -> int:
 
 
 async def level_of(server: RedisServer, rule: RateLimitRule = SLOW) -> int:
-    """Return the tokens in the bucket, as somebody sees who has borrowed nothing."""
+    """Return the tokens in the bucket, as a process sees them that has borrowed nothing."""
     async with RedisStorage.from_url(server.url, deadline_ms=PATIENT_MS) as other:
         return (await other.peek([request(rule)]))[0].level // rule.spec.units_per_token
 
@@ -85,7 +85,7 @@ async def test_concurrent_callers_are_admitted_what_the_bucket_holds(storage: Re
     assert sum(await asyncio.gather(*[ask() for _ in range(100)])) == 2_000
 
 
-async def test_what_is_not_spent_goes_back_within_two_seconds(redis_server: RedisServer, storage: RedisStorage) -> None:
+async def test_an_idle_loan_goes_back_within_two_seconds(redis_server: RedisServer, storage: RedisStorage) -> None:
     """A process that stops asking leaves the bucket to the others."""
     for _ in range(100):
         await storage.take([request()])
@@ -95,8 +95,7 @@ async def test_what_is_not_spent_goes_back_within_two_seconds(redis_server: Redi
     await until(lambda: not storage.leases.held, 3.0)
     await until(lambda: storage.leases.returned == held)
     assert await level_of(redis_server) == 1_900
-    router: Any = storage._routers[asyncio.get_running_loop()]
-    await until(lambda: router._timer is None)
+    await until(lambda: not storage.connections.router(asyncio.get_running_loop()).looking)
 
 
 async def test_closing_returns_what_is_left(redis_server: RedisServer) -> None:
@@ -125,7 +124,7 @@ async def test_what_a_crash_takes_along_comes_back_with_the_refill(redis_server:
 
 
 async def test_a_peek_counts_what_is_borrowed_here(storage: RedisStorage) -> None:
-    """Whether the next token comes from the loan or the bucket is nothing that a caller would see."""
+    """A caller cannot see whether the next token comes from the loan or the bucket."""
     for spent in range(1, 50):
         await storage.take([request()])
         levels = await storage.peek([request()])
@@ -226,7 +225,7 @@ async def test_while_the_server_hangs_a_loan_is_spent_and_then_the_policy_answer
         await limiter.aclose()
 
 
-async def test_the_limiter_spends_loans_on_its_short_way(redis_server: RedisServer) -> None:
+async def test_the_limiter_spends_loans_without_the_server(redis_server: RedisServer) -> None:
     """`is_allowed` and `check` answer from a loan with the numbers that the server would have told."""
     async with RedisStorage.from_url(redis_server.url, deadline_ms=PATIENT_MS) as storage:
         limiter = TokenBucketAdapter(storage=storage, rules={HOT: SLOW}, deadline_ms=PATIENT_MS)
@@ -250,7 +249,7 @@ async def test_a_loan_comes_before_a_denial_that_was_true_without_it(storage: Re
     assert held > 1
     assert storage.denials is not None
     one = request()
-    storage.denials.learn([one], Verdict(False, (BucketLevel(0, 0),)), storage.denials.asked())
+    storage.denials.store([one], Verdict(False, (BucketLevel(0, 0),)), storage.denials.begin())
     answers = [await limiter.is_allowed(endpoint=HOT, identifier="x") for _ in range(held)]
     assert [isinstance(answer, Success) and answer.value.allowed for answer in answers] == [True] * held
 

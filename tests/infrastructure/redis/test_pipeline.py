@@ -1,4 +1,4 @@
-"""Batches on one connection: one ahead of the reply to another, and what becomes of them when the connection goes wrong."""
+"""Batches on one connection: one is sent before the reply to another, and both are answered when the connection fails."""
 
 import asyncio
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 from sluicegate import RateLimitRule, RedisStorage, StorageError
 from sluicegate.domain.bucket_request import Verdict
 from sluicegate.infrastructure.redis.batcher import Batcher
+from sluicegate.infrastructure.redis.connection import transport_of
 from sluicegate.infrastructure.redis.pipeline import ScriptPipeline
 from support.bucket_requests import bucket_request
 from support.fault_proxy import FaultProxy
@@ -18,28 +19,27 @@ ROOMY = RateLimitRule.per_day(1_000_000)
 
 
 def takes(storage: RedisStorage, count: int) -> list["asyncio.Task[Verdict]"]:
-    """Start takes of a bucket each."""
+    """Start takes, each of another bucket."""
     return [asyncio.create_task(storage.take([bucket_request(ROOMY)])) for _ in range(count)]
 
 
-def dispatcher_of(storage: RedisStorage) -> Batcher:
+def batcher_of(storage: RedisStorage) -> Batcher:
     """Return what sends a storage's checks on this event loop."""
-    router: Any = storage._routers[asyncio.get_running_loop()]
-    dispatcher = getattr(router, "_router", router)
-    assert isinstance(dispatcher, Batcher)
-    return dispatcher
+    batcher = storage.connections.router(asyncio.get_running_loop()).router
+    assert isinstance(batcher, Batcher)
+    return batcher
 
 
-def lane_of(storage: RedisStorage) -> ScriptPipeline:
+def pipeline_of(storage: RedisStorage) -> ScriptPipeline:
     """Return its only connection."""
-    (lane,) = dispatcher_of(storage)._lanes
-    return lane
+    (pipeline,) = batcher_of(storage).pipelines
+    return pipeline
 
 
-def receive(lane: ScriptPipeline, data: bytes) -> None:
+def receive(pipeline: ScriptPipeline, data: bytes) -> None:
     """Let bytes arrive."""
-    lane.get_buffer(-1)[: len(data)] = data
-    lane.buffer_updated(len(data))
+    pipeline.buffer[: len(data)] = data
+    pipeline.receive(len(data))
 
 
 async def reach(count: int, what: Any) -> None:
@@ -64,29 +64,29 @@ async def test_a_full_batch_goes_out_ahead_of_a_reply_and_a_third_does_not(redis
         client.config_resetstat()
         proxy.faults.latency_s = 1.0  # on the way there and on the way back
         asked = takes(storage, 1)
-        await reach(1, lambda: lane_of(storage).batches)
+        await reach(1, lambda: pipeline_of(storage).batches)
         asked += takes(storage, 15)
         await asyncio.sleep(0.05)
-        assert lane_of(storage).batches == 1
+        assert pipeline_of(storage).batches == 1
         asked += takes(storage, 1)
-        await reach(2, lambda: lane_of(storage).batches)
+        await reach(2, lambda: pipeline_of(storage).batches)
         asked += takes(storage, 300)
         await asyncio.sleep(0.05)
-        assert lane_of(storage).batches == 2
-        assert len(list(lane_of(storage).calls)) == 17
+        assert pipeline_of(storage).batches == 2
+        assert len(pipeline_of(storage).calls()) == 17
         await reach(2, batches)
         proxy.faults.latency_s = 0.0
         assert all(verdict.allowed for verdict in await asyncio.gather(*asked))
 
 
-async def test_a_reply_that_nobody_asked_for_ends_the_connection_and_costs_nothing(redis_server: RedisServer) -> None:
-    """What comes unasked would be taken for the answer to the next check; that one goes out on a new connection."""
+async def test_a_reply_to_nothing_ends_the_connection_and_costs_nothing(redis_server: RedisServer) -> None:
+    """It would be taken for the answer to the next check; that one goes out on a new connection."""
     async with RedisStorage.from_url(redis_server.url, deadline_ms=10_000) as storage:
         await storage.take([bucket_request(ROOMY)])
-        lane = lane_of(storage)
-        receive(lane, b"$3\r\n\x92\x01\x01\r\n")
+        pipeline = pipeline_of(storage)
+        receive(pipeline, b"$3\r\n\x92\x01\x01\r\n")
         assert all(verdict.allowed for verdict in await asyncio.gather(*takes(storage, 40)))
-        assert lane_of(storage) is not lane
+        assert pipeline_of(storage) is not pipeline
 
 
 async def test_the_reply_to_the_batch_behind_is_no_answer() -> None:
@@ -96,27 +96,27 @@ async def test_the_reply_to_the_batch_behind_is_no_answer() -> None:
             await storage.take([bucket_request(ROOMY)])
             server.pause()
             asked = takes(storage, 40)
-            await reach(2, lambda: lane_of(storage).batches)
-            lane = lane_of(storage)
-            second = lane._owed[1]
-            reply = msgspec.msgpack.encode([second.echo] + [1, 5, 0] * len(second.calls))
-            receive(lane, b"$%d\r\n%b\r\n" % (len(reply), reply))
+            await reach(2, lambda: pipeline_of(storage).batches)
+            pipeline = pipeline_of(storage)
+            second = pipeline.sent[1]
+            reply = msgspec.msgpack.encode([second.correlation_id] + [1, 5, 0] * len(second.calls))
+            receive(pipeline, b"$%d\r\n%b\r\n" % (len(reply), reply))
             answers = await asyncio.gather(*asked, return_exceptions=True)
             assert {getattr(answer, "reason", None) for answer in answers} == {"wrong_reply"}
             server.resume()
 
 
-async def test_a_connection_that_ends_fails_both_batches_and_not_who_waits() -> None:
+async def test_a_connection_that_ends_fails_both_batches_and_not_what_waits() -> None:
     """What may have been executed is an error of its own for each caller; what was not sent goes to the next connection."""
     with RedisServer() as server:
         async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
             await storage.take([bucket_request(ROOMY)])
             server.pause()
             sent = takes(storage, 40)
-            await reach(2, lambda: lane_of(storage).batches)
+            await reach(2, lambda: pipeline_of(storage).batches)
             waiting = takes(storage, 5)
             await asyncio.sleep(0.01)
-            lane_of(storage)._transport.abort()
+            transport_of(pipeline_of(storage).connection).abort()
             answers = await asyncio.gather(*sent, return_exceptions=True)
             assert [getattr(answer, "reason", None) for answer in answers] == ["connection"] * 40
             assert len({id(answer) for answer in answers}) == 40
@@ -138,7 +138,7 @@ async def test_a_script_that_is_not_known_costs_one_loading_for_all_batches(redi
 
 
 async def test_a_replica_refuses_all_that_is_in_flight_by_its_reason() -> None:
-    """READONLY answers both batches; nobody is left without an answer, and the connection is not used again."""
+    """READONLY answers both batches, each call gets an answer, and the connection is not used again."""
     with RedisServer() as server:
         client: Any = server.client()
         async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
@@ -165,6 +165,6 @@ async def test_a_replica_that_answers_probes_is_asked_ever_more_seldom() -> None
                         await storage.take([bucket_request(ROOMY)])
                     except StorageError as error:
                         if error.reason == "readonly":
-                            longest_s.append(dispatcher_of(storage).breaker.pause_s(1.0))
+                            longest_s.append(batcher_of(storage).breaker.pause_s(1.0))
                     await asyncio.sleep(0.005)
             assert longest_s[0] < longest_s[1] < longest_s[2]

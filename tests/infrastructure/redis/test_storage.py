@@ -1,4 +1,4 @@
-"""The storage on one real server: whatever happens to server, network or caller, an answer in time and the bound kept."""
+"""The storage on one real server: whatever fails, each call is answered by its deadline and the limit holds."""
 
 import asyncio
 import gc
@@ -7,18 +7,21 @@ import random
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 import redis
+
 from sluicegate import RateLimitRule, RedisStorage, StorageError, Success, TokenBucketAdapter
 from sluicegate.domain.bucket_request import Verdict
-from sluicegate.infrastructure.redis.batcher import MAX_WAITING, Batcher
-from sluicegate.infrastructure.redis.lease_router import LeaseRouter
-from sluicegate.testing import RecordingLogger
+from sluicegate.infrastructure.redis.batcher import MAX_WAITING
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
+from sluicegate.infrastructure.redis.storage import Connections
+from sluicegate.infrastructure.redis.target import target_of_url
+from sluicegate.testing import FakeClock, RecordingLogger
 from support.bucket_requests import bucket_request
 from support.fault_proxy import FaultProxy
 from support.redis_servers import RedisServer, redis_6, redis_7
@@ -33,13 +36,13 @@ GENEROUS_S = 10 * DEADLINE_MS / 1000
 
 @pytest.fixture
 async def storage(redis_server: RedisServer) -> AsyncIterator[RedisStorage]:
-    """Return a storage with a deadline that no busy machine breaks."""
+    """Return a storage with a deadline that holds on a busy machine."""
     async with RedisStorage.from_url(redis_server.url, deadline_ms=10_000) as storage_:
         yield storage_
 
 
 async def outcomes(storage: RedisStorage, count: int = 1) -> list[str]:
-    """Take a token `count` times in a row; return who decided, and see that nobody waits long."""
+    """Take a token `count` times in a row; return who decided, and check that no call waits long."""
     reasons: list[str] = []
     for _ in range(count):
         started = time.monotonic()
@@ -82,7 +85,7 @@ async def test_checks_that_arrive_together_go_out_together(storage: RedisStorage
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
 
 
-async def test_everyone_gets_the_answer_to_the_own_question(storage: RedisStorage) -> None:
+async def test_each_caller_gets_the_own_answer(storage: RedisStorage) -> None:
     """In batches of mixed verbs and sizes each caller gets the level of the own bucket."""
 
     async def one(number: int) -> None:
@@ -148,7 +151,7 @@ async def test_a_script_that_the_server_has_forgotten_is_sent_along(binary: Any)
             assert client.info("commandstats")["cmdstat_eval"]["calls"] == 1
 
 
-async def test_a_server_that_restarts_empty_while_nobody_asks_goes_unnoticed() -> None:
+async def test_a_server_that_restarts_between_checks_goes_unnoticed() -> None:
     """An idle connection that was closed is replaced before the next check is sent on it."""
     with RedisServer() as server:
         async with RedisStorage.from_url(server.url, deadline_ms=10_000) as storage:
@@ -331,7 +334,7 @@ async def test_replies_may_arrive_in_any_pieces(redis_server: RedisServer, size:
             assert sum([(await storage.take([one])).allowed for _ in range(8)]) == 5
 
 
-async def test_a_reset_in_mid_flight_fails_those_in_flight_and_nobody_else(redis_server: RedisServer) -> None:
+async def test_a_connection_reset_fails_the_calls_in_flight_and_no_others(redis_server: RedisServer) -> None:
     """What may have been executed is not sent again; what waited goes out on the next connection."""
     async with (
         FaultProxy(*redis_server.address) as proxy,
@@ -386,7 +389,7 @@ async def test_cancelled_callers_damage_nothing(redis_server: RedisServer) -> No
 
 
 async def test_a_check_that_is_cancelled_before_it_is_sent_costs_nothing(storage: RedisStorage) -> None:
-    """Who leaves while waiting for the connection is not charged."""
+    """A caller who leaves while waiting for the connection is not charged."""
     one = bucket_request(DAILY)
     tasks = [asyncio.create_task(storage.take([one])) for _ in range(50)]
     await asyncio.sleep(0)
@@ -476,7 +479,7 @@ async def test_closing_is_final_and_harmless_twice(redis_server: RedisServer) ->
 
 
 async def test_a_storage_that_is_closed_answers_those_who_wait(redis_server: RedisServer) -> None:
-    """Nobody waits for ever for a storage that was closed meanwhile."""
+    """No call waits for ever for a storage that was closed meanwhile."""
     async with FaultProxy(*redis_server.address) as proxy:
         proxy.faults.half_open = True
         storage = RedisStorage.from_url(proxy.url, deadline_ms=10_000)
@@ -494,6 +497,65 @@ async def test_connections_are_few_whatever_the_concurrency(redis_server: RedisS
         async with RedisStorage.from_url(proxy.url, deadline_ms=10_000) as storage:
             await asyncio.gather(*[storage.take([bucket_request(ROOMY)]) for _ in range(3000)])
             assert 2 <= proxy.connections <= 4  # more than one, because this server is far away
+
+
+# Shorter deadlines and the end
+
+
+async def test_a_shorter_deadline_shares_connections_and_denials(redis_server: RedisServer) -> None:
+    """Calls through both storages go out together, and a denial through one is cached for the other."""
+    async with (
+        FaultProxy(*redis_server.address) as proxy,
+        RedisStorage.from_url(proxy.url, deadline_ms=10_000) as storage,
+    ):
+        hasty = storage.with_deadline(0.05)
+        assert (hasty.traits.deadline_s, storage.traits.deadline_s) == (0.05, 10.0)
+        assert storage.with_deadline(60.0).traits.deadline_s == 10.0
+        spent = bucket_request(DAILY, cost=5)
+        await storage.take([spent])
+        assert not (await storage.take([spent])).allowed
+        assert hasty.take_nowait([spent]) is not None
+        proxy.faults.half_open = True
+        patient = asyncio.create_task(storage.take([bucket_request(ROOMY)]))
+        await asyncio.sleep(0.01)
+        with pytest.raises(StorageError) as caught:
+            await hasty.take([bucket_request(ROOMY)])
+        assert caught.value.reason == "timeout"
+        assert not patient.done()
+        assert proxy.accepted == 1
+        await hasty.aclose()
+        with pytest.raises(StorageError, match="closed"):
+            await patient
+        with pytest.raises(StorageError, match="closed"):
+            await storage.take([bucket_request(ROOMY)])
+
+
+def test_a_storage_that_is_dropped_is_collected(redis_server: RedisServer) -> None:
+    """With cached denials and leases, too, and closed or not: nothing outside of its event loop refers to it."""
+
+    class Traced(FakeClock):
+        """A clock that can be referred to weakly."""
+
+    async def use(storage: RedisStorage) -> None:
+        lent = bucket_request(ROOMY, lease=100)
+        for _ in range(20):
+            await storage.take([lent])
+        assert storage.leases.held
+        spent = bucket_request(DAILY, cost=5)
+        while (await storage.take([spent])).allowed:
+            pass
+
+    def used() -> list["weakref.ref[Any]"]:
+        storage = RedisStorage.from_url(redis_server.url, deadline_ms=10_000)
+        clock = Traced()
+        target = target_of_url(redis_server.url)
+        storage.connections = Connections(target, 10.0, leases=LeaseTable(clock=clock))
+        asyncio.run(use(storage))
+        return [weakref.ref(storage), weakref.ref(clock)]
+
+    refs = used()
+    gc.collect()
+    assert [ref() for ref in refs] == [None, None]
 
 
 # Through the limiter
@@ -533,11 +595,8 @@ async def test_the_limiter_fails_open_in_time_and_says_so() -> None:
 
 
 async def test_nothing_of_redis_is_kept_between_checks(storage: RedisStorage) -> None:
-    """Idle means idle: no task and no timer but the watch for a deadline."""
+    """Idle means idle: no task, and no timer but the one for deadlines."""
     await storage.take([bucket_request(ROOMY)])
     await asyncio.sleep(0)
-    lender = storage._routers[asyncio.get_running_loop()]
-    assert isinstance(lender, LeaseRouter)
-    assert lender._timer is None
-    assert isinstance(lender._router, Batcher)
+    assert not storage.connections.router(asyncio.get_running_loop()).looking
     assert len(asyncio.all_tasks()) == 1

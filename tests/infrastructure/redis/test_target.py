@@ -1,10 +1,10 @@
 """URLs and clients, read into addresses and logins."""
 
 import pytest
+import redis
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
-import redis
 from sluicegate import InvalidInputError, InvalidTypeError, RedisStorage, SyncRedisStorage
 from sluicegate.infrastructure.redis.target import target_of_client, target_of_url
 
@@ -49,8 +49,8 @@ def test_a_url_of_a_cluster() -> None:
     target = target_of_url("valkey+cluster://:pw@a,b:7")
     assert (target.topology, target.hosts) == ("cluster", (("a", 6379), ("b", 7)))
     assert target._options == {"password": "pw"}
-    assert RedisStorage(redis_client=target).hash_tags
-    assert not RedisStorage.from_url("redis://").hash_tags
+    assert RedisStorage(redis_client=target).traits.hash_tags
+    assert not RedisStorage.from_url("redis://").traits.hash_tags
 
 
 SECRET = "hunter2"

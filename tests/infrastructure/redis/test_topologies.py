@@ -148,14 +148,14 @@ async def test_cluster_a_client_and_the_plain_face(cluster_set: ClusterSet) -> N
     """A `RedisCluster` of the user's is read, and threads may ask too."""
     client = RedisCluster(host="127.0.0.1", port=cluster_set.nodes[0].port)
     async with RedisStorage(redis_client=client, deadline_ms=10_000) as storage:
-        assert storage.hash_tags
+        assert storage.traits.hash_tags
         assert await five_of(storage) == FIVE
     await client.aclose()
 
     def plain() -> list[bool]:
         with SyncRedisStorage.from_url(cluster_set.url, deadline_ms=10_000) as storage:
             one = bucket_request(DAILY)
-            return [storage.take_now([one]).allowed for _ in range(7)]
+            return [storage.take_blocking([one]).allowed for _ in range(7)]
 
     assert await asyncio.to_thread(plain) == FIVE
 

@@ -61,7 +61,7 @@ BAD_TOML = {
     ),
     "a rate and the numbers": (
         '[policies.a]\nmax_tokens = 5\nrate = "5/minute"\n',
-        "f:3: policies.a.rate: stands beside max_tokens or refill_rate; write one or the other",
+        "f:3: policies.a.rate: cannot be used with max_tokens or refill_rate; write one or the other",
     ),
     "no rate": (
         '[policies]\na = "5 a minute"\n',
@@ -107,7 +107,7 @@ BAD_TOML = {
     ),
     "a policy twice on an endpoint": (
         '[policies]\na = "5/minute"\n[endpoints]\n"POST /x" = ["a", "a"]\n',
-        "f:4: endpoints.\"POST /x\"[1]: the policy 'a' stands here a second time",
+        "f:4: endpoints.\"POST /x\"[1]: the policy 'a' is listed twice",
     ),
     "no rules": ('[endpoints]\n"POST /x" = []\n', 'f:2: endpoints."POST /x": expected at least one rule'),
     "a method in small letters": (
@@ -123,7 +123,7 @@ BAD_TOML = {
     ),
     "a rate beside rules": (
         '[endpoints]\n"POST /x" = { rules = "5/minute", scope = "user" }\n',
-        'f:2: endpoints."POST /x".scope: stands beside rules; write it in the rule itself',
+        'f:2: endpoints."POST /x".scope: cannot be used with rules; write it in the rule itself',
     ),
     "an endpoint's cost above the capacity": (
         '[endpoints."POST /x"]\nrules = "5/minute"\ncost = 7\n',
@@ -140,7 +140,7 @@ BAD_TOML = {
     ),
     "an endpoint twice in a group": (
         '[groups.g]\nrules = "9/minute"\nendpoints = ["mail", "mail"]\n',
-        "f:3: groups.g.endpoints[1]: 'mail' stands here a second time",
+        "f:3: groups.g.endpoints[1]: 'mail' is listed twice",
     ),
     "no address": (
         '[deny]\nip = [\n  "192.0.2.1",\n  "192.0.2.300",\n]\n',
@@ -152,11 +152,11 @@ BAD_TOML = {
     ),
     "an address twice": (
         '[deny]\nip = ["2001:db8::1", "2001:DB8:0::1"]\n',
-        "f:2: deny.ip[1]: '2001:DB8:0::1' stands in deny.ip[0] already",
+        "f:2: deny.ip[1]: '2001:DB8:0::1' is already in deny.ip[0]",
     ),
     "an address allowed and denied": (
         '[allow]\nip = ["10.0.0.0/8"]\n[deny]\nip = ["10.0.0.0/8"]\n',
-        "f:4: deny.ip[0]: '10.0.0.0/8' stands in allow.ip[0] already",
+        "f:4: deny.ip[0]: '10.0.0.0/8' is already in allow.ip[0]",
     ),
     "a list of everybody": (
         '[allow]\nglobal = ["x"]\n',
@@ -183,7 +183,7 @@ BAD_TOML = {
             '[policies.a]\nrate = "5/minute per user"\n'
             '[[policies.a.overrides]]\nid = "bob"\nrate = "9/minute"\n[[policies.a.overrides]]\nid = "bob"\nrate = "8/minute"\n'
         ),
-        "f:7: policies.a.overrides[1].id: 'bob' stands in policies.a.overrides[0].id already",
+        "f:7: policies.a.overrides[1].id: 'bob' is already in policies.a.overrides[0].id",
     ),
     "an override below the cost": (
         '[policies.a]\nrate = "9/minute"\ncost = 3\n[[policies.a.overrides]]\nid = "10.0.0.1"\nrate = "2/minute"\n',
@@ -209,8 +209,8 @@ BAD_YAML = {
         "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n",
         "f:1: the anchor 'a'; anchors and aliases are not allowed",
     ),
-    "a key twice": ("policies:\n  a: 5/minute\n  a: 6/minute\n", "f:3: the key 'a' stands here a second time"),
-    "a key that is a list": ("policies:\n  ? [a]\n  : 5/minute\n", "f:2: a key that is no text"),
+    "a key twice": ("policies:\n  a: 5/minute\n  a: 6/minute\n", "f:3: the key 'a' occurs twice"),
+    "a key that is a list": ("policies:\n  ? [a]\n  : 5/minute\n", "f:2: a key that is not text"),
     "two documents": (
         "policies: {a: 5/minute}\n---\npolicies: {}\n",
         "f:2: a second document begins here; expected one",
@@ -312,7 +312,7 @@ class TestTheFileItself:
         path = tmp_path / "open.toml"
         path.write_text('[endpoints]\n"GET /" = "5/minute"\n')
         path.chmod(0o646)
-        assert self.refused(path) == "f: anybody may write to it (mode 0646); take that right away: chmod o-w"
+        assert self.refused(path) == "f: anybody may write to it (mode 0646); remove that permission: chmod o-w"
 
     def test_its_group_may_write_to_it(self, tmp_path: Path) -> None:
         """A file that a group may change is read, and a warning says so."""

@@ -24,7 +24,7 @@ class Reader:
         self.troubles: list[str] = []
         self.path = path
         self.watch = FileWatcher(
-            path, self.read, on_trouble=lambda error: self.troubles.append(repr(error)), quiet_ms=5, **settings
+            path, self.read, on_error=lambda error: self.troubles.append(repr(error)), quiet_ms=5, **settings
         )
 
     def read(self) -> None:
@@ -159,7 +159,7 @@ def test_a_callback_that_raises_is_called_again(tmp_path: Path, settings: dict[s
         calls.append(1)
         raise RuntimeError("no")
 
-    watch = FileWatcher(path, fail, on_trouble=troubles.append, quiet_ms=5, **settings)  # type: ignore[arg-type]
+    watch = FileWatcher(path, fail, on_error=troubles.append, quiet_ms=5, **settings)  # type: ignore[arg-type]
     watch.start()
     deadline = time.monotonic() + PATIENCE_S
     while len(calls) < 4:

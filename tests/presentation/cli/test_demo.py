@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from sluicegate.presentation.cli.demo.clients import CLIENTS, Answered, Client, Step, run_client
+from sluicegate.presentation.cli.demo.clients import CLIENTS, Client, Response, Step, run_client
 from sluicegate.presentation.cli.demo.site import DemoSite
 
 COMMAND = Path(sys.executable).with_name("sluicegate")
@@ -64,21 +64,21 @@ def test_the_storage_of_the_environment_is_left_alone() -> None:
 @pytest.mark.parametrize("forwarded", [False, True])
 def test_clients_are_told_apart_where_loopback_has_one_address_only(*, forwarded: bool) -> None:
     """Where connections cannot come from 127.0.0.4, the site takes that address from a header."""
-    answers: list[Answered] = []
+    answers: list[Response] = []
     guesses = tuple(Step(0, "POST", "/login", "password=1") for _ in range(6))
     with DemoSite(forwarded=forwarded) as site:
         for address in ("127.0.0.4", "127.0.0.6"):
             client = Client(address, address, "guesses", guesses)
-            run_client(client, site.port, forwarded=forwarded, stop=Event(), on_answer=answers.append)
+            run_client(client, site.port, forwarded=forwarded, stop=Event(), on_response=answers.append)
     assert [answer.status for answer in answers] == [*[401] * 5, 429, *[401] * 5, 429]
     assert 1 <= int(answers[5].retry_after) <= 12
 
 
 def test_a_client_without_an_answer_says_so() -> None:
     """It leaves, and the demonstration will not end with status 0."""
-    answers: list[Answered] = []
+    answers: list[Response] = []
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    run_client(CLIENTS[0], port, forwarded=False, stop=Event(), on_answer=answers.append)
+    run_client(CLIENTS[0], port, forwarded=False, stop=Event(), on_response=answers.append)
     assert [(answer.client, answer.status) for answer in answers] == [("reader", 0)]
     assert "refused" in answers[0].reason

@@ -1,4 +1,4 @@
-"""An endpoint's path template, read: literals and parameters with Starlette's converters."""
+"""Parse an endpoint's path template into literals and parameters with Starlette's converters."""
 
 import re
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class RouteTemplate(NamedTuple):
 
 
 def parse_endpoint(endpoint: str) -> RouteTemplate | None:
-    """Read an endpoint such as `GET /accounts/{account_id:int}`.
+    """Parse an endpoint such as `GET /accounts/{account_id:int}`.
 
     Args:
         endpoint: A method in capitals, `WEBSOCKET` or `*` for any, a space, and a path as Starlette's and FastAPI's routes
@@ -69,7 +69,7 @@ def parse_endpoint(endpoint: str) -> RouteTemplate | None:
 
 
 def cut(tokens: Sequence[Token]) -> list[tuple[Token, ...]]:
-    """Cut tokens at their slashes."""
+    """Cut tokens at their slashes into the segments of a path."""
     segments: list[list[Token]] = [[]]
     for token in tokens:
         if isinstance(token, str):

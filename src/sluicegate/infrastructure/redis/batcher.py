@@ -1,58 +1,58 @@
 """Checks that arrive together go out together: one script call for all that wait while another is in flight.
 
-One dispatcher belongs to one event loop and one server. Callers only await futures, so that one who is cancelled or timed out
-never touches a connection, and its late reply is read and discarded in its turn.
+A batcher belongs to one event loop and one server. Callers only await futures, so a caller that is cancelled or timed out never
+touches a connection, and its late reply is read and discarded when it arrives.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from bisect import insort
+from collections.abc import Callable
 from random import random
+from typing import Final
 
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.circuit_breaker import CircuitBreaker
-from sluicegate.infrastructure.redis.connection import Connector, hang_up, require_silence
+from sluicegate.infrastructure.redis.connection import Connector, call_when_loop_ends, close, require_silence
 from sluicegate.infrastructure.redis.deadline_timer import DeadlineTimer
 from sluicegate.infrastructure.redis.errors import Fault, fault_of
 from sluicegate.infrastructure.redis.pipeline import ScriptPipeline
-from sluicegate.infrastructure.redis.script import Call
-from sluicegate.infrastructure.redis.script_client import ScriptClient, fail
+from sluicegate.infrastructure.redis.script import Call, ScriptClient, fail
 
-MAX_BATCH = 128
-"""Most checks in one script call: Redis serves nobody else for the half millisecond that these take."""
+MAX_BATCH: Final = 128
+"""Most checks in one script call: Redis serves no other client for the half millisecond that these take."""
 
-_UNDIVIDED = 32
-"""Most checks that go out together although nobody would be left for the next batch. Of more only half go: while the server
+_UNDIVIDED: Final = 32
+"""Most checks that go out together although none would be left for the next batch. Of more, only half go: while the server
 works on one half, this process works on the other. Smaller halves would cost more in system calls than they gain."""
 
-_MAX_AHEAD = 2
-"""Most batches in flight on a connection: one that the server works on, and one that it has at hand after that."""
+_MAX_AHEAD: Final = 2
+"""Most batches in flight on a connection: the one that the server works on, and the one that it does next."""
 
-_MIN_AHEAD = 16
-"""Fewest checks that go out although a batch is in flight. Fewer wait for its reply, and for others to join them."""
+_MIN_AHEAD: Final = 16
+"""Fewest checks that go out while a batch is in flight. Fewer wait for its reply, and for others to join them."""
 
-MAX_WAITING = 20_000
-"""Most checks that wait for a connection; what exceeds it is answered by the failure policy."""
+MAX_WAITING: Final = 20_000
+"""Most checks that wait for a connection; the failure policy answers what exceeds it."""
 
-MAX_LANES = 4
-"""Most connections to one server. The first is enough, and best, where the server is near: what arrives while a batch is
-in flight makes the next one. Where it is far, waiting for a reply to others doubles a check's time; then more are opened."""
+MAX_CONNECTIONS: Final = 4
+"""Most connections to one server. One is enough, and best, where the server is near: what arrives while a batch is in flight
+makes the next one. Where it is far, waiting for the reply to others doubles a check's time; then more are opened."""
 
-_FAR_S = 0.005
-_MAX_BATCH_DEMANDS = 1024  # Lua's `unpack` takes some thousand
-_PROBE_WHILE_ASKED_S = 10.0  # without checks nobody needs to know whether the server is back
+_FAR_S: Final = 0.005
+_MAX_BATCH_REQUESTS: Final = 1024  # Lua's `unpack` takes a few thousand
+_PROBE_WHILE_ASKED_S: Final = 10.0  # without checks, probing whether the server is back is of no use
 
-_SILENT = Fault("lost", "timeout", "The server did not answer in time.")
-_CLOSED = Fault("lost", "connection", "The storage was closed.")
+_SILENT: Final = Fault("lost", "timeout", "The server did not answer in time.")
+_CLOSED: Final = Fault("lost", "connection", "The storage was closed.")
 
 
 class Batcher:
-    """Send calls to one server in batches, in time.
+    """Send calls to one server in batches, and answer each by its deadline.
 
     Args:
         connector: Opens connections to it.
-        exchange: Carries a batch out on a connection.
-        deadline_s: The longest that a caller waits.
+        client: Encodes batches and answers their calls.
+        deadline_s: How long the server may take before the breaker counts a miss; no call's deadline may be longer.
         connect_timeout_s: How long opening a connection may take, in the background.
         on_trip: Called when the breaker opens.
     """
@@ -60,7 +60,7 @@ class Batcher:
     def __init__(
         self,
         connector: Connector,
-        exchange: ScriptClient,
+        client: ScriptClient,
         *,
         deadline_s: float,
         connect_timeout_s: float,
@@ -68,64 +68,60 @@ class Batcher:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connector = connector
-        self._exchange = exchange
+        self._client = client
         self._deadline_s = deadline_s
         self._connect_timeout_s = connect_timeout_s
         self._on_trip = on_trip
         self.breaker = CircuitBreaker()
-        self._waiting: deque[Call] = deque()
-        self._lanes: list[ScriptPipeline] = []
-        self._sending = False  # what waits will be looked at in the event loop's next turn
+        self._waiting: list[Call] = []  # the earliest deadline first
+        self.pipelines: list[ScriptPipeline] = []
+        """The open connections."""
+        self._scheduled = False  # `_send` runs in the event loop's next iteration
         self._opener: asyncio.Task[None] | None = None
         self._opening_s = 0.0
         self._closing: set[asyncio.Task[None]] = set()
-        self._watch = DeadlineTimer(self._next_s, self._expire)
-        self._counted_s = 0.0  # the silence, named by its beginning, that was counted as a miss already
+        self._timer = DeadlineTimer(self._next_deadline_s, self._expire)
+        self._counted_s = 0.0  # the silence that was counted as a miss already, told by when it began
         self._asked_s = 0.0
         self._closed = False
-        self._guard: AsyncIterator[None] | None = None
+        self._loop_end: object = None
 
     def submit(self, call: Call) -> None:
-        """Take a call over; its future gets the answer, in time.
+        """Take a call over; its future gets the answer by its deadline.
 
         Raises:
-            StorageError: At once, if the breaker is open, too many wait, or the storage was closed.
+            StorageError: At once, if the breaker is open, too many calls wait, or the storage was closed.
         """
-        self._asked_s = call.due_s
-        if self.breaker.is_open or self._closed:
+        due_s = call.due_s
+        self._asked_s = due_s
+        if self._closed or self.breaker.is_open:
             self._refuse()
-        if len(self._waiting) >= MAX_WAITING:
+        waiting = self._waiting
+        count = len(waiting)
+        if count >= MAX_WAITING:
             raise StorageError("overload", f"{MAX_WAITING} checks wait for the server already.")
-        self._waiting.append(call)
-        if not self._watch.armed:
-            self._watch.arm(call.due_s)
-        if not self._sending:
-            if not self._lanes:
+        if count and waiting[count - 1].due_s > due_s:
+            insort(waiting, call, key=_due_s)
+        else:
+            waiting.append(call)
+        if due_s < self._timer.at_s:
+            self._timer.arm(due_s)
+        if not self._scheduled:
+            if not self.pipelines:
                 self._open()
-            elif self._next_lane() is not None:
-                self._send_soon()
+            elif self._next_pipeline() is not None:
+                self._schedule()
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody has asked for this server lately."""
+        """Whether this server was asked for anything lately."""
         return self._loop.time() - self._asked_s < _PROBE_WHILE_ASKED_S
 
-    def resubmit(self, call: Call) -> None:
-        """Take over a call that another dispatcher could not place: it has waited, so it goes first.
-
-        Raises:
-            StorageError: As in `submit`.
-        """
-        self.submit(call)
-        if self._waiting and self._waiting[-1] is call:
-            self._waiting.rotate(1)
-        self._watch.arm(call.due_s)
-
     async def aclose(self) -> None:
-        """Close the connections; who still waits gets a `StorageError`."""
+        """Close the connections; calls that still wait get a `StorageError`."""
         self._closed = True
-        self._watch.cancel()
-        self._drop_lanes(_CLOSED)
+        self._timer.cancel()
+        self._drop_connections(_CLOSED)
         tasks = [*self._closing]
         if self._opener is not None:
             self._opener.cancel()
@@ -133,13 +129,6 @@ class Batcher:
         if tasks:
             await asyncio.wait(tasks)
         await self._connector.aclose()
-
-    async def _until_the_loop_ends(self) -> AsyncIterator[None]:
-        """Close the connections with the event loop, where nobody does it before: a loop that ends ends its generators."""
-        try:
-            yield
-        finally:
-            await self.aclose()
 
     def _refuse(self) -> None:
         if self._closed:
@@ -150,87 +139,94 @@ class Batcher:
 
     # Batches
 
-    def _send_soon(self) -> None:
-        """Send after all that the event loop has at hand now: who asks until then travels along.
+    def _schedule(self) -> None:
+        """Send in the event loop's next iteration: all that is asked until then goes along.
 
-        Called when callers have their answers, so that what they ask next is sent in the same turn.
+        Called when callers have their answers, so that what they ask next goes out in the same iteration.
         """
-        if not self._sending:
-            self._sending = True
+        if not self._scheduled:
+            self._scheduled = True
             self._loop.call_soon(self._send)
 
     def _send(self) -> None:
         """Send what waits, as far as there is room for it."""
-        self._sending = False
-        while self._waiting and (lane := self._next_lane()) is not None:
-            if calls := self._fetch(ahead=lane.batches > 0):
-                lane.send(calls)
+        self._scheduled = False
+        while self._waiting:
+            pipeline = self._next_pipeline()
+            if pipeline is None:
+                return
+            calls = self._fetch(ahead=pipeline.batches > 0)
+            if calls:
+                pipeline.send(calls)
 
-    def _next_lane(self) -> ScriptPipeline | None:
+    def _next_pipeline(self) -> ScriptPipeline | None:
         """Return the connection that takes the next batch; None if what waits goes on waiting."""
-        for lane in self._lanes:
-            if not lane.batches:
-                return lane
+        for pipeline in self.pipelines:
+            if pipeline.batches == 0:
+                return pipeline
         if len(self._waiting) >= _MIN_AHEAD:
-            for lane in self._lanes:
-                if lane.batches < _MAX_AHEAD:
-                    return lane
+            for pipeline in self.pipelines:
+                if pipeline.batches < _MAX_AHEAD:
+                    return pipeline
         return None
 
     def _fetch(self, *, ahead: bool) -> list[Call]:
-        """Take a batch out of what waits: all, or half if that is enough for one that goes out ahead of its reply."""
+        """Take a batch out of what waits: all, or half if that is enough for two batches.
+
+        Args:
+            ahead: Whether another batch is in flight on the connection.
+        """
         waiting = self._waiting
-        calls: list[Call] = []
-        requests = 0
         most = MAX_BATCH
         if not ahead and len(waiting) > _UNDIVIDED:
-            most = min(MAX_BATCH, -(-len(waiting) // 2))
-        while waiting and len(calls) < most and requests < _MAX_BATCH_DEMANDS:
-            call = waiting.popleft()
-            if not call.future.done():  # cancelled or timed out while it waited: it costs nothing
+            most = min(MAX_BATCH, (len(waiting) + 1) // 2)
+        calls: list[Call] = []
+        requests = 0
+        at = 0
+        while at < len(waiting) and len(calls) < most and requests < _MAX_BATCH_REQUESTS:
+            call = waiting[at]
+            at += 1
+            if not call.future.done():  # a caller that is cancelled or timed out while it waits is not charged
                 calls.append(call)
                 requests += len(call.requests)
+        del waiting[:at]
         return calls
 
-    def _answered(self, took_s: float) -> None:
-        self._note_speed(took_s)
-        self._send()
-
-    def _note_speed(self, took_s: float) -> None:
+    def _handle_reply(self, took_s: float) -> None:
         if took_s < self._deadline_s:
             self.breaker.answered()
-        if took_s > _FAR_S and self._waiting and self._opener is None and len(self._lanes) < MAX_LANES:
+        if took_s > _FAR_S and self._waiting and self._opener is None and len(self.pipelines) < MAX_CONNECTIONS:
             self._open()
+        self._send()
 
     # Connections
 
     def _open(self) -> None:
         if self._opener is None:
             self._opening_s = self._loop.time()
-            self._opener = self._loop.create_task(self._open_lane())
+            self._opener = self._loop.create_task(self._open_connection())
 
-    async def _open_lane(self) -> None:
+    async def _open_connection(self) -> None:
         """Open one connection: at once, or while the breaker is open as a probe, after a pause, until one succeeds."""
         try:
-            if self._guard is None:
-                self._guard = self._until_the_loop_ends()
-                await anext(self._guard)
+            if self._loop_end is None:
+                self._loop_end = await call_when_loop_ends(self.aclose)
             while not self._closed:
                 if self.breaker.is_open:
                     if not self.wanted:
                         return
-                    await asyncio.sleep(self.breaker.pause_s(random()))  # noqa: S311 - it spreads, it hides nothing
+                    await asyncio.sleep(self.breaker.pause_s(random()))  # noqa: S311 - it spreads load, it hides nothing
                 self._opening_s = self._loop.time()
                 try:
-                    lane = await self._connected()
+                    pipeline = await self._connected()
                 except Exception as error:  # noqa: BLE001 - whatever it was, there is no connection
                     fault = fault_of(error)
-                    if not self.breaker.is_open and self._lanes:
+                    if not self.breaker.is_open and self.pipelines:
                         return  # one connection less than there might be
                     self._trip(fault)
                     continue
                 self.breaker.close()
-                self._lanes.append(lane)
+                self.pipelines.append(pipeline)
                 self._send()
                 return
         finally:
@@ -242,86 +238,89 @@ class Batcher:
             try:
                 if self.breaker.is_open:
                     async with asyncio.timeout(self._deadline_s):
-                        await self._exchange.probe(connection)
+                        await self._client.probe(connection)
                 await require_silence(connection)
                 return ScriptPipeline(
                     connection,
-                    self._exchange,
-                    on_answer=self._answered,
-                    on_settled=self._send_soon,
+                    self._client,
+                    on_reply=self._handle_reply,
+                    on_settled=self._schedule,
                     on_loss=self._lose,
                 )
             except BaseException:
-                await connection.disconnect(nowait=True)
+                await close(connection, wait=False)
                 raise
 
-    def _lose(self, lane: ScriptPipeline, fault: Fault) -> None:
-        """Give a connection up: what is in flight on it fails, what waits goes to another."""
-        calls = list(lane.calls)
-        if lane in self._lanes:
-            self._lanes.remove(lane)
-        self._dispose(lane)
+    def _lose(self, pipeline: ScriptPipeline, fault: Fault) -> None:
+        """Give a connection up: calls in flight on it fail, calls that wait go to another."""
+        calls = pipeline.calls()
+        if pipeline in self.pipelines:
+            self.pipelines.remove(pipeline)
+        self._dispose(pipeline)
         fail(calls, fault)
-        if (calls and not lane.proven) or fault.reason in {"readonly", "auth", "loading"}:
-            # A new connection would fare no better: it breaks before it answers, or the server says no.
+        if (calls and not pipeline.proven) or fault.reason in {"readonly", "auth", "loading"}:
+            # A new connection would fare no better: this one broke before it answered, or the server refused.
             self._trip(fault)
         elif self._waiting and not self._closed:
-            if not self._lanes:
+            if not self.pipelines:
                 self._open()
             else:
-                self._send_soon()
+                self._schedule()
 
     def _trip(self, fault: Fault) -> None:
-        """Open the breaker: nobody waits for this server any more, and one probe at a time tries whether it is back."""
+        """Open the breaker: no call waits for this server, and one probe at a time tries whether it is back."""
         self.breaker.trip(f"{fault.reason}: {fault.message}")
-        self._drop_lanes(fault)
+        self._drop_connections(fault)
         if self._on_trip is not None:
             self._on_trip()
         if self._opener is None and not self._closed:
             self._open()
 
-    def _drop_lanes(self, fault: Fault) -> None:
-        lanes, self._lanes = self._lanes, []
-        for lane in lanes:
-            self._dispose(lane)
-            fail(lane.calls, fault)
+    def _drop_connections(self, fault: Fault) -> None:
+        pipelines, self.pipelines = self.pipelines, []
+        for pipeline in pipelines:
+            self._dispose(pipeline)
+            fail(pipeline.calls(), fault)
         fail(self._waiting, fault)
         self._waiting.clear()
 
-    def _dispose(self, lane: ScriptPipeline) -> None:
-        lane.let_go()
-        self._keep(self._loop.create_task(hang_up(lane.connection, wait=self._closed)))
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
+    def _dispose(self, pipeline: ScriptPipeline) -> None:
+        pipeline.abandon()
+        task = self._loop.create_task(close(pipeline.connection, wait=self._closed))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     # Deadlines
 
     def _expire(self, now_s: float) -> None:
-        """Answer those whose time is up, and stop asking a server that is silent."""
-        overdue = [call for lane in self._lanes for call in lane.calls if call.due_s <= now_s]
-        while self._waiting and self._waiting[0].due_s <= now_s:
-            overdue.append(self._waiting.popleft())
+        """Fail the calls whose deadline has passed, and stop asking a server that is silent."""
+        waiting = self._waiting
+        at = 0
+        while at < len(waiting) and waiting[at].due_s <= now_s:
+            at += 1
+        overdue = waiting[:at]
+        del waiting[:at]
+        for pipeline in self.pipelines:
+            overdue += [call for call in pipeline.calls() if call.due_s <= now_s]
         fail(overdue, _SILENT)
         if self._count_silence(now_s):
             self._trip(_SILENT)
 
-    def _next_s(self) -> float | None:
-        """Return when the next call is due, or a silence is to be counted; None if nothing is owed to us."""
-        instants = [call.due_s for lane in self._lanes for call in lane.calls if not call.future.done()]
+    def _next_deadline_s(self) -> float | None:
+        """Return when the next call is due, or a silence is to be counted; None if nothing is waited for."""
+        instants = [call.due_s for pipeline in self.pipelines for call in pipeline.calls() if not call.future.done()]
         if self._waiting:
             instants.append(self._waiting[0].due_s)
-        owed_s = self._owed_since_s()
-        if owed_s is not None:
-            instants.append(owed_s + self._deadline_s * (2 if owed_s == self._counted_s else 1))
+        silent_s = self._silent_since_s()
+        if silent_s is not None:
+            instants.append(silent_s + self._deadline_s * (2 if silent_s == self._counted_s else 1))
         return min(instants, default=None)
 
-    def _owed_since_s(self) -> float | None:
-        """Return since when the server has kept us waiting: for a reply, or for the only connection."""
-        sent = [lane.owed_since_s for lane in self._lanes if lane.owed_since_s is not None]
-        if sent:
-            return min(sent)
+    def _silent_since_s(self) -> float | None:
+        """Return since when the server has kept us waiting: for a reply, or for the first connection."""
+        instants = [s for s in [pipeline.waiting_since_s() for pipeline in self.pipelines] if s is not None]
+        if instants:
+            return min(instants)
         if self._opener is not None and self._waiting and not self.breaker.is_open:
             return self._opening_s
         return None
@@ -329,17 +328,21 @@ class Batcher:
     def _count_silence(self, now_s: float) -> bool:
         """Count a deadline that the server has missed. Returns whether to stop asking it.
 
-        A server that owes a reply for two deadlines is not asked any more; nor is one that was late twice in a row.
+        A server that has not replied for two deadlines is not asked any more; nor is one that was late twice in a row.
         """
-        owed_s = self._owed_since_s()
-        if owed_s is None or now_s - owed_s < self._deadline_s:
+        silent_s = self._silent_since_s()
+        if silent_s is None or now_s - silent_s < self._deadline_s:
             return False
-        if now_s - owed_s >= 2 * self._deadline_s:
+        if now_s - silent_s >= 2 * self._deadline_s:
             return True
-        if owed_s == self._counted_s:
+        if silent_s == self._counted_s:
             return False
-        self._counted_s = owed_s
+        self._counted_s = silent_s
         return self.breaker.missed()
 
     def __repr__(self) -> str:
         return f"Batcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"
+
+
+def _due_s(call: Call) -> float:
+    return call.due_s

@@ -1,8 +1,8 @@
 """Which node of a Cluster keeps a bucket, while slots move and nodes come and go.
 
-Checks of one slot go to its node. MOVED and ASK prove that nothing was executed, so following them is safe. A check whose buckets
-lie in several slots is charged slot by slot, and what was charged is given back if another slot denies: it never admits
-more than its rules, and for one round trip it may leave less to others.
+Checks of one slot go to its node. MOVED and ASK prove that nothing was executed, so following them is safe. A check with buckets
+in several slots is charged slot by slot, and what was charged is refunded if another slot denies: it never admits more than its
+rules, and for one round trip it may leave less to others.
 """
 
 import asyncio
@@ -17,8 +17,7 @@ from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.connection import RedisConnection, pack
 from sluicegate.infrastructure.redis.errors import Fault
-from sluicegate.infrastructure.redis.script import PEEK, REFUND, TAKE, Call, TokenBucketScript
-from sluicegate.infrastructure.redis.script_client import ScriptClient
+from sluicegate.infrastructure.redis.script import PEEK, REFUND, TAKE, Call, Script, ScriptClient
 from sluicegate.infrastructure.redis.target import RedisTarget
 
 Address = tuple[str, int]
@@ -33,13 +32,11 @@ class ClusterRouter:
     Args:
         target: The Cluster's first nodes, and how to log in.
         script: What is called.
-        deadline_s: The longest that a caller waits.
+        deadline_s: How long a node may take; see `Batcher`.
         connect_timeout_s: How long opening a connection may take.
     """
 
-    def __init__(
-        self, target: RedisTarget, script: TokenBucketScript, *, deadline_s: float, connect_timeout_s: float
-    ) -> None:
+    def __init__(self, target: RedisTarget, script: Script, *, deadline_s: float, connect_timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._target = target
         self._script = script
@@ -52,7 +49,7 @@ class ClusterRouter:
         self._closed = False
 
     def submit(self, call: Call) -> None:
-        """Take a call over; its future gets the answer, in time.
+        """Take a call over; its future gets the answer by its deadline.
 
         Raises:
             StorageError: At once, if the node's breaker is open or the storage was closed.
@@ -77,7 +74,7 @@ class ClusterRouter:
         await asyncio.gather(*(node.aclose() for node in nodes.values()), *self._tasks, return_exceptions=True)
 
     def _owner(self, slot: int) -> Address:
-        """Return the node that keeps a slot as far as is known; whoever is asked wrongly will send us on."""
+        """Return the node that keeps a slot, as far as is known; a wrong one will redirect the call."""
         owner = self._owners.get(slot)
         if owner is None:
             self._refresh()
@@ -97,14 +94,15 @@ class ClusterRouter:
         return node
 
     def _redirect(self, call: Call, fault: Fault, alone: bool) -> None:
-        """Place a call that a node did not execute.
+        """Send a call that a node did not execute to another node.
 
         Args:
             call: The call.
             fault: What the node said.
-            alone: Whether it said that of this call, or of several of one slot. While a slot is on the move, some of its
-                buckets are here and others there, and Redis 6.2 sends a script call on if but one of them is not here:
-                to follow for all would make a second, full bucket of those that are. So each asks here on its own first.
+            alone: Whether it said that of this call, or of several of one slot. While a slot moves, some of its buckets are on
+                this node and others on the next, and Redis 6.2 redirects a script call if only one of them is missing here:
+                following that for all would make a second, full bucket of those that are here, which mints tokens. So each
+                call first asks this node on its own.
         """
         if call.future.done():
             return
@@ -116,20 +114,25 @@ class ClusterRouter:
             if fault.kind == "moved":
                 self._owners[call.slot] = address = cast("Address", fault.address)
                 self._refresh()
-                self._node(address).resubmit(call)
+                self._node(address).submit(call)
             elif call.asking:
-                self._node(cast("Address", fault.address)).resubmit(call)
+                self._node(cast("Address", fault.address)).submit(call)
             elif alone and len(call.requests) > 1:
                 self._split(call, range(len(call.requests)))
             else:
-                self._node(self._owner(call.slot)).resubmit(call)
+                self._node(self._owner(call.slot)).submit(call)
         except StorageError as error:
             call.future.set_exception(error)
 
     # Checks on several slots
 
     def _split(self, call: Call, labels: Sequence[int]) -> None:
-        """Carry a call out part by part; requests with one label belong to one part."""
+        """Carry a call out in parts.
+
+        Args:
+            call: The call.
+            labels: For each request, which part it belongs to.
+        """
         parts: dict[int, list[int]] = {}
         for number, label in enumerate(labels):
             parts.setdefault(label, []).append(number)
@@ -143,15 +146,15 @@ class ClusterRouter:
         levels: list[BucketLevel | None] = [None] * len(call.requests)
         allowed = all(not isinstance(answer, Verdict) or answer.allowed for answer in answers)
         error = next((answer for answer in answers if isinstance(answer, BaseException)), None)
-        give_back: list[list[BucketRequest]] = []
+        refunds: list[list[BucketRequest]] = []
         for part, answer in zip(parts, answers, strict=True):
             if isinstance(answer, BaseException) or answer is None:
-                continue  # a part that may or may not have been charged is not given back: that could mint tokens
+                continue  # a part that may or may not have been charged is not refunded: that could mint tokens
             charged = isinstance(answer, Verdict) and answer.allowed and (not allowed or error is not None)
             if charged:
-                give_back.append([call.requests[i] for i in part])
+                refunds.append([call.requests[i] for i in part])
             for i, bucket_level in zip(part, answer.levels if isinstance(answer, Verdict) else answer, strict=True):
-                levels[i] = _given_back(call.requests[i], bucket_level) if charged else bucket_level
+                levels[i] = _refunded(call.requests[i], bucket_level) if charged else bucket_level
         future = call.future
         if not future.done():
             if error is not None:
@@ -160,8 +163,8 @@ class ClusterRouter:
                 future.set_result(Verdict(allowed, tuple(cast("list[BucketLevel]", levels))))
             else:
                 future.set_result(tuple(cast("list[BucketLevel]", levels)) if call.verb in {PEEK, REFUND} else None)
-        if give_back:
-            await self._ask(REFUND, give_back, self._loop.time() + self._deadline_s)
+        if refunds:
+            await self._ask(REFUND, refunds, self._loop.time() + self._deadline_s)
 
     async def _ask(self, verb: int, parts: Sequence[Sequence[BucketRequest]], due_s: float) -> list[Any]:
         futures: list[asyncio.Future[Any]] = []
@@ -177,7 +180,7 @@ class ClusterRouter:
     # The map of slots
 
     def _refresh(self) -> None:
-        """Ask the Cluster for its map, in the background, one at a time."""
+        """Read the Cluster's map of slots in the background; one reading at a time."""
         if self._refresher is None and not self._closed:
             self._refresher = self._loop.create_task(self._read_map())
             self._tasks.add(self._refresher)
@@ -191,7 +194,7 @@ class ClusterRouter:
                 for address in addresses:
                     if await self._read_map_of(address):
                         break
-                await asyncio.sleep(_REFRESH_PAUSE_S * (0.5 + random()))  # noqa: S311 - it spreads, it hides nothing
+                await asyncio.sleep(_REFRESH_PAUSE_S * (0.5 + random()))  # noqa: S311 - it spreads load, it hides nothing
                 if not any(node.breaker.is_open and node.wanted for node in self._nodes.values()):
                     return
         finally:
@@ -229,7 +232,7 @@ class ClusterRouter:
         return f"ClusterRouter(nodes={len(self._nodes)}, slots={len(self._owners)})"
 
 
-def _given_back(request: BucketRequest, bucket_level: BucketLevel) -> BucketLevel:
+def _refunded(request: BucketRequest, bucket_level: BucketLevel) -> BucketLevel:
     return BucketLevel(
         min(request.spec.capacity, bucket_level.level + request.cost_units), bucket_level.effective_in_us
     )

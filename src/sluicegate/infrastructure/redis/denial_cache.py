@@ -1,158 +1,198 @@
-"""Denials that are still true: a bucket that was short of a cost stays short of it until enough has flowed in.
+"""Cache denials: a bucket that is short of a cost stays short of it until enough has flowed in.
 
-Until then the answer is known without asking the server, whose part in a flood is one check a second for each client.
+Until then the answer is known without asking the server, which sees one check a second for each client of a flood.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Final, TypeAlias
 
-from sluicegate.domain.bucket_at_hand import Denial, DenialsAtHand
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.token_bucket import refill, wait_us
+from sluicegate.runtime.mutex import new_mutex
 from sluicegate.runtime.system_clock import SystemClock
-from sluicegate.runtime.turn import Turn
 
-MAX_DENIALS = 10_000
-"""Most denials that are remembered: some three megabytes. The oldest is forgotten first, and asked for again."""
+MAX_DENIALS: Final = 10_000
+"""Most denials that are cached."""
 
-MAX_AGE_US = 1_000_000
-"""The longest that a denial is believed: what another process resets or refunds shows within a second everywhere."""
+MAX_BYTES: Final = 8 * 2**20
+"""About how much memory they take at most. Beyond either bound the oldest is dropped, and its check asked for again."""
 
-Asked: TypeAlias = tuple[int, int]
-"""When the server was asked, and how much had been forgotten by then; see `DenialCache.asked`."""
+MAX_AGE_US: Final = 1_000_000
+"""The longest that a denial is believed, so that what another process resets or refunds shows within a second everywhere."""
+
+_MAX_RAISED: Final = 1_000
+_BYTES_OF_ONE: Final = 400  # of a denial of one bucket, without its key
+
+Key: TypeAlias = str | tuple[str, ...]
+Begun: TypeAlias = tuple[int, int]
+"""When a question was asked, and the number of the last `forget` before it; see `DenialCache.begin`."""
+
+
+class KnownDenial:
+    """A check that the server denied.
+
+    Args:
+        requests: What was asked.
+        levels: What was in each bucket.
+        told_us: When the reply arrived, from which the client was told to wait.
+        until_us: Until when the check is certain to be denied.
+        asked_after: The number of the last `forget` before the question.
+        size: About how many bytes this takes.
+    """
+
+    __slots__ = ("asked_after", "levels", "requests", "size", "told_us", "until_us")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - one record, built in one place
+        self,
+        requests: tuple[BucketRequest, ...],
+        levels: tuple[BucketLevel, ...],
+        told_us: int,
+        until_us: int,
+        asked_after: int,
+        size: int,
+    ) -> None:
+        self.requests = requests
+        self.levels = levels
+        self.told_us = told_us
+        self.until_us = until_us
+        self.asked_after = asked_after
+        self.size = size
 
 
 class DenialCache:
-    """Remember what a server denied, and answer for it while the answer cannot be another one.
+    """Cache what the server denied, and deny again as long as the server could not answer otherwise.
 
-    The server read its buckets at some instant between the question and the reply. Counted from the question, nobody is
-    denied here after the instant from which the server would let pass. Counted from the reply, a wait that is told here ends
-    at the same instant as the one that the server's own answer told. Between the two the server is asked.
+    The server read its buckets at some instant between the question and the reply. Counted from the question, no check is
+    denied here after the instant from which the server would let it pass. Counted from the reply, a wait that is told here ends
+    at the same instant as the one that the server's own answer told. Between the two instants the server is asked.
 
-    What other processes take meanwhile makes a bucket emptier, never a denial wrong. Safe to share between threads.
+    What other processes take meanwhile makes a bucket emptier, which never makes a denial wrong. Safe to share between threads.
 
     Args:
-        clock: A clock that is monotonic; the process's if None.
-        max_denials: Most denials that are remembered, at least 1.
+        clock: A monotonic clock; None: the process's.
+        max_denials: Most denials that are cached, at least 1.
+        max_bytes: About how much memory they take at most.
     """
 
-    __slots__ = ("_forgotten", "_max_denials", "_now_us", "_of_one", "_of_several", "_turn", "at_hand")
-
-    def __init__(self, *, clock: Clock | None = None, max_denials: int = MAX_DENIALS) -> None:
-        clock = clock or SystemClock()
-        self._now_us = clock.now_us
+    def __init__(
+        self, *, clock: Clock | None = None, max_denials: int = MAX_DENIALS, max_bytes: int = MAX_BYTES
+    ) -> None:
+        self._clock: Clock = clock or SystemClock()
         self._max_denials = max_denials
-        self._of_one: dict[str, Denial] = {}
-        self._of_several: dict[tuple[str, ...], tuple[Denial, ...]] = {}
-        self._forgotten = 0
-        self._turn = Turn()
-        read, per_us = (clock.read, clock.per_us) if type(clock) is SystemClock else (clock.now_us, 1)
-        self.at_hand = DenialsAtHand(self._of_one.get, read, per_us)
-        """Denials of single requests, for who works with them in place."""
+        self._max_bytes = max_bytes
+        self._mutex = new_mutex()
+        self._denials: OrderedDict[Key, KnownDenial] = OrderedDict()  # oldest first
+        self._bytes = 0
+        # Each `forget` has a number. A denial counts if it was asked for after the last `forget` of each of its keys: so a
+        # `forget` of a key that many checks share is one step. Of keys that are not kept, `_floor` is the last `forget`.
+        self._forgets = 0
+        self._floor = 0
+        self._raised: OrderedDict[str, int] = OrderedDict()
 
-    def recall(self, requests: Sequence[BucketRequest]) -> Verdict | None:
-        """Return the denial of these requests as it is now; None if the server must be asked.
+    def lookup(self, requests: Sequence[BucketRequest]) -> Verdict | None:
+        """Return the denial of a check with the levels as they are now; None if the server must be asked.
 
         Args:
-            requests: What would be asked. Costs above those that were denied are denied as well, lower ones are not known of.
+            requests: The check. It is denied for the cost that was denied and for higher ones; of lower ones nothing is known.
         """
-        denials: tuple[Denial, ...] | None
-        if len(requests) == 1:
-            one = self._of_one.get(requests[0].key)
-            denials = None if one is None else (one,)
-        else:
-            denials = self._of_several.get(_keys(requests)) if self._of_several else None
-        if denials is None:
+        if not self._denials:
             return None
-        now_us = self._now_us()
-        if now_us >= denials[0].until_us:
+        denial = self._denials.get(_key(requests))
+        if denial is None:
+            return None
+        now_us = self._clock.now_us()
+        if now_us >= denial.until_us:
             return None
         levels: list[BucketLevel] = []
-        for at, denial in enumerate(denials):
-            if requests[at].cost_units < denial.cost_units or requests[at].spec is not denial.spec:
+        for at, request in enumerate(requests):
+            denied = denial.requests[at]
+            spec = denied.spec
+            if request.cost_units < denied.cost_units or request.spec.text != spec.text:
                 return None
-            spec = denial.spec
-            # In ticks since the instant at which the reading held.
-            since_us = now_us - denial.held_us
-            level, tick = refill(spec, denial.level, 0, since_us)
-            levels.append(BucketLevel(level, tick * spec.tick_us - since_us))
+            if self._raised_since(request.key, denial.asked_after):
+                return None
+            then = denial.levels[at]
+            # In ticks since the instant at which the server's level held.
+            elapsed_us = now_us - denial.told_us - then.effective_in_us
+            level, tick = refill(spec, then.level, 0, elapsed_us)
+            levels.append(BucketLevel(level, tick * spec.tick_us - elapsed_us))
         return Verdict(allowed=False, levels=tuple(levels))
 
-    def asked(self) -> Asked:
-        """Return what `learn` needs to know of the moment before the server is asked."""
-        return self._now_us(), self._forgotten
+    def begin(self) -> Begun:
+        """Return what `store` needs to know of the moment before the server is asked."""
+        return self._clock.now_us(), self._forgets
 
-    def learn(self, requests: Sequence[BucketRequest], verdict: Verdict, asked: Asked) -> None:
-        """Take note of what the server answered.
+    def store(self, requests: Sequence[BucketRequest], verdict: Verdict, begun: Begun) -> None:
+        """Cache the server's denial; if it allowed the check, drop what was cached of it.
 
         Args:
-            requests: What it was asked.
+            requests: What the server was asked.
             verdict: What it answered.
-            asked: What `asked` returned before. Whatever was forgotten since then may be newer than the answer, which is
-                not remembered in that case.
+            begun: What `begin` returned before. An answer about a bucket that was forgotten since then may be out of date, and is
+                not cached.
         """
+        key = _key(requests)
         if verdict.allowed:
-            if self._of_one or self._of_several:
-                self._turn.during(self._drop, requests)
+            if key in self._denials:
+                with self._mutex:
+                    self._drop(key)
             return
-        asked_us, forgotten = asked
-        waits_us = [
-            wait_us(request.spec, request.cost_units, bucket_level.level, bucket_level.effective_in_us)
-            for request, bucket_level in zip(requests, verdict.levels, strict=True)
-            if bucket_level.level < request.cost_units
-        ]
-        until_us = asked_us + min(MAX_AGE_US, max(waits_us))
-        now_us = self._now_us()
-        denials = tuple(
-            [
-                Denial(
-                    request.spec,
-                    request.cost_units,
-                    bucket_level.level,
-                    now_us + bucket_level.effective_in_us,
-                    until_us,
-                )
-                for request, bucket_level in zip(requests, verdict.levels, strict=True)
-            ]
-        )
-        self._turn.during(self._note, requests, denials, forgotten)
+        asked_us, asked_after = begun
+        longest_us = 0
+        size = _BYTES_OF_ONE * len(requests)
+        for at, request in enumerate(requests):
+            level = verdict.levels[at]
+            size += len(request.key)
+            if level.level < request.cost_units:
+                wait = wait_us(request.spec, request.cost_units, level.level, level.effective_in_us)
+                longest_us = max(longest_us, wait)
+        now_us = self._clock.now_us()
+        until_us = asked_us + min(MAX_AGE_US, longest_us)
+        if now_us >= until_us:
+            return
+        denial = KnownDenial(tuple(requests), verdict.levels, now_us, until_us, asked_after, size)
+        with self._mutex:
+            for request in requests:
+                if self._raised_since(request.key, asked_after):
+                    return
+            self._drop(key)  # so that the order is that of age
+            self._denials[key] = denial
+            self._bytes += size
+            while len(self._denials) > self._max_denials or self._bytes > self._max_bytes:
+                _, oldest = self._denials.popitem(last=False)
+                self._bytes -= oldest.size
 
     def forget(self, requests: Sequence[BucketRequest]) -> None:
-        """Forget all denials that one of these buckets has a part in: its level has been raised."""
-        self._turn.during(self._forget, {request.key for request in requests})
+        """Forget all denials in which one of these buckets has a part: its level has been raised."""
+        with self._mutex:
+            self._forgets += 1
+            for request in requests:
+                self._raised.pop(request.key, None)
+                self._raised[request.key] = self._forgets
+                if len(self._raised) > _MAX_RAISED:
+                    self._floor = next(iter(self._raised.values()))  # first, because `lookup` takes no lock
+                    self._raised.popitem(last=False)
 
-    def _note(self, requests: Sequence[BucketRequest], denials: tuple[Denial, ...], forgotten: int) -> None:
-        if forgotten != self._forgotten:
-            return
-        self._drop(requests)  # so that the order is that of age
-        if len(self) >= self._max_denials:
-            oldest: dict[Any, Any] = self._of_one or self._of_several
-            del oldest[next(iter(oldest))]
-        if len(requests) == 1:
-            self._of_one[requests[0].key] = denials[0]
-        else:
-            self._of_several[_keys(requests)] = denials
+    def _raised_since(self, key: str, asked_after: int) -> bool:
+        if self._forgets == asked_after:
+            return False
+        return self._raised.get(key, self._floor) > asked_after
 
-    def _forget(self, keys: set[str]) -> None:
-        self._forgotten += 1
-        for key in keys:
-            self._of_one.pop(key, None)
-        for several in [several for several in self._of_several if not keys.isdisjoint(several)]:
-            del self._of_several[several]
-
-    def _drop(self, requests: Sequence[BucketRequest]) -> None:
-        if len(requests) == 1:
-            self._of_one.pop(requests[0].key, None)
-        else:
-            self._of_several.pop(_keys(requests), None)
+    def _drop(self, key: Key) -> None:
+        dropped = self._denials.pop(key, None)
+        if dropped is not None:
+            self._bytes -= dropped.size
 
     def __len__(self) -> int:
-        return len(self._of_one) + len(self._of_several)
+        return len(self._denials)
 
     def __repr__(self) -> str:
         return f"DenialCache(denials={len(self)})"
 
 
-def _keys(requests: Sequence[BucketRequest]) -> tuple[str, ...]:
+def _key(requests: Sequence[BucketRequest]) -> Key:
+    if len(requests) == 1:
+        return requests[0].key
     return tuple([request.key for request in requests])

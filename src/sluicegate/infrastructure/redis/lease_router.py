@@ -1,10 +1,9 @@
-"""Borrow of hot buckets, for one event loop: checks of rules with `lease` are paid from loans where there is one."""
+"""Borrow from hot buckets, for one event loop: checks of rules with `lease` are paid from a loan where there is one."""
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol
 
 from sluicegate.domain.bucket_request import Verdict
 from sluicegate.domain.errors import StorageError
@@ -12,17 +11,15 @@ from sluicegate.infrastructure.redis.lease import PERIOD_US, LeaseRequest
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import LEND, RESET, TAKE, Call, Loan, Waiter
 
-_LENT = {TAKE, RESET}
-_LOOK_S = PERIOD_US / 1e6
-
-Answer: TypeAlias = asyncio.Future[Loan]
+_LOOK_S: Final = PERIOD_US / 1e6
+_PAGE: Final = 256  # loans that are looked at in one iteration of the event loop
 
 
 class Router(Protocol):
-    """Take calls on one event loop."""
+    """Take calls over on one event loop."""
 
     def submit(self, call: Call) -> None:
-        """Take a call over; its future gets the answer, in time.
+        """Take a call over; its future gets the answer by its deadline.
 
         Raises:
             StorageError: At once, if the server is not asked for now.
@@ -35,114 +32,137 @@ class Router(Protocol):
 
 
 class LeaseRouter:
-    """Take calls, pay them from loans where that may be, and send the others on.
+    """Take calls over, pay them from loans where possible, and pass the others on.
 
-    What is asked of the server for a loan is asked for by itself: a caller who is cancelled or timed out loses nothing of it.
+    Questions about loans have futures of their own: a caller who is cancelled or timed out loses nothing of a loan.
 
     Args:
-        router: Where calls go on to.
-        book: What this process has borrowed.
+        router: Where calls are passed on to.
+        table: What this process has borrowed.
         deadline_s: How long the server may take to answer what no caller waits for.
     """
 
-    def __init__(self, router: Router, book: LeaseTable, deadline_s: float) -> None:
+    def __init__(self, router: Router, table: LeaseTable, deadline_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._router = router
-        self._book = book
+        self.router = router
+        """Where calls are passed on to."""
+        self._table = table
         self._deadline_s = deadline_s
         self._timer: asyncio.TimerHandle | None = None
-        self._asked: set[Answer] = set()
+        self._unseen: list[str] = []  # what is still to be looked at
+        self._asked: set[asyncio.Future[Loan]] = set()
         self._closed = False
 
     def submit(self, call: Call) -> None:
-        """Take a call over; its future gets the answer, in time.
+        """Take a call over; its future gets the answer by its deadline.
 
         Raises:
             StorageError: At once, if the server is not asked for now.
         """
         requests = call.requests
-        if call.verb not in _LENT or not requests[0].lease_units or len(requests) > 1 or self._closed:
-            self._router.submit(call)
+        verb = call.verb
+        if not requests[0].lease_units or len(requests) > 1 or (verb != TAKE and verb != RESET) or self._closed:  # noqa: PLR1714
+            self.router.submit(call)
             return
-        # Of no use under a new rule; and a bucket is full after a reset only if what was spent of a loan is known.
-        back = self._book.give_back(requests[0], self, if_of_another_rule=call.verb == TAKE)
+        request = requests[0]
+        # A loan is of no use under a new rule; and a reset fills a bucket only if it is known what was spent of the loan.
+        back = self._table.give_back(request, self, if_of_another_rule=verb == TAKE)
         if back is not None:
-            self._ask_aside(back)
-        if call.verb == RESET:
-            self._router.submit(call)
+            self._ask_aside(back, call.due_s)  # the same deadline, so that it goes out before the call
+        if verb == RESET:
+            self.router.submit(call)
             return
-        bucket_level, lease_request = self._book.pay(requests[0], self)
-        if bucket_level is not None:
+        level, question = self._table.pay(request, self)
+        if level is not None:
             if not call.future.done():
-                call.future.set_result(Verdict(allowed=True, levels=(bucket_level,)))
-            if lease_request is not None:
-                self._ask_aside(lease_request)
-        elif lease_request is not None:
-            self._ask(lease_request, call.due_s, call.future)
+                call.future.set_result(Verdict(allowed=True, levels=(level,)))
+            if question is not None:
+                self._ask_aside(question, self._loop.time() + self._deadline_s)
+        elif question is not None:
+            self._ask(question, call.due_s, call.future)
         else:
-            self._router.submit(call)
+            self.router.submit(call)
+
+    @property
+    def looking(self) -> bool:
+        """Whether loans are looked at again later."""
+        return self._timer is not None or bool(self._unseen)
 
     async def aclose(self) -> None:
-        """Return what is lent, if the server takes it in time, and close the connections."""
+        """Return the loans, if the server answers in time, and close the connections."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        await self._settled()
-        self._tell(self._book.due_requests(self, closing=True))
-        await self._settled()
-        self._book.end(self)
-        await self._router.aclose()
+        await self._wait_for_answers()
+        self._unseen = self._table.active_keys()
+        while self._unseen:
+            self._look_at_page(closing=True)
+            await asyncio.sleep(0)
+        await self._wait_for_answers()
+        self._table.end(self)
+        await self.router.aclose()
 
-    async def _settled(self) -> None:
+    async def _wait_for_answers(self) -> None:
         if self._asked:
             await asyncio.wait(self._asked, timeout=self._deadline_s)
-            await asyncio.sleep(0)  # for those who are told of it
+            await asyncio.sleep(0)  # for the callbacks
 
-    def _ask(self, lease_request: LeaseRequest, due_s: float, waiter: Waiter | None) -> None:
-        """Ask the server for a loan.
+    def _ask(self, question: LeaseRequest, due_s: float, waiter: Waiter | None) -> None:
+        """Ask the server about a loan.
 
         Raises:
             StorageError: If it is not asked for now.
         """
-        answer: Answer = self._loop.create_future()
+        answer: asyncio.Future[Loan] = self._loop.create_future()
         try:
-            self._router.submit(Call(LEND, (lease_request.request,), answer, due_s, lease_request.terms))
+            self.router.submit(Call(LEND, (question.request,), answer, due_s, question.terms))
         except StorageError:
-            self._book.unsent(lease_request)
+            self._table.unsent(question)
             raise
         self._asked.add(answer)
-        answer.add_done_callback(partial(self._answered, lease_request, waiter))
+        answer.add_done_callback(partial(self._settle, question, waiter))
 
-    def _ask_aside(self, lease_request: LeaseRequest) -> None:
-        # Whoever needs the server meets the same error, and reports it.
+    def _ask_aside(self, question: LeaseRequest, due_s: float) -> None:
+        # A check that needs the server meets the same error, and reports it.
         with contextlib.suppress(StorageError):
-            self._ask(lease_request, self._loop.time() + self._deadline_s, None)
+            self._ask(question, due_s, None)
 
-    def _answered(self, lease_request: LeaseRequest, waiter: Waiter | None, answer: Answer) -> None:
+    def _settle(self, question: LeaseRequest, waiter: Waiter | None, answer: asyncio.Future[Loan]) -> None:
         self._asked.discard(answer)
         error = None if answer.cancelled() else answer.exception()
         if answer.cancelled() or error is not None:
-            self._book.give_up(lease_request)
+            self._table.give_up(question)
             if waiter is not None and not waiter.done():
                 waiter.set_exception(error or StorageError("connection", "The storage was closed."))
             return
         loan = answer.result()
-        self._book.settle(lease_request, loan)
+        self._table.settle(question, loan)
         if waiter is not None and not waiter.done():
             waiter.set_result(loan.verdict)
-        if self._timer is None and not self._closed:
+        if not self.looking and not self._closed:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
     def _look(self) -> None:
-        """Return what nobody spends, and see that the rest does not end; again and again while there is any."""
+        """Return idle loans and renew the others, every half second, page by page, as long as there are any."""
         self._timer = None
-        self._tell(self._book.due_requests(self))
-        if self._book.owns_any(self):
+        self._unseen = self._table.active_keys()
+        self._look_at_pages()
+
+    def _look_at_pages(self) -> None:
+        if self._closed:
+            return
+        self._look_at_page(closing=False)
+        if self._unseen:
+            self._loop.call_soon(self._look_at_pages)
+        elif self._table.owns_any(self):
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
-    def _tell(self, due_requests: Iterable[LeaseRequest]) -> None:
-        for lease_request in due_requests:
-            self._ask_aside(lease_request)
+    def _look_at_page(self, *, closing: bool) -> None:
+        page = self._unseen[-_PAGE:]
+        del self._unseen[-_PAGE:]
+        due_s = self._loop.time() + self._deadline_s
+        for question in self._table.due_requests(self, page, closing=closing):
+            self._ask_aside(question, due_s)
 
     def __repr__(self) -> str:
-        return f"LeaseRouter({self._book!r})"
+        return f"LeaseRouter({self._table!r})"

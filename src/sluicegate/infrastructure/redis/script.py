@@ -1,33 +1,50 @@
-"""What `token_bucket.lua` reads and replies, and the digest by which Redis knows it."""
+"""Batches of calls as `token_bucket.lua` reads them, and its replies as answers to these calls."""
 
 import asyncio
 import concurrent.futures
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha1
 from importlib import resources
-from typing import Any, NamedTuple, TypeAlias
+from itertools import count
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.errors import StorageError
+from sluicegate.infrastructure.redis.connection import RedisConnection, pack
+from sluicegate.infrastructure.redis.errors import Fault, fault_of
 
-TAKE, PEEK, REFUND, RESET, LEND = range(5)
+TAKE: Final = 0
+PEEK: Final = 1
+REFUND: Final = 2
+RESET: Final = 3
+LEND: Final = 4
 """The verbs, as the script numbers them."""
 
-LENT_US = 2_500_000
-"""How long the script counts a loan as lent, in microseconds, as it says itself."""
+LENT_US: Final = 2_500_000
+"""How long the script counts a loan as lent, in microseconds; the script has the same number."""
+
+ASKING: Final = pack("ASKING")
+"""The command that makes a Cluster node accept the next call for a slot that it is taking over."""
+
+_NOT_EXECUTED: Final = frozenset({"moved", "ask", "try_again"})
+
+Waiter: TypeAlias = asyncio.Future[Any] | concurrent.futures.Future[Any]
+"""What a caller waits on, in an event loop or in a thread."""
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_numbers: Final = msgspec.msgpack.Decoder(list[int]).decode
 
 
 class LeaseTerms(NamedTuple):
-    """What a process has of a bucket's units, and would like to have, when it asks for a loan.
+    """What a process tells about its loan of a bucket, and what it wants to borrow.
 
     Args:
-        holder: Under what number the loan is kept, 1 to 2**53; each loan that may be lost on the way needs one of its own.
-        returned: Units that it gives back; it must not have them any more.
+        lease_id: The loan's number, 1 to 2**53. A loan whose reply was lost is never named again: the next one gets a new number.
+        returned: Units that go back; the process must not have them any more.
         kept: Units that it goes on spending; it may have fewer by the time the script runs, never more.
-        wanted: Units to lend, besides paying the cost; fewer or none are lent if there are not enough.
+        wanted: Units to lend besides paying the cost; fewer or none are lent if there are not enough.
     """
 
     lease_id: int
@@ -41,32 +58,22 @@ class Loan(NamedTuple):
 
     Args:
         verdict: Whether the cost was paid, and the level of what is left in the bucket.
-        units: What was lent anew. With what was kept it may be spent for `LENT_US`, less a margin, from when the call was sent.
+        units: Units that were lent anew. With what was kept they may be spent for `LENT_US`, less a margin, counted from when
+            the call was sent.
     """
 
     verdict: Verdict
     units: int
 
 
-Answer: TypeAlias = Verdict | tuple[BucketLevel, ...] | Loan | None
-"""What a verb returns: `take` a verdict, `peek` and `refund` readings, `reset` nothing, `lend` a loan."""
-
-
-Waiter: TypeAlias = asyncio.Future[Any] | concurrent.futures.Future[Any]
-"""What somebody waits for, on an event loop or in a thread."""
-
-
-_pack = msgspec.msgpack.encode
-_numbers = msgspec.msgpack.Decoder(list[int])
-
-
 class Call:
-    """One verb on some buckets, and the future that somebody awaits.
+    """One verb on some buckets, and the future of the caller who waits for it.
 
     Args:
         verb: `TAKE`, `PEEK`, `REFUND`, `RESET` or `LEND`.
-        requests: The buckets, at least one; for `LEND` one, whose cost may be 0.
-        future: Gets the answer or a `StorageError`. May be cancelled at any time; the answer is discarded then.
+        requests: The buckets, at least one; for `LEND` exactly one, whose cost may be 0.
+        future: Gets a `Verdict` for `TAKE`, levels for `PEEK` and `REFUND`, None for `RESET`, a `Loan` for `LEND`, or a
+            `StorageError`. May be cancelled at any time; the answer is discarded then.
         due_s: The event loop's time by which it is answered.
         terms: For `LEND` alone.
     """
@@ -87,112 +94,183 @@ class Call:
         self.due_s = due_s
         self.terms = terms
         self.slot = -1
-        """The Cluster slot of its keys; -1 where there is no Cluster."""
+        """The Cluster slot of its keys; -1 without a Cluster."""
         self.hops = 0
-        """How often a Cluster has sent it on."""
+        """How often a Cluster has redirected it."""
         self.asking = False
-        """Whether the node that gets it must be told that it is in the course of taking the slot over."""
+        """Whether the node that gets it must be sent `ASKING` first."""
         self.alone = False
         """Whether it goes in a script call of its own."""
 
 
-class TokenBucketScript:
-    """The script's text, its digest, and the two translations.
+class Script:
+    """The script's text and digest, and the numbers that tie a reply to its call.
 
     Args:
-        text: The script; None: the one that this package brings.
+        text: The script; None: the one in this package.
+        next_id: Returns the next correlation id, 0 to 2**53; None: a counter.
     """
 
-    def __init__(self, text: str | None = None) -> None:
+    def __init__(self, text: str | None = None, next_id: Callable[[], int] | None = None) -> None:
         if text is None:
             text = resources.files("sluicegate.infrastructure.redis").joinpath("token_bucket.lua").read_text("utf-8")
         self.text = text
         self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
-        self._shape_texts: dict[int, str] = {}  # by the shape's number; each rule has one
+        self.next_id: Callable[[], int] = next_id or count(1).__next__
 
-    def arguments(self, calls: Sequence[Call], echo: int) -> tuple[str | int | bytes, ...]:
-        """Return what follows the digest in an EVALSHA: the number of keys, the keys, and the script's one argument.
+    def __repr__(self) -> str:
+        return f"Script(digest={self.digest!r})"
+
+
+class ScriptClient:
+    """Encode batches of calls, and answer the calls from the replies.
+
+    Args:
+        script: The script.
+        redirect: For a Cluster: takes a call that the node did not execute, the fault, and whether the call was alone in its
+            script call. Calls are grouped by slot then. None: a batch is one script call.
+    """
+
+    def __init__(self, script: Script, redirect: Callable[[Call, Fault, bool], None] | None = None) -> None:
+        self.script = script
+        self._redirect = redirect
+
+    def groups(self, calls: list[Call]) -> list[list[Call]]:
+        """Split a batch into script calls."""
+        return [calls] if self._redirect is None else _by_slot(calls)
+
+    def encode(self, calls: Sequence[Call], correlation_id: int, *, by_digest: bool) -> bytes:
+        """Return a script call as bytes: by the digest, which NOSCRIPT may answer, or with the script's text, which loads it.
 
         Args:
             calls: What to do, in order; none: a probe.
-            echo: A number that the reply must repeat, 0 to 2**53.
+            correlation_id: A number that the reply must repeat, 0 to 2**53.
+            by_digest: Whether the digest stands for the text.
         """
-        keys: dict[str, int] = {}
-        specs: dict[int, int] = {}
-        texts: list[str] = []
-        body: list[int] = []
-        known = self._shape_texts
+        script = self.script
+        if by_digest:
+            return pack("EVALSHA", script.digest, *arguments(calls, correlation_id))
+        return pack("EVAL", script.text, *arguments(calls, correlation_id))
+
+    def refuse(self, calls: Sequence[Call], fault: Fault) -> None:
+        """Answer calls that the server did not carry out with the fault, or redirect them to another node."""
+        redirect = self._redirect
+        if redirect is None or fault.kind not in _NOT_EXECUTED:
+            fail(calls, fault)
+            return
         for call in calls:
-            requests = call.requests
-            body += call.verb, len(requests)
-            for request in requests:
-                key = request.key
-                key_number = keys.get(key)
-                if key_number is None:
-                    keys[key] = key_number = len(keys) + 1
-                spec = request.spec
-                shape_number = specs.get(spec.number)
-                if shape_number is None:
-                    specs[spec.number] = shape_number = len(specs) + 1
-                    texts.append(known.get(spec.number) or self._shape_text(spec))
-                body += key_number, shape_number, request.cost_units
-            if call.terms is not None:
-                body += call.terms
-        return (len(keys), *keys, _pack([echo, len(texts), *texts, *body]))
+            # What a node says of a group need not hold for each of its calls, unless the slot has moved.
+            call.alone = call.alone or fault.kind != "moved"
+            redirect(call, fault, len(calls) == 1)
 
-    def read(self, calls: Sequence[Call], echo: int, reply: object) -> list[int]:
-        """Return the numbers of a reply, once it has proven to belong to these calls.
-
-        Args:
-            calls: What was asked.
-            echo: The number that was sent along.
-            reply: What Redis replied.
+    async def probe(self, connection: RedisConnection) -> None:
+        """Call the script on no bucket: this shows that the server runs scripts, and loads ours.
 
         Raises:
-            StorageError: With the reason `wrong_reply`, if the reply is not one to these calls.
+            Exception: If the server refuses.
         """
-        expected = 1
-        for call in calls:
-            expected += 1 + 2 * len(call.requests) + (call.verb == LEND)
         try:
-            numbers = _numbers.decode(reply)  # type: ignore[arg-type]
-        except (TypeError, msgspec.MsgspecError):
-            raise StorageError("wrong_reply", "The server's reply is not a list of numbers.") from None
-        if len(numbers) != expected or numbers[0] != echo:
-            raise StorageError("wrong_reply", "The server's reply does not belong to these checks.")
-        return numbers
+            await _round_trip(connection, self.encode((), 0, by_digest=True))
+        except Exception as error:
+            if fault_of(error).kind != "no_script":
+                raise
+            await _round_trip(connection, self.encode((), 0, by_digest=False))
 
-    def settle(self, calls: Sequence[Call], numbers: Sequence[int]) -> None:
-        """Give each call its answer.
+    def __repr__(self) -> str:
+        return f"ScriptClient({self.script!r})"
 
-        Args:
-            calls: What was asked.
-            numbers: What `read` returned.
-        """
-        at = 1
-        for call in calls:
-            future, verb, count = call.future, call.verb, len(call.requests)
-            if future.done():
-                pass
-            elif verb == TAKE and count == 1:  # most are such
-                future.set_result(Verdict(numbers[at] == 1, (BucketLevel(numbers[at + 1], numbers[at + 2]),)))
-            elif verb == RESET:
+
+def arguments(calls: Sequence[Call], correlation_id: int) -> tuple[str | int | bytes, ...]:
+    """Return what follows the digest in an EVALSHA: the number of keys, the keys, and the script's one packed argument."""
+    keys: dict[str, int] = {}
+    specs: dict[str, int] = {}
+    body: list[int] = []
+    for call in calls:
+        requests = call.requests
+        body.append(call.verb)
+        body.append(len(requests))
+        for request in requests:
+            key = request.key
+            key_number = keys.get(key, 0)
+            if key_number == 0:
+                key_number = len(keys) + 1
+                keys[key] = key_number
+            text = request.spec.text
+            spec_number = specs.get(text, 0)
+            if spec_number == 0:
+                spec_number = len(specs) + 1
+                specs[text] = spec_number
+            body.append(key_number)
+            body.append(spec_number)
+            body.append(request.cost_units)
+        if call.terms is not None:
+            body.extend(call.terms)
+    return (len(keys), *keys, _encode([correlation_id, len(specs), *specs, *body]))
+
+
+def read(calls: Sequence[Call], correlation_id: int, reply: object) -> list[int]:
+    """Return the numbers of a reply, once it has proven to belong to these calls.
+
+    Args:
+        calls: What was asked.
+        correlation_id: The number that was sent with it.
+        reply: What Redis replied.
+
+    Raises:
+        StorageError: With the reason `wrong_reply`, if the reply does not answer these calls.
+    """
+    expected = 1
+    for call in calls:
+        expected += 1 + 2 * len(call.requests) + (1 if call.verb == LEND else 0)
+    try:
+        numbers: list[int] = _decode_numbers(reply)  # type: ignore[arg-type]
+    except (TypeError, msgspec.MsgspecError):
+        raise StorageError("wrong_reply", "The server's reply is not a list of numbers.") from None
+    if len(numbers) != expected or numbers[0] != correlation_id:
+        raise StorageError("wrong_reply", "The server's reply does not belong to these checks.")
+    return numbers
+
+
+def settle(calls: Sequence[Call], numbers: list[int]) -> None:
+    """Give each call its answer.
+
+    Args:
+        calls: What was asked.
+        numbers: What `read` returned.
+    """
+    at = 1
+    for call in calls:
+        future, verb, count_ = call.future, call.verb, len(call.requests)
+        end = at + 1 + 2 * count_
+        if not future.done():
+            if verb == RESET:
                 future.set_result(None)
             else:
-                end = at + 1 + 2 * count
-                levels = tuple(map(BucketLevel, numbers[at + 1 : end : 2], numbers[at + 2 : end : 2]))
+                levels = tuple([BucketLevel(numbers[i], numbers[i + 1]) for i in range(at + 1, end, 2)])
                 if verb == TAKE:
                     future.set_result(Verdict(numbers[at] == 1, levels))
                 elif verb == LEND:
                     future.set_result(Loan(Verdict(numbers[at] == 1, levels), numbers[end]))
                 else:
                     future.set_result(levels)
-            at += 1 + 2 * count + (verb == LEND)
+        at = end + (1 if verb == LEND else 0)
 
-    def _shape_text(self, spec: BucketSpec) -> str:
-        text = f"{spec.capacity} {spec.units_per_token} {spec.units_per_tick} {spec.tick_us} {spec.full_ticks}"
-        self._shape_texts[spec.number] = text
-        return text
 
-    def __repr__(self) -> str:
-        return f"TokenBucketScript(digest={self.digest!r})"
+def fail(calls: Iterable[Call], fault: Fault) -> None:
+    """Answer all calls that have no answer yet with an error: each with one of its own, because raising changes it."""
+    for call in calls:
+        if not call.future.done():
+            call.future.set_exception(fault.error())
+
+
+async def _round_trip(connection: RedisConnection, command: bytes) -> object:
+    await connection.send_packed_command(command, check_health=False)
+    return await connection.read_response()
+
+
+def _by_slot(calls: list[Call]) -> list[list[Call]]:
+    """Group calls that one script call may carry: those of one slot, which a node takes or refuses as a whole."""
+    groups: dict[tuple[int, bool, int], list[Call]] = {}
+    for number, call in enumerate(calls, 1):
+        groups.setdefault((call.slot, call.asking, number if call.alone else 0), []).append(call)
+    return list(groups.values())

@@ -1,20 +1,20 @@
-"""Buckets in Redis or Valkey: shared by all processes, exact, and never what keeps a request waiting."""
+"""Buckets in Redis or Valkey: shared by all processes, exact, and no call waits longer than its deadline."""
 
 import asyncio
 import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from copy import copy
 from typing import Any, Self, cast
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
+from sluicegate.domain.protocols import StorageTraits
 from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.cluster import ClusterRouter
-from sluicegate.infrastructure.redis.denial_cache import DenialCache
+from sluicegate.infrastructure.redis.denial_cache import Begun, DenialCache
 from sluicegate.infrastructure.redis.lease_router import LeaseRouter, Router
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call, TokenBucketScript
-from sluicegate.infrastructure.redis.script_client import ScriptClient
+from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call, Script, ScriptClient
 from sluicegate.infrastructure.redis.target import RedisTarget, target_of_client, target_of_url
 
 DEFAULT_DEADLINE_MS = 50
@@ -24,23 +24,21 @@ _MIN_CONNECT_TIMEOUT_S = 1.0  # connecting happens in the background; callers ke
 class RedisStorage:
     """Keep buckets in Redis 6.2 or later, or Valkey: a single server, Sentinel or a Cluster.
 
-    Nothing is connected before the first call. Connections belong to the event loop that asks; a storage may be used from
-    several loops and threads, and after a fork by a loop of the child's own. The deadline covers all of a call: connecting,
+    Nothing is connected before the first call. Connections belong to the event loop of the call; a storage may be used from
+    several loops and threads, and after a fork by a new loop of the child. The deadline covers all of a call: connecting,
     TLS, login, loading the script, waiting in the queue, the reply.
 
     Args:
-        redis_client: A client of redis-py (`Redis`, also one that Sentinel gave, or `RedisCluster`; async or not). Its address,
+        redis_client: A client of redis-py (`Redis`, also one from Sentinel, or `RedisCluster`; async or not). Its address,
             login and TLS settings are used; its pool, its timeouts and retries are not, and it is not closed.
         deadline_ms: The longest that a call may take, 1 to 60,000.
-        remember_denials: Whether a check that was denied is denied here, without asking the server, until it could pass: for
-            one second at most, after which a reset or refund by another process shows. See `DenialCache`.
+        remember_denials: Whether a check that was denied is denied in this process, without asking the server, until it could
+            pass: for one second at most, after which a reset or refund by another process shows. See `DenialCache`.
 
     Raises:
-        InvalidInputError: If the deadline is wrong.
-        InvalidTypeError: If the client is none.
+        InvalidInputError: If the deadline is out of range.
+        InvalidTypeError: If the client is not one of redis-py.
     """
-
-    bounded_wait = True
 
     def __init__(
         self, *, redis_client: object, deadline_ms: int = DEFAULT_DEADLINE_MS, remember_denials: bool = True
@@ -50,23 +48,13 @@ class RedisStorage:
         if not 1 <= deadline_ms <= 60_000:  # noqa: PLR2004 - the bound is stated in the message
             raise InvalidInputError(f"deadline_ms={deadline_ms}: expected 1 to 60000")
         target = redis_client if isinstance(redis_client, RedisTarget) else target_of_client(redis_client)
-        self._target = target
-        self.deadline_s = deadline_ms / 1000
-        """The longest that a call may take, in seconds."""
+        self._deadline_s = deadline_ms / 1000
+        self.traits = StorageTraits(deadline_s=self._deadline_s, hash_tags=target.topology == "cluster")
+        """The deadline of each call, and whether keys need hash tags."""
         self.denials = DenialCache() if remember_denials else None
-        """What was denied lately; None: nothing is remembered."""
-        self.leases = LeaseTable()
-        """What this process has borrowed of buckets whose rules have `lease`."""
-        self.loans_at_hand = self.leases.at_hand
-        """The same, for who works with it in place."""
-        self.denials_at_hand = None if self.denials is None else self.denials.at_hand
-        """The same, for who works with it in place."""
-        self._script = TokenBucketScript()
-        self._routers: dict[asyncio.AbstractEventLoop, Router] = {}
-        self._pid = os.getpid()
-        self._closed = False
-        self.hash_tags = target.topology == "cluster"
-        """Whether keys should carry the identifier in braces, so that its rules share a slot."""
+        """What was denied lately; None: denials are not cached."""
+        self.connections = Connections(target, self._deadline_s)
+        """The connections and leases, which all storages made by `with_deadline` share."""
 
     @classmethod
     def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS, remember_denials: bool = True) -> Self:
@@ -83,91 +71,96 @@ class RedisStorage:
         """
         return cls(redis_client=target_of_url(url), deadline_ms=deadline_ms, remember_denials=remember_denials)
 
+    def with_deadline(self, deadline_s: float) -> Self:
+        """Return this storage with a shorter deadline: calls through it share its connections, cached denials and leases.
+
+        Closing either closes both.
+
+        Args:
+            deadline_s: The longest that a call through it may take, in seconds; above this storage's own, that one holds.
+        """
+        deadline_s = min(deadline_s, self._deadline_s)
+        other = copy(self)
+        other._deadline_s = deadline_s  # noqa: SLF001 - it is a copy of this very object
+        other.traits = StorageTraits(deadline_s=deadline_s, hash_tags=self.traits.hash_tags)
+        return other
+
+    @property
+    def leases(self) -> LeaseTable:
+        """What this process has borrowed from buckets whose rules have `lease`."""
+        return self.connections.leases
+
+    def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
+        """Pay from a lease, or return a denial that is certainly still true; None if the server must be asked."""
+        request = requests[0]
+        if request.lease_units and len(requests) == 1:
+            leases = self.connections.leases
+            level = leases.spend(request, to_the_end=False)
+            if level is not None:
+                return Verdict(allowed=True, levels=self._with_leased(requests, (level,)))
+            if leases.suffices(request):
+                return None  # the lease is to be renewed; it comes before a denial that was true without it
+        return None if self.denials is None else self.denials.lookup(requests)
+
     async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
-        here = self.decide_here(requests)
-        if here is not None:
-            return here
-        denials = self.denials
-        if denials is None:
-            verdict = cast("Verdict", await self._ask(TAKE, requests))
-        else:
-            asked = denials.asked()
-            verdict = cast("Verdict", await self._ask(TAKE, requests))
-            denials.learn(requests, verdict, asked)
-        return self.with_loans(requests, verdict)
+        verdict = self.take_nowait(requests)  # after a None a moment ago, this is one look into a dict
+        if verdict is not None:
+            return verdict
+        begun = self.begin_take()
+        return self.finish_take(requests, await self._ask(TAKE, requests), begun)
 
-    def decide_here(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
-        """Pay from what this process has borrowed, or return a denial that is still true; None if the server must be asked."""
-        if requests[0].lease_units and len(requests) == 1:
-            left = self.leases.spend(requests[0], to_the_end=False)
-            if left is not None:
-                return Verdict(allowed=True, levels=self.with_borrowed(requests, (left,)))
-            if self.leases.suffices(requests[0]):
-                return None  # it is to be renewed, and comes before a denial that was true without it
-        return None if self.denials is None else self.denials.recall(requests)
+    def begin_take(self) -> Begun | None:
+        """Return what `finish_take` needs to know of the moment before the server is asked."""
+        return None if self.denials is None else self.denials.begin()
+
+    def finish_take(self, requests: Sequence[BucketRequest], verdict: Verdict, begun: Begun | None) -> Verdict:
+        """Cache a denial of the server, and return its verdict, or a payment from a lease that was borrowed meanwhile."""
+        if begun is not None and self.denials is not None:
+            self.denials.store(requests, verdict, begun)
+        request = requests[0]
+        if not request.lease_units or len(requests) > 1:
+            return verdict
+        levels = verdict.levels
+        if not verdict.allowed:
+            level = self.connections.leases.spend(request, to_the_end=True)
+            if level is None:
+                return verdict
+            levels = (level,)
+        return Verdict(allowed=True, levels=self._with_leased(requests, levels))
 
     async def peek(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
-        """Return the buckets' levels, with what this process has borrowed of them. Writes nothing."""
-        return self.with_borrowed(requests, cast("tuple[BucketLevel, ...]", await self._ask(PEEK, requests)))
+        """Return the buckets' levels, with what this process has borrowed from them. Writes nothing."""
+        return self.finish_peek(requests, await self._ask(PEEK, requests))
 
-    def with_loans(self, requests: Sequence[BucketRequest], verdict: Verdict) -> Verdict:
-        """Return what the server's verdict means to a process that may have borrowed meanwhile: a denial need not be the end."""
-        if len(requests) > 1 or not requests[0].lease_units:
-            return verdict
-        if not verdict.allowed:
-            bucket_level = self.leases.spend(requests[0], to_the_end=True)
-            if bucket_level is None:
-                return verdict
-            verdict = Verdict(allowed=True, levels=(bucket_level,))
-        return Verdict(allowed=True, levels=self.with_borrowed(requests, verdict.levels))
-
-    def with_borrowed(
+    def finish_peek(
         self, requests: Sequence[BucketRequest], levels: tuple[BucketLevel, ...]
     ) -> tuple[BucketLevel, ...]:
-        """Return readings of the server with what this process has borrowed added: a check here could be paid from either."""
-        if not any(request.lease_units for request in requests):
-            return levels
-        saw = self.leases.saw
-        return tuple(
-            [
-                BucketLevel(
-                    min(request.spec.capacity, bucket_level.level + saw(request, bucket_level)),
-                    bucket_level.effective_in_us,
-                )
-                for request, bucket_level in zip(requests, levels, strict=True)
-            ]
-        )
+        """Add what this process has borrowed to the server's levels."""
+        return self._with_leased(requests, levels) if any(request.lease_units for request in requests) else levels
 
     async def refund(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        with self.forgetting(requests):
+        try:
             return cast("tuple[BucketLevel, ...]", await self._ask(REFUND, requests))
+        finally:
+            self.forget_denials(requests)
 
     async def reset(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        with self.forgetting(requests):
-            await self._ask(RESET, requests)
-
-    @contextmanager
-    def forgetting(self, requests: Sequence[BucketRequest]) -> Generator[None]:
-        """Forget what was denied of some buckets once their levels may have been raised, whatever came of it."""
         try:
-            yield
+            await self._ask(RESET, requests)
         finally:
-            if self.denials is not None:
-                self.denials.forget(requests)
+            self.forget_denials(requests)
+
+    def forget_denials(self, requests: Sequence[BucketRequest]) -> None:
+        """Forget denials of buckets whose levels may have been raised, whether or not the call succeeded."""
+        if self.denials is not None:
+            self.denials.forget(requests)
 
     async def aclose(self) -> None:
-        """Close the connections of all event loops; those of other loops in the background."""
-        self._closed = True
-        here = asyncio.get_running_loop()
-        routers, self._routers = self._routers, {}
-        for loop, router in routers.items():
-            if loop is here:
-                await router.aclose()
-            elif loop.is_running():
-                asyncio.run_coroutine_threadsafe(router.aclose(), loop)
+        """Close the connections of all event loops; those of other loops in the background. Twice is harmless."""
+        await self.connections.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -177,41 +170,94 @@ class RedisStorage:
 
     def _ask(self, verb: int, requests: Sequence[BucketRequest]) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
-        router = self._routers.get(loop) or self.router(loop)
         future: asyncio.Future[Any] = loop.create_future()
-        router.submit(Call(verb, requests, future, loop.time() + self.deadline_s))
+        self.connections.router(loop).submit(Call(verb, requests, future, loop.time() + self._deadline_s))
         return future
 
-    def router(self, loop: asyncio.AbstractEventLoop) -> Router:
-        """Return what carries calls out on the running event loop.
+    def _with_leased(
+        self, requests: Sequence[BucketRequest], levels: tuple[BucketLevel, ...]
+    ) -> tuple[BucketLevel, ...]:
+        """Add what this process has borrowed to the server's levels: a check here could be paid from either."""
+        observe = self.connections.leases.observe
+        return tuple(
+            BucketLevel(min(one.spec.capacity, level.level + observe(one, level)), level.effective_in_us)
+            for one, level in zip(requests, levels, strict=True)
+        )
+
+    def __repr__(self) -> str:
+        return f"RedisStorage({self.connections.target!r}, deadline_ms={self._deadline_s * 1000:.0f})"
+
+
+class Connections:
+    """The connections to one target, for each event loop its own, and the leases that are borrowed through them.
+
+    Args:
+        target: Where Redis is.
+        deadline_s: How long the server may take before it counts as silent.
+        script: What is called.
+        leases: What this process has borrowed.
+    """
+
+    def __init__(
+        self,
+        target: RedisTarget,
+        deadline_s: float,
+        *,
+        script: Script | None = None,
+        leases: LeaseTable | None = None,
+    ) -> None:
+        self.target = target
+        self.leases = leases or LeaseTable()
+        self._deadline_s = deadline_s
+        self._script = script or Script()
+        self._routers: dict[asyncio.AbstractEventLoop, LeaseRouter] = {}
+        self._pid = os.getpid()
+        self._closed = False
+
+    def router(self, loop: asyncio.AbstractEventLoop) -> LeaseRouter:
+        """Return what carries out calls on an event loop; it must be the running one.
 
         Raises:
             StorageError: If the storage was closed.
         """
+        return self._routers.get(loop) or self._new_router(loop)
+
+    async def aclose(self) -> None:
+        """Close the connections of all event loops; those of other loops in the background."""
+        self._closed = True
+        running = asyncio.get_running_loop()
+        routers, self._routers = self._routers, {}
+        for loop, router in routers.items():
+            if loop is running:
+                await router.aclose()
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(router.aclose(), loop)
+
+    def _new_router(self, loop: asyncio.AbstractEventLoop) -> LeaseRouter:
         if self._closed:
             raise StorageError("connection", "The storage was closed.")
         if self._pid != os.getpid():
-            # A child: these connections, and the selector that watches them, are its parent's. They are only forgotten.
+            # A forked child: these sockets, and the selector that watches them, are its parent's. They are only forgotten.
             self._routers = {}
             self._pid = os.getpid()
         for ended in [other for other in self._routers if other.is_closed()]:
             del self._routers[ended]
-        router: Router | None = self._routers.get(loop)
-        if router is None:
-            connect_timeout_s = max(self.deadline_s, _MIN_CONNECT_TIMEOUT_S)
-            if self._target.topology == "cluster":
-                router = ClusterRouter(
-                    self._target, self._script, deadline_s=self.deadline_s, connect_timeout_s=connect_timeout_s
-                )
-            else:
-                router = Batcher(
-                    self._target.connector(connect_timeout_s),
-                    ScriptClient(self._script),
-                    deadline_s=self.deadline_s,
-                    connect_timeout_s=connect_timeout_s,
-                )
-            self._routers[loop] = router = LeaseRouter(router, self.leases, self.deadline_s)
-        return router
+        connect_timeout_s = max(self._deadline_s, _MIN_CONNECT_TIMEOUT_S)
+        router: Router
+        if self.target.topology == "cluster":
+            router = ClusterRouter(
+                self.target, self._script, deadline_s=self._deadline_s, connect_timeout_s=connect_timeout_s
+            )
+        else:
+            router = Batcher(
+                self.target.connector(connect_timeout_s),
+                ScriptClient(self._script),
+                deadline_s=self._deadline_s,
+                connect_timeout_s=connect_timeout_s,
+            )
+        lease_router = LeaseRouter(router, self.leases, self._deadline_s)
+        self._routers[loop] = lease_router
+        return lease_router
 
     def __repr__(self) -> str:
-        return f"RedisStorage({self._target!r}, deadline_ms={self.deadline_s * 1000:.0f})"
+        return f"Connections({self.target!r})"

@@ -1,15 +1,17 @@
-"""The same storage for code without an event loop: plain calls that wait for the answer of a loop in a thread of its own."""
+"""The same storage for code without an event loop: plain calls that wait for a loop in a background thread."""
 
 import asyncio
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
+from copy import copy
 from threading import Lock, Thread
 from typing import Any, Self, cast
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import StorageError
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call
 from sluicegate.infrastructure.redis.storage import DEFAULT_DEADLINE_MS, RedisStorage
 from sluicegate.infrastructure.redis.target import target_of_url
@@ -20,9 +22,9 @@ _GRACE_S = 0.005  # the loop answers in time; this is for the case that its thre
 class SyncRedisStorage:
     """Keep buckets in Redis for WSGI applications, scripts and worker threads.
 
-    All threads of a process share one connection, and calls that arrive together go out together, as with `RedisStorage`,
-    which does the work in a background thread. The thread starts with the first call, and again after a fork. Where
-    threads are not real, as under gevent, use one process per worker instead.
+    All threads of a process share one connection, and calls that arrive together go out together, because a `RedisStorage` in
+    a background thread does the work. The thread starts with the first call, and again after a fork. Where threads are
+    simulated, as under gevent, use one process per worker instead.
 
     Args:
         redis_client: See `RedisStorage`.
@@ -30,8 +32,8 @@ class SyncRedisStorage:
         remember_denials: See `RedisStorage`.
 
     Raises:
-        InvalidInputError: If the deadline is wrong.
-        InvalidTypeError: If the client is none.
+        InvalidInputError: If the deadline is out of range.
+        InvalidTypeError: If the client is not one of redis-py.
     """
 
     def __init__(
@@ -40,73 +42,71 @@ class SyncRedisStorage:
         self._storage = RedisStorage(
             redis_client=redis_client, deadline_ms=deadline_ms, remember_denials=remember_denials
         )
-        self.hash_tags = self._storage.hash_tags
-        """Whether keys should carry the identifier in braces, so that its rules share a slot."""
-        self.leases = self._storage.leases
-        """What this process has borrowed of buckets whose rules have `lease`."""
-        self.denials_at_hand = self._storage.denials_at_hand
-        self.loans_at_hand = self._storage.loans_at_hand
-        """See `RedisStorage`."""
-        self._lock = Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: Thread | None = None
-        self._pid = 0
-        self._closed = False
+        self.traits = self._storage.traits
+        """The deadline of each call, and whether keys need hash tags."""
+        self._background = _LoopThread()
 
     @classmethod
     def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS, remember_denials: bool = True) -> Self:
-        """Build a storage from a URL; see `RedisStorage.from_url`.
+        """Build a storage from a URL; `RedisStorage.from_url` says which URLs there are.
 
         Raises:
             InvalidInputError: If the URL or the deadline is wrong. No message shows a password.
         """
         return cls(redis_client=target_of_url(url), deadline_ms=deadline_ms, remember_denials=remember_denials)
 
-    def take_now(self, requests: Sequence[BucketRequest], /) -> Verdict:
+    def with_deadline(self, deadline_s: float) -> Self:
+        """Return this storage with a shorter deadline: calls through it share its thread, connections, denials and leases.
+
+        Closing either closes both.
+
+        Args:
+            deadline_s: The longest that a call through it may take, in seconds; above this storage's own, that one holds.
+        """
+        other = copy(self)
+        other._storage = self._storage.with_deadline(deadline_s)  # noqa: SLF001 - it is a copy of this very object
+        other.traits = other._storage.traits  # noqa: SLF001 - it is a copy
+        return other
+
+    @property
+    def leases(self) -> LeaseTable:
+        """What this process has borrowed from buckets whose rules have `lease`."""
+        return self._storage.leases
+
+    def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
+        """Pay from a lease, or return a denial that is certainly still true; None if the server must be asked."""
+        return self._storage.take_nowait(requests)
+
+    def take_blocking(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
         storage = self._storage
-        here = storage.decide_here(requests)
-        if here is not None:
-            return here
-        denials = storage.denials
-        if denials is None:
-            verdict = cast("Verdict", self._ask(TAKE, requests))
-        else:
-            asked = denials.asked()
-            verdict = cast("Verdict", self._ask(TAKE, requests))
-            denials.learn(requests, verdict, asked)
-        return storage.with_loans(requests, verdict)
+        verdict = storage.take_nowait(requests)
+        if verdict is not None:
+            return verdict
+        begun = storage.begin_take()
+        return storage.finish_take(requests, self._ask(TAKE, requests), begun)
 
-    def decide_here(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
-        """Do what `RedisStorage.decide_here` does."""
-        return self._storage.decide_here(requests)
+    def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+        """Return the buckets' levels, with what this process has borrowed from them. Writes nothing."""
+        return self._storage.finish_peek(requests, self._ask(PEEK, requests))
 
-    def peek_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
-        """Return the buckets' levels, with what this process has borrowed of them. Writes nothing."""
-        return self._storage.with_borrowed(requests, cast("tuple[BucketLevel, ...]", self._ask(PEEK, requests)))
-
-    def refund_now(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+    def refund_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        with self._storage.forgetting(requests):
+        try:
             return cast("tuple[BucketLevel, ...]", self._ask(REFUND, requests))
+        finally:
+            self._storage.forget_denials(requests)
 
-    def reset_now(self, requests: Sequence[BucketRequest], /) -> None:
+    def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        with self._storage.forgetting(requests):
+        try:
             self._ask(RESET, requests)
+        finally:
+            self._storage.forget_denials(requests)
 
     def close(self) -> None:
         """Close the connections and end the thread. Calling it twice is harmless."""
-        with self._lock:
-            self._closed = True
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-        if loop is None or thread is None or self._pid != os.getpid():
-            return
-        asyncio.run_coroutine_threadsafe(self._storage.aclose(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        self._background.close(self._storage)
 
     def __enter__(self) -> Self:
         return self
@@ -115,29 +115,58 @@ class SyncRedisStorage:
         self.close()
 
     def _ask(self, verb: int, requests: Sequence[BucketRequest]) -> Any:  # noqa: ANN401 - whatever the verb returns
-        loop = self._loop
-        if loop is None or self._pid != os.getpid():
-            loop = self._start()
+        deadline_s = cast("float", self.traits.deadline_s)
+        loop = self._background.loop()
         answer: Future[Any] = Future()
-        loop.call_soon_threadsafe(self._submit, loop, verb, requests, answer, loop.time() + self._storage.deadline_s)
+        call = Call(verb, requests, answer, loop.time() + deadline_s)
+        loop.call_soon_threadsafe(self._submit, loop, call)
         try:
-            return answer.result(self._storage.deadline_s + _GRACE_S)
+            return answer.result(deadline_s + _GRACE_S)
         except WaitTimeoutError:
             answer.cancel()
             raise StorageError("timeout", "The server did not answer in time.") from None
 
-    def _submit(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        verb: int,
-        requests: Sequence[BucketRequest],
-        answer: "Future[Any]",
-        due_s: float,
-    ) -> None:
+    def _submit(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
         try:
-            self._storage.router(loop).submit(Call(verb, requests, answer, due_s))
+            self._storage.connections.router(loop).submit(call)
         except Exception as error:  # noqa: BLE001 - the caller, in its thread, raises it
-            answer.set_exception(error)
+            call.future.set_exception(error)
+
+    def __repr__(self) -> str:
+        return f"Sync{self._storage!r}"
+
+
+class _LoopThread:
+    """An event loop in a daemon thread: started when it is first needed, and anew in a forked child."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+        self._pid = 0
+        self._closed = False
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop.
+
+        Raises:
+            StorageError: If the storage was closed.
+        """
+        loop = self._loop
+        return loop if loop is not None and self._pid == os.getpid() else self._start()
+
+    def close(self, storage: RedisStorage) -> None:
+        """Close a storage that is used on this loop, and end the thread."""
+        with self._lock:
+            self._closed = True
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None or self._pid != os.getpid():
+            return
+        asyncio.run_coroutine_threadsafe(storage.aclose(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
     def _start(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -149,6 +178,3 @@ class SyncRedisStorage:
                 self._thread = Thread(target=self._loop.run_forever, name="sluicegate-redis", daemon=True)
                 self._thread.start()
             return self._loop
-
-    def __repr__(self) -> str:
-        return f"Sync{self._storage!r}"

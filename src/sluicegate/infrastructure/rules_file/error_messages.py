@@ -1,7 +1,7 @@
-"""Where in a document a type is wrong, and how to say it to somebody who writes rules, not Python.
+"""Find the field that has the wrong type, and say so to somebody who writes rules, not Python.
 
-`msgspec` names the place but for the keys of mappings, for which it writes `[...]`. They are found by asking again with
-less and less of the document.
+`msgspec` names the field, but writes `[...]` for the keys of mappings. Such a key is found by converting the document again
+with only one key in that mapping, until the same error comes.
 """
 
 import difflib
@@ -12,10 +12,10 @@ import msgspec
 
 from sluicegate.domain.rule import ON_STORAGE_ERROR
 from sluicegate.infrastructure.rules_file import schema as rule_schema
+from sluicegate.infrastructure.rules_file.field_path import FieldPath
 from sluicegate.infrastructure.rules_file.schema import RuleFileTable
-from sluicegate.infrastructure.rules_file.toml_positions import FieldPath
 
-_PLACE = re.compile(r" - at `\$(.*)`$", re.DOTALL)
+_LOCATION = re.compile(r" - at `\$(.*)`$", re.DOTALL)
 _STEP = re.compile(r"\.([A-Za-z_]+)|\[(\d+|\.\.\.)\]")
 _EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -34,68 +34,69 @@ _WORDS = {
 }
 
 
-def find_fault(document: object, error: msgspec.ValidationError) -> tuple[FieldPath, str]:
-    """Return where a document is wrong, and what to say.
+def locate_error(document: object, error: msgspec.ValidationError) -> tuple[FieldPath, str]:
+    """Return the field that is wrong and a message for people.
 
     Args:
-        document: What could not be converted to a `RuleFileTable`.
-        error: What `msgspec` said.
+        document: The document, which could not be converted to a `RuleFileTable`.
+        error: The error of that conversion.
     """
     path: FieldPath = ()
-    steps, message = _split(error)
+    steps, message = _parse(error)
     while len(path) < len(steps):
         step = steps[len(path)]
         if step is None:
-            step = _guilty_key(document, path, (steps, message))
+            step = _find_key(document, path, (steps, message))
             if step is None:
                 break
         path = (*path, step)
     unknown = _UNKNOWN.search(message)
     if unknown:
         return (*path, unknown[1]), f"unknown field{_hint(unknown[1])}"
-    return path, _plain(message)
+    return path, _reword(message)
 
 
-def _split(error: msgspec.ValidationError) -> tuple[list[str | int | None], str]:
-    """Return the steps to the place, None for a key that is not told, and the message without it."""
+def _parse(error: msgspec.ValidationError) -> tuple[list[str | int | None], str]:
+    """Return the path in an error's message, with None for each unnamed key, and the rest of the message."""
     text = str(error)
-    place = _PLACE.search(text)
-    if place is None:
+    location = _LOCATION.search(text)
+    if location is None:
         return [], text
     steps: list[str | int | None] = []
-    for field, position in _STEP.findall(place[1]):
+    for field, position in _STEP.findall(location[1]):
         steps.append(field or (None if position == "..." else int(position)))
-    return steps, text[: place.start()]
+    return steps, text[: location.start()]
 
 
-def _guilty_key(document: object, path: FieldPath, fault: tuple[list[str | int | None], str]) -> str | None:
-    mapping = _at(document, path)
+def _find_key(document: object, path: FieldPath, parsed_error: tuple[list[str | int | None], str]) -> str | None:
+    """Return the key of a mapping whose value causes an error; None if it takes more than one key."""
+    mapping = _value_at(document, path)
     for key in mapping:
         try:
-            msgspec.convert(_only(document, path, key), RuleFileTable)
+            msgspec.convert(_with_only(document, path, key), RuleFileTable)
         except msgspec.ValidationError as error:
-            if _split(error) == fault:
+            if _parse(error) == parsed_error:
                 return key
     return None
 
 
-def _at(document: Any, path: FieldPath) -> dict[str, object]:  # noqa: ANN401 - whatever the file holds
+def _value_at(document: Any, path: FieldPath) -> dict[str, object]:  # noqa: ANN401 - whatever the file holds
     for step in path:
         document = document[step]
     return cast("dict[str, object]", document)
 
 
-def _only(document: Any, path: FieldPath, key: str) -> object:  # noqa: ANN401 - the same
-    """Return the document with nothing but one key in the mapping at a path."""
+def _with_only(document: Any, path: FieldPath, key: str) -> object:  # noqa: ANN401 - whatever the file holds
+    """Return the document with only one key left in the mapping at a path."""
     if not path:
         return {key: document[key]}
     step, rest = path[0], path[1:]
     if isinstance(step, int):
-        return [*document[:step], _only(document[step], rest, key), *document[step + 1 :]]
-    return {**document, step: _only(document[step], rest, key)}
+        return [*document[:step], _with_only(document[step], rest, key), *document[step + 1 :]]
+    return {**document, step: _with_only(document[step], rest, key)}
 
 
-def _plain(message: str) -> str:
+def _reword(message: str) -> str:
     missing = _MISSING.search(message)
     if missing:
         return f"the field {missing[1]} is missing"

@@ -1,4 +1,4 @@
-"""Rules files: TOML or YAML that operators write, read whole or not at all."""
+"""Read rules files, TOML or YAML. A file with a mistake is refused as a whole."""
 
 import os
 import re
@@ -12,26 +12,27 @@ from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
 from sluicegate.domain.rule_book import RuleBook
-from sluicegate.infrastructure.rules_file.error_messages import find_fault
-from sluicegate.infrastructure.rules_file.interpreter import FieldError, dotted, to_rule_book
+from sluicegate.infrastructure.rules_file.error_messages import locate_error
+from sluicegate.infrastructure.rules_file.field_path import FieldError, FieldPath, format_path
+from sluicegate.infrastructure.rules_file.interpreter import to_rule_book
 from sluicegate.infrastructure.rules_file.schema import RuleFileTable
-from sluicegate.infrastructure.rules_file.toml_positions import FieldPath, line_of
+from sluicegate.infrastructure.rules_file.toml_positions import line_of
 from sluicegate.infrastructure.rules_file.yaml_reader import YamlError, read_yaml
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
-"""The largest rules file that is read: room for some hundred thousand addresses."""
+"""The largest rules file that is read; it has room for several hundred thousand addresses."""
 
-_PIECE_BYTES = 1024 * 1024
-_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_CHUNK_BYTES = 1024 * 1024
+_TOML_LOCATION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
 class RuleFile(msgspec.Struct, frozen=True):
     """A rules file that was read.
 
     Args:
-        rules: What it says.
-        warnings: What is doubtful about the file itself, one line each.
-        text: What was read.
+        rules: Its rules.
+        warnings: Doubts about the file itself, such as its permissions; one line each.
+        text: The text of the file.
         yaml: Whether it is YAML.
     """
 
@@ -49,22 +50,25 @@ def load_rules(path: str | Path) -> RuleBook:
     """Read a rules file.
 
     Args:
-        path: A file as docs/reference/rules-file.md describes it: YAML if its name ends in `.yaml` or `.yml`, else TOML.
+        path: A file as described in docs/reference/rules-file.md: YAML if its name ends in `.yaml` or `.yml`, else TOML.
 
     Returns:
-        Its rules: a mapping from endpoint to rules, in the file's order, and what else the file holds.
+        Its rules: a mapping from endpoint to rules, in the file's order, with the file's lists, overrides and switches.
 
     Raises:
-        RuleFileError: If the file cannot be read or something in it is wrong; the message names file, line and field.
+        RuleFileError: If the file cannot be read or something in it is invalid; the message names file, line and field.
     """
     return read_rule_file(path).rules
 
 
 def read_rule_file(path: str | Path) -> RuleFile:
-    """Read a rules file, and note what is doubtful about the file itself.
+    """Read a rules file, and keep its text and the warnings about it.
+
+    Args:
+        path: The file; YAML if its name ends in `.yaml` or `.yml`, else TOML.
 
     Raises:
-        RuleFileError: As `load_rules`.
+        RuleFileError: If the file cannot be read or something in it is invalid; the message names file, line and field.
     """
     name = str(path)
     data, warnings = _read(name)
@@ -77,29 +81,29 @@ def read_rule_file(path: str | Path) -> RuleFile:
 
 
 def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBook:
-    """Read the text of a rules file.
+    """Parse the text of a rules file.
 
     Args:
         text: TOML or YAML.
-        name: What errors call the file.
+        name: The file's name for error messages.
         yaml: Whether it is YAML.
 
     Raises:
-        RuleFileError: If something in it is wrong; the message names file, line and field.
+        RuleFileError: If something in it is invalid; the message names file, line and field.
     """
     lines: dict[FieldPath, int] | None = None
     try:
         if yaml:
             document, lines = read_yaml(text)
         else:
-            document = _toml(text, name)
-        book = _meaning(document)
-        CompiledRules(book, KeyFormat())  # what can only be found when plans are made of the rules is found here
+            document = _parse_toml(text, name)
+        book = _interpret(document)
+        CompiledRules(book, KeyFormat())  # finds mistakes that only show once the rules are compiled
     except YamlError as error:
         raise RuleFileError(name, error.message, line=error.line) from None
     except FieldError as error:
         line = _line(text, error.path, lines)
-        raise RuleFileError(name, error.message, line=line, field=dotted(error.path)) from None
+        raise RuleFileError(name, error.message, line=line, field=format_path(error.path)) from None
     except RuleFileError:
         raise
     except InvalidInputError as error:
@@ -110,18 +114,18 @@ def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBo
 
 
 def _read(name: str) -> tuple[bytes, tuple[str, ...]]:
-    """Return a file's bytes. Everything is asked of the open file, so that nobody can swap it between two looks."""
+    """Return a file's bytes and warnings. Only the open file is used, so that it cannot be replaced between two checks."""
     if "\0" in name:
         raise RuleFileError(name, "cannot be read: no file has such a name")
     try:
-        # Without O_NONBLOCK, opening a named pipe would wait for ever for somebody to write to it.
+        # Without O_NONBLOCK, opening a named pipe would wait until somebody writes to it.
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
         try:
             before = os.fstat(descriptor)
-            warnings = _inspect(name, before)
+            warnings = _check_status(name, before)
             data = b""
-            while len(data) <= MAX_FILE_BYTES and (piece := os.read(descriptor, _PIECE_BYTES)):
-                data += piece
+            while len(data) <= MAX_FILE_BYTES and (chunk := os.read(descriptor, _CHUNK_BYTES)):
+                data += chunk
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
@@ -132,43 +136,43 @@ def _read(name: str) -> tuple[bytes, tuple[str, ...]]:
     return data, warnings
 
 
-def _inspect(name: str, facts: os.stat_result) -> tuple[str, ...]:
-    if not stat.S_ISREG(facts.st_mode):
+def _check_status(name: str, status: os.stat_result) -> tuple[str, ...]:
+    if not stat.S_ISREG(status.st_mode):
         raise RuleFileError(name, "not a regular file")
-    if facts.st_size > MAX_FILE_BYTES:
+    if status.st_size > MAX_FILE_BYTES:
         raise RuleFileError(name, f"longer than {MAX_FILE_BYTES} bytes")
     if os.name != "posix":
         return ()
-    mode = stat.S_IMODE(facts.st_mode)
+    mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_IWOTH:
-        raise RuleFileError(name, f"anybody may write to it (mode {mode:04o}); take that right away: chmod o-w")
+        raise RuleFileError(name, f"anybody may write to it (mode {mode:04o}); remove that permission: chmod o-w")
     if mode & stat.S_IWGRP:
         return (f"{name}: its group may write to it (mode {mode:04o})",)
     return ()
 
 
-def _toml(text: str, name: str) -> dict[str, object]:
+def _parse_toml(text: str, name: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and int's refusal of thousands of digits
         message = str(error)
-        place = _TOML_PLACE.search(message)
+        location = _TOML_LOCATION.search(message)
         line = 0
-        if place:
-            line = int(place[1]) if place[1] else text.count("\n") + 1
-            message = message[: place.start()]
+        if location:
+            line = int(location[1]) if location[1] else text.count("\n") + 1
+            message = message[: location.start()]
         if message.startswith("Exceeds the limit"):
             message = "a number of thousands of digits"
         raise RuleFileError(name, f"not TOML: {message}", line=line) from None
 
 
-def _meaning(document: object) -> RuleBook:
+def _interpret(document: object) -> RuleBook:
     if not document:
         raise FieldError((), "holds nothing; expected at least one table, such as endpoints")
     try:
         return to_rule_book(msgspec.convert(document, RuleFileTable))
     except msgspec.ValidationError as error:
-        path, message = find_fault(document, error)
+        path, message = locate_error(document, error)
         raise FieldError(path, message) from None
 
 

@@ -1,4 +1,4 @@
-"""The shape of a rules file: which fields there are and of what types. What they mean is `rule_document`'s to say."""
+"""The tables of a rules file: their fields and types. `interpreter` turns them into rules."""
 
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
@@ -13,11 +13,11 @@ Until: TypeAlias = Annotated[datetime, Meta(tz=True, description="When it ends, 
 Reason: TypeAlias = Annotated[str, Meta(description="Why, for people.", max_length=500)]
 
 
-class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """What all tables of a rules file have in common: unknown fields are refused."""
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """The base of all tables of a rules file: immutable, and unknown fields are refused."""
 
 
-class LimitTable(Written, frozen=True, kw_only=True):
+class LimitTable(Table, frozen=True, kw_only=True):
     """A limit: a rate, or the two numbers."""
 
     rate: Rate | UnsetType = UNSET
@@ -39,11 +39,13 @@ class RuleTable(LimitTable, frozen=True, kw_only=True):
 
     cost: Annotated[int, Meta(description="Tokens that one request takes.")] | UnsetType = UNSET
     scope: (
-        Annotated[str, Meta(description="Whom it counts: ip, user, user_provider, global or your own.")] | UnsetType
+        Annotated[str, Meta(description="What to count by: ip, user, user_provider, global or your own.")] | UnsetType
     ) = UNSET
     on_storage_error: OnStorageError | UnsetType = UNSET
-    shadow: Annotated[bool, Meta(description="true: it only watches.")] | UnsetType = UNSET
-    lease: Annotated[bool | int, Meta(description="May tokens be borrowed; how many at a time.")] | UnsetType = UNSET
+    shadow: Annotated[bool, Meta(description="true: it only observes.")] | UnsetType = UNSET
+    lease: (
+        Annotated[bool | int, Meta(description="Whether to lease tokens; a number: how many at most.")] | UnsetType
+    ) = UNSET
 
 
 class PolicyTable(RuleTable, frozen=True, kw_only=True):
@@ -57,20 +59,20 @@ RuleList: TypeAlias = RuleText | RuleTable | list[RuleText | RuleTable]
 
 
 class EndpointTable(RuleTable, frozen=True, kw_only=True):
-    """An endpoint's rules with what is special to the endpoint; or one rule, written in place."""
+    """An endpoint's rules and its own settings; or one rule, if there is no field `rules`."""
 
     rules: RuleList | UnsetType = UNSET
     replaces_code: Annotated[bool, Meta(description="true: these rules win over those declared in code.")] = False
 
 
-class GroupTable(Written, frozen=True, kw_only=True):
+class GroupTable(Table, frozen=True, kw_only=True):
     """Endpoints that share their buckets."""
 
     rules: RuleList
     endpoints: Annotated[list[str], Meta(min_length=1)]
 
 
-class DefaultsTable(Written, frozen=True, kw_only=True):
+class DefaultsTable(Table, frozen=True, kw_only=True):
     """What rules are that do not say otherwise."""
 
     scope: str | UnsetType = UNSET
@@ -79,7 +81,7 @@ class DefaultsTable(Written, frozen=True, kw_only=True):
     lease: bool | int | UnsetType = UNSET
 
 
-class ListingTable(Written, frozen=True, kw_only=True):
+class ListingTable(Table, frozen=True, kw_only=True):
     """An entry of a list with an end or a reason."""
 
     id: str
@@ -92,7 +94,7 @@ Listings: TypeAlias = Annotated[
 ]
 
 
-class KillSwitchTable(Written, frozen=True, kw_only=True):
+class KillSwitchTable(Table, frozen=True, kw_only=True):
     """What is switched off, until when, and why."""
 
     policies: Annotated[list[str], Meta(description="Names of policies; none: everything.")] = []
@@ -100,7 +102,7 @@ class KillSwitchTable(Written, frozen=True, kw_only=True):
     reason: Reason = ""
 
 
-class RuleFileTable(Written, frozen=True, kw_only=True):
+class RuleFileTable(Table, frozen=True, kw_only=True):
     """A rules file."""
 
     defaults: DefaultsTable = DefaultsTable()

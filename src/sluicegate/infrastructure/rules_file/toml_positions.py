@@ -1,15 +1,13 @@
-"""Finding the line of a field in a TOML document: what `tomllib` does not tell, and an error message should.
+"""Find the line of a field in a TOML document: error messages name it, and `tomllib` does not tell it.
 
-The scanner reads only as much of TOML as it takes to know where keys and array items begin. It expects a document that
-`tomllib` has accepted, and is used only once something in such a document turned out to be wrong.
+The scanner understands only enough TOML to know where keys and array items begin. It needs a document that `tomllib` has
+accepted, and runs only after a field of that document was found to be invalid.
 """
 
 import re
 from collections.abc import Sequence
-from typing import TypeAlias
 
-FieldPath: TypeAlias = tuple[str | int, ...]
-"""Where a field is: keys, and positions in arrays from 0."""
+from sluicegate.infrastructure.rules_file.field_path import FieldPath
 
 _BLANK = re.compile(r"[ \t]*")
 _BLANK_LINES = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
@@ -26,34 +24,35 @@ _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 
 
 def line_of(text: str, path: Sequence[str | int]) -> int:
-    """Return the line, from 1, on which a field begins; that of the nearest field around it if it has no place of its own.
+    """Return the line, from 1, on which a field begins; if the document has no such field, that of the one around it.
 
     Args:
         text: A document that `tomllib` accepts.
-        path: Keys and array positions.
+        path: The field.
     """
-    places = _Scanner(text).places()
+    positions = _Scanner(text).scan()
     wanted = tuple(path)
-    while wanted and wanted not in places:
+    while wanted and wanted not in positions:
         wanted = wanted[:-1]
-    return text.count("\n", 0, places.get(wanted, 0)) + 1
+    return text.count("\n", 0, positions.get(wanted, 0)) + 1
 
 
 class _Scanner:
-    """Walk a document and note where each field begins."""
+    """Walk through a document and record where each field begins."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
-        self._places: dict[FieldPath, int] = {}
-        self._lengths: dict[FieldPath, int] = {}  # of arrays of tables
+        self._positions: dict[FieldPath, int] = {}
+        self._lengths: dict[FieldPath, int] = {}  # of the arrays of tables so far
 
-    def places(self) -> dict[FieldPath, int]:
+    def scan(self) -> dict[FieldPath, int]:
+        """Return the position of each field in the text."""
         table: FieldPath = ()
         while True:
             self._skip(_BLANK_LINES)
             if self._at >= len(self._text):
-                return self._places
+                return self._positions
             start = self._at
             if self._text.startswith("[", self._at):
                 table = self._header(start)
@@ -71,9 +70,9 @@ class _Scanner:
             if several and n == len(keys) - 1:
                 self._lengths[table] = self._lengths.get(table, 0) + 1
             if table in self._lengths:
-                self._places.setdefault(table, start)
+                self._positions.setdefault(table, start)
                 table = (*table, self._lengths[table] - 1)
-            self._places.setdefault(table, start)
+            self._positions.setdefault(table, start)
         return table
 
     def _pair(self, table: FieldPath) -> None:
@@ -81,7 +80,7 @@ class _Scanner:
         path = table
         for key in self._keys():
             path = (*path, key)
-            self._places.setdefault(path, start)
+            self._positions.setdefault(path, start)
         self._at += 1  # the equals sign
         self._skip(_BLANK)
         self._value(path)
@@ -120,7 +119,7 @@ class _Scanner:
             if self._text.startswith("]", self._at):
                 self._at += 1
                 return
-            self._places[*path, position] = self._at
+            self._positions[*path, position] = self._at
             self._value((*path, position))
             position += 1
             self._skip(_BLANK_LINES)
@@ -145,7 +144,7 @@ class _Scanner:
             if match:
                 self._at = match.end()
                 return match[0]
-        raise ValueError(f"no TOML at {self._at}")  # `tomllib` has accepted it: there is none of this
+        raise ValueError(f"no TOML at {self._at}")  # cannot happen: `tomllib` has accepted the document
 
     def _skip(self, what: re.Pattern[str]) -> None:
         match = what.match(self._text, self._at)

@@ -1,8 +1,8 @@
-"""Noticing that a file changed: written in place, replaced by an editor, or swapped behind a symbolic link.
+"""Watch a file for changes: written in place, replaced by an editor, or swapped behind a symbolic link.
 
-The operating system is asked through watchfiles, and whatever it does not tell (a network file system, a link far away, no
-watches left) is found by looking every few seconds. Kubernetes mounts a config map as `rules.toml -> ..data/rules.toml` and
-swaps `..data`: the directory is watched, not the file.
+The operating system reports changes through watchfiles. What it does not report (a network file system, a link to another
+directory's link, no watches left) is found by polling every few seconds. Kubernetes mounts a config map as
+`rules.toml -> ..data/rules.toml` and swaps `..data`, so the directory is watched, not the file.
 """
 
 import os
@@ -16,22 +16,23 @@ from typing import Any
 
 from sluicegate.domain.errors import InvalidInputError
 
-_LONGEST_BURST_MS = 500  # a file that is being written for longer is looked at in between
+_LONGEST_BURST_MS = 500  # a file that is written for longer than this is read in between
 
 
 class FileWatcher:
-    """Call back when a file may have changed, from a thread of its own.
+    """Call a function in a background thread when a file may have changed.
 
-    After a change there is a second call when the file has come to rest: two writes within one tick of the file system's
-    clock look like one. So calls may come without a change; the callback finds out by reading.
+    After each change there is a second call once the file is no longer written to, because two writes within one tick of the
+    file system's clock look like one. So a call does not prove a change: the callback has to read the file.
 
     Args:
         path: The file. It need not exist.
-        on_change: What to call. What it raises is passed to `on_trouble`.
-        on_trouble: What to call with what keeps the watch from working as it should; it goes on by looking.
-        poll_seconds: How often to look without being told, above 0.
-        quiet_ms: How long nothing may have happened in the directory before a change counts as done, at least 1.
-        notify: Whether to ask the operating system at all.
+        on_change: Called when the file may have changed. What it raises is passed to `on_error`.
+        on_error: Called with whatever keeps the watcher from working as it should, once for each message. The watcher goes
+            on, by polling if it must.
+        poll_seconds: Seconds between two polls, above 0.
+        quiet_ms: How long the directory must be quiet before a change counts as complete: milliseconds, at least 1.
+        notify: Whether to use the operating system's reports; if not, the file is only polled.
 
     Raises:
         InvalidInputError: If a number is out of range.
@@ -42,7 +43,7 @@ class FileWatcher:
         path: str | os.PathLike[str],
         on_change: Callable[[], object],
         *,
-        on_trouble: Callable[[Exception], object] | None = None,
+        on_error: Callable[[Exception], object] | None = None,
         poll_seconds: float = 2.0,
         quiet_ms: int = 50,
         notify: bool = True,
@@ -53,55 +54,55 @@ class FileWatcher:
             raise InvalidInputError(f"quiet_ms={quiet_ms!r}: expected at least 1")
         self._path = Path(path).absolute()
         self._on_change = on_change
-        self._on_trouble = on_trouble
+        self._on_error = on_error
         self._poll_seconds = poll_seconds
         self._quiet_ms = quiet_ms
         self._notify = notify
-        self._told_trouble = ""
+        self._last_error = ""
         self._stop = Event()
         self._thread: Thread | None = None
-        self._seen = self._signature()
+        self._last_signature = self._signature()
 
     def start(self) -> None:
-        """Begin to watch. A forked child goes on watching by itself."""
+        """Start to watch. A forked child watches with a thread of its own."""
         if self._thread is not None:
             return
         if self._notify:
-            # Not in the watch's thread: a process that forks while a thread imports leaves the module locked in its child.
+            # Not in the thread: if the process forks while a thread imports a module, the module stays locked in the child.
             with suppress(ImportError):
                 import_module("watchfiles")
-        self._begin()
+        self._start_thread()
         if hasattr(os, "register_at_fork"):
-            again = weakref.WeakMethod(self._begin_in_child)
-            os.register_at_fork(after_in_child=lambda: (method := again()) and method())
+            restart = weakref.WeakMethod(self._start_in_child)
+            os.register_at_fork(after_in_child=lambda: (method := restart()) and method())
 
     def stop(self) -> None:
-        """Stop watching, and wait for the thread unless it is the one that calls. Calling it twice is harmless."""
+        """Stop watching, and wait for the thread (unless called from it). A second call does nothing."""
         self._stop.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not current_thread():
             thread.join()
 
-    def _begin(self) -> None:
+    def _start_thread(self) -> None:
         self._stop = Event()
         self._thread = Thread(target=self._run, args=(self._stop,), name="sluicegate-file-watch", daemon=True)
         self._thread.start()
 
-    def _begin_in_child(self) -> None:
+    def _start_in_child(self) -> None:
         if self._thread is not None:
-            self._begin()
+            self._start_thread()
 
     def _run(self, stop: Event) -> None:
-        unsettled = True  # the file may have changed between the first reading of it and the first look
+        unsettled = True  # the file may have changed between the first time it was read and now
         while not stop.is_set():
             real = os.path.realpath(self._path)
-            for touched in self._wake_ups(real, stop):
+            for reported in self._wake_ups(real, stop):
                 if stop.is_set():
                     return
-                # One system call, not many: each lets go of the interpreter, and a busy one gives it back late.
+                # One system call, not several: each releases the GIL, and a busy process gets it back late.
                 signature = self._signature()
-                changed = touched or signature != self._seen
-                self._seen = signature
+                changed = reported or signature != self._last_signature
+                self._last_signature = signature
                 if changed or unsettled:
                     self._call()
                 unsettled = changed
@@ -109,16 +110,16 @@ class FileWatcher:
                     break
 
     def _wake_ups(self, real: str, stop: Event) -> Iterator[bool]:
-        """Yield at once, and whenever it is time to look again: True if the file itself was touched."""
+        """Yield at once and whenever it is time to look again; True if the operating system reported this file."""
         yield False
         if self._notify:
             directories = sorted({str(self._path.parent), str(Path(real).parent)})
-            ours = {str(self._path), real}
+            names = {str(self._path), real}
             try:
                 for events in self._notifications(directories, stop):
-                    yield any(name in ours for _, name in events)
-            except Exception as error:  # noqa: BLE001 - not installed, no watches left, no such directory: look instead
-                self._trouble(error)
+                    yield any(name in names for _, name in events)
+            except Exception as error:  # noqa: BLE001 - not installed, no watches left, no such directory: poll
+                self._report(error)
             else:
                 return
         stop.wait(self._poll_seconds)
@@ -140,21 +141,21 @@ class FileWatcher:
     def _call(self) -> None:
         try:
             self._on_change()
-        except Exception as error:  # noqa: BLE001 - the watch outlives what it calls
-            self._trouble(error)
+        except Exception as error:  # noqa: BLE001 - an error of the callback must not end the watcher
+            self._report(error)
 
-    def _trouble(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
-        if self._on_trouble is not None and text != self._told_trouble:
-            self._told_trouble = text
-            self._on_trouble(error)
+        if self._on_error is not None and text != self._last_error:
+            self._last_error = text
+            self._on_error(error)
 
     def _signature(self) -> tuple[object, ...]:
         try:
-            facts = self._path.stat()
+            status = self._path.stat()
         except OSError as error:
             return (error.errno,)
-        return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def __repr__(self) -> str:
         return f"FileWatcher(path={self._path!r})"

@@ -1,8 +1,8 @@
-"""Reading YAML as plain data: no tags, no anchors or aliases, no repeated keys, no surprises such as `no` meaning false.
+"""Read YAML as plain data: no tags, anchors, aliases or repeated keys, and `no` does not mean false.
 
-Scalars without quotes are what the JSON schema of YAML 1.2 (section 10.2) makes of them: `null`, `true`, `false` in lower
-case, and numbers; all else is text. The document is built from PyYAML's events, so nothing is constructed that the file
-did not spell out.
+Scalars without quotes follow the JSON schema of YAML 1.2 (section 10.2): `null`, `true` and `false` in lower case, and
+numbers; everything else is text. The document is built from PyYAML's events, so no Python object is constructed that the
+file does not spell out.
 """
 
 import re
@@ -11,13 +11,13 @@ from importlib import import_module
 from typing import Any
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.infrastructure.rules_file.toml_positions import FieldPath
+from sluicegate.infrastructure.rules_file.field_path import FieldPath
 
 _MAX_DEPTH = 16
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _MAX_DIGITS = 400
-_WORDS: dict[str, object] = {
+_CONSTANTS: dict[str, object] = {
     "": None,
     "~": None,
     "null": None,
@@ -30,11 +30,11 @@ _WORDS: dict[str, object] = {
 
 
 class YamlError(Exception):
-    """A document is not YAML, or more of it than a rules file may use.
+    """A document is not YAML, or uses a part of YAML that rules files may not use.
 
     Args:
         message: What is wrong.
-        line: Where, from 1; 0 if nobody knows.
+        line: The line, from 1; 0 if it is not known.
     """
 
     def __init__(self, message: str, line: int) -> None:
@@ -50,7 +50,7 @@ def read_yaml(text: str) -> tuple[object, dict[FieldPath, int]]:
         Its content, and the line of each field, from 1.
 
     Raises:
-        YamlError: If it is wrong.
+        YamlError: If the text is not such YAML.
         InvalidInputError: If PyYAML is not installed.
     """
     yaml = _yaml()
@@ -65,7 +65,7 @@ def read_yaml(text: str) -> tuple[object, dict[FieldPath, int]]:
 
 
 class _Builder:
-    """Build plain data of events."""
+    """Build plain data from PyYAML's events, and record the line of each field."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
@@ -108,15 +108,15 @@ class _Builder:
             line = event.start_mark.line + 1
             self._require_plain(event, line)
             if type(event).__name__ != "ScalarEvent":
-                raise YamlError("a key that is no text", line)
+                raise YamlError("a key that is not text", line)
             key = str(event.value)
             if key in content:
-                raise YamlError(f"the key {key!r:.80} stands here a second time", line)
+                raise YamlError(f"the key {key!r:.80} occurs twice", line)
             self._lines[*path, key] = line
             content[key] = self._node(next(self._events), (*path, key))
         return content
 
-    def _require_plain(self, event: Any, line: int) -> None:  # noqa: ANN401 - the same
+    def _require_plain(self, event: Any, line: int) -> None:  # noqa: ANN401 - PyYAML ships no types
         if getattr(event, "anchor", None) is not None:
             what = "alias" if type(event).__name__ == "AliasEvent" else "anchor"
             raise YamlError(f"the {what} {event.anchor!r:.80}; anchors and aliases are not allowed", line)
@@ -125,8 +125,8 @@ class _Builder:
 
 
 def _scalar(text: str) -> object:
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
     if len(text) > _MAX_DIGITS:
         return text
     if _INT.fullmatch(text):

@@ -1,4 +1,4 @@
-"""The routes of a Starlette or FastAPI application, as endpoints that rules may name."""
+"""List the routes of a Starlette or FastAPI application as endpoints, which rules can name."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -8,17 +8,17 @@ from typing import Any, cast
 
 from sluicegate.domain.errors import InvalidInputError
 
-_NEVER_LIMITED = frozenset({"HEAD", "OPTIONS"})  # answered by what answers GET, and by the framework
+_NEVER_LIMITED = frozenset({"HEAD", "OPTIONS"})  # a rule for GET counts HEAD too; the framework answers OPTIONS
 
 
 def load_app(place: str) -> object:
     """Import an application.
 
     Args:
-        place: `module:attribute`, looked for in the working directory first; the attribute may have dots.
+        place: `module:attribute`; the attribute may have dots. The working directory is searched first.
 
     Raises:
-        InvalidInputError: If there is none, or importing it fails.
+        InvalidInputError: If there is no such application, or importing it fails.
     """
     module_name, colon, attribute = place.partition(":")
     if not (module_name and colon and attribute):
@@ -40,13 +40,13 @@ def load_app(place: str) -> object:
 
 
 def endpoints_of(app: object) -> list[str]:
-    """Return an application's routes as `METHOD /path/{template}`, in its order, each once.
+    """Return an application's routes as `METHOD /path/{template}`, in their order, without duplicates.
 
     Args:
-        app: An application with `routes`, as Starlette's and FastAPI's have.
+        app: An application with an attribute `routes`, such as Starlette's and FastAPI's.
 
     Raises:
-        InvalidInputError: If it has no routes.
+        InvalidInputError: If it has no such attribute.
     """
     routes = getattr(app, "routes", None)
     if not isinstance(routes, Iterable):
@@ -56,7 +56,7 @@ def endpoints_of(app: object) -> list[str]:
 
 def _endpoints(routes: Iterable[object], prefix: str) -> Iterator[str]:
     for included in routes:
-        # FastAPI keeps a router that was included as one route, which knows its routes as they are below it.
+        # FastAPI keeps an included router as one route, which can list its own routes.
         contexts: Any = getattr(included, "effective_route_contexts", None)
         if contexts is not None:
             yield from _endpoints(contexts(), prefix)
@@ -73,4 +73,4 @@ def _endpoints(routes: Iterable[object], prefix: str) -> Iterator[str]:
             methods: Iterable[str] = getattr(route, "methods", None) or ("*",)
             yield from (f"{method} {path}" for method in sorted(methods) if method not in _NEVER_LIMITED)
         elif path:
-            yield f"* {path}/{{path:path}}"  # another application is mounted here, whose routes cannot be seen
+            yield f"* {path}/{{path:path}}"  # a mounted application, whose routes are unknown

@@ -1,4 +1,4 @@
-"""The commands that ask a limiter one thing: `check`, `remaining`, `reset`. Each returns its exit status."""
+"""The commands `check`, `remaining` and `reset`: one call of a limiter each. They return the exit status."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,11 +9,10 @@ import msgspec
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit
-from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
-from sluicegate.domain.result import Failure, Result, Success
+from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.infrastructure.settings import Settings, read_settings
-from sluicegate.presentation.cli.terminal import encodable, write_complaint, write_json, write_line
+from sluicegate.presentation.cli.terminal import encodable, write_error, write_json, write_line
 
 T = TypeVar("T")
 
@@ -21,18 +20,18 @@ DONE = 0
 NOT_DONE = 1
 
 
-class Answer(msgspec.Struct, frozen=True):
+class CheckOutput(msgspec.Struct, frozen=True):
     """What `check` and `remaining` print as JSON.
 
     Args:
-        endpoint: What was asked for.
-        identifier: Who asked.
-        allowed: The verdict.
-        retry_after: Seconds until the same request would pass; 0 when allowed; null if no wait helps.
+        endpoint: The endpoint from the command line.
+        identifier: The identifier from the command line.
+        allowed: Whether the request is allowed.
+        retry_after: Seconds until the same request would be allowed; 0 if it is allowed; null if no wait would help.
         remaining: Whole tokens left.
-        limit: The bucket's capacity; 0 where no rule applies.
+        limit: The bucket's capacity; 0 if no rule applies.
         reset_seconds: Whole seconds until the bucket is full again.
-        storage_failure: Why the storage did not decide, in a word; null if it did.
+        storage_failure: Why the storage did not decide, in one word; null if it did.
     """
 
     endpoint: str
@@ -45,8 +44,15 @@ class Answer(msgspec.Struct, frozen=True):
     storage_failure: str | None
 
 
-class ResetAnswer(msgspec.Struct, frozen=True):
-    """What `reset` prints as JSON: whether it was done, and if not, why in a word."""
+class ResetOutput(msgspec.Struct, frozen=True):
+    """What `reset` prints as JSON.
+
+    Args:
+        endpoint: The endpoint from the command line.
+        identifier: The identifier from the command line.
+        done: Whether the buckets were filled.
+        reason: Why not, in one word; null if they were.
+    """
 
     endpoint: str
     identifier: str
@@ -54,98 +60,105 @@ class ResetAnswer(msgspec.Struct, frozen=True):
     reason: str | None
 
 
-class _Complaints:
-    """A logger that passes on to the user what a command does not say itself: how a storage failed."""
+class _StorageErrorLogger:
+    """A logger that shows the user storage errors, which the output of a command does not contain."""
 
     inline = True
 
     def debug(self, message: str, /, **context: object) -> None:
-        """Leave it out."""
+        """Ignore it."""
 
     def info(self, message: str, /, **context: object) -> None:
-        """Leave it out."""
+        """Ignore it."""
 
     def warning(self, message: str, /, **context: object) -> None:
-        """Write one line, if something broke: a cost that never fits is in the answer."""
+        """Write one line if there was an error. Other warnings, such as a cost above the capacity, show in the output."""
         if "error" in context:
-            write_complaint(f"{message} ({context['error']})")
+            write_error(f"{message} ({context['error']})")
 
     def error(self, message: str, /, **context: object) -> None:
-        """Leave it out."""
+        """Ignore it."""
 
 
 def check(endpoint: str, identifier: str, cost: int, rules_path: Path | None, *, as_json: bool) -> int:
-    """Take a request's tokens and print the answer.
+    """Take a request's tokens and print the result.
+
+    Args:
+        endpoint: The endpoint.
+        identifier: The client.
+        cost: Tokens to take; 0: the rules' own cost.
+        rules_path: The rules file; None: that of the environment.
+        as_json: Whether to print JSON.
 
     Raises:
-        InvalidInputError: If an argument, a setting or the rules file is wrong.
+        InvalidInputError: If an argument, a setting or the rules file is invalid.
     """
 
-    def ask(limiter: TokenBucketAdapter) -> Awaitable[Result[RateLimitResult, RateLimitError]]:
+    def call(limiter: TokenBucketAdapter) -> Awaitable[Result[RateLimitResult, RateLimitError]]:
         return limiter.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost)
 
-    result, failure = _ask(rules_path, ask)
-    answer = _answer(endpoint, identifier, result, failure)
+    result, failure = _call_limiter(rules_path, call)
+    output = _to_output(endpoint, identifier, result, failure)
     if as_json:
-        write_json(answer)
-    elif answer.allowed:
-        write_line(f"allowed: {_left(answer)}")
-    elif answer.retry_after == float("inf"):
-        write_line(f"denied: no wait would help, the bucket holds {answer.limit}")
+        write_json(output)
+    elif output.allowed:
+        write_line(f"allowed: {_describe_remaining(output)}")
+    elif output.retry_after == float("inf"):
+        write_line(f"denied: no wait would help, the bucket holds {output.limit}")
     else:
-        write_line(f"denied: retry after {_seconds(answer.retry_after)} s, {_left(answer)}")
-    return DONE if answer.allowed else NOT_DONE
+        write_line(f"denied: retry after {_seconds(output.retry_after)} s, {_describe_remaining(output)}")
+    return DONE if output.allowed else NOT_DONE
 
 
 def remaining(endpoint: str, identifier: str, rules_path: Path | None, *, as_json: bool) -> int:
     """Print how many tokens are left.
 
     Raises:
-        InvalidInputError: If an argument, a setting or the rules file is wrong.
+        InvalidInputError: If an argument, a setting or the rules file is invalid.
     """
 
-    def ask(limiter: TokenBucketAdapter) -> Awaitable[Result[RateLimitResult, RateLimitError]]:
+    def call(limiter: TokenBucketAdapter) -> Awaitable[Result[RateLimitResult, RateLimitError]]:
         return limiter.peek(endpoint=endpoint, identifier=identifier)
 
-    result, failure = _ask(rules_path, ask)
-    answer = _answer(endpoint, identifier, result, failure)
+    result, failure = _call_limiter(rules_path, call)
+    output = _to_output(endpoint, identifier, result, failure)
     if as_json:
-        write_json(answer)
+        write_json(output)
     else:
-        write_line(_left(answer))
+        write_line(_describe_remaining(output))
     return DONE
 
 
 def reset(endpoint: str, identifier: str, rules_path: Path | None, *, as_json: bool) -> int:
-    """Fill the buckets of an identifier again.
+    """Fill the buckets of an identifier.
 
     Raises:
-        InvalidInputError: If an argument, a setting or the rules file is wrong.
+        InvalidInputError: If an argument, a setting or the rules file is invalid.
     """
 
-    def ask(limiter: TokenBucketAdapter) -> Awaitable[Result[None, RateLimitError]]:
+    def call(limiter: TokenBucketAdapter) -> Awaitable[Result[None, RateLimitError]]:
         return limiter.reset(endpoint=endpoint, identifier=identifier)
 
-    result, _ = _ask(rules_path, ask)
+    result, _ = _call_limiter(rules_path, call)
     error = result.error if isinstance(result, Failure) else None
     if error is not None:
-        write_complaint(f"not reset: {error.message}")
+        write_error(f"not reset: {error.message}")
     if as_json:
         reason = error.reason if error else None
-        write_json(ResetAnswer(encodable(endpoint), encodable(identifier), error is None, reason))
+        write_json(ResetOutput(encodable(endpoint), encodable(identifier), error is None, reason))
     elif error is None:
         write_line("reset: the buckets are full")
     return DONE if error is None else NOT_DONE
 
 
 def settings_with_rules(rules_path: Path | None) -> Settings:
-    """Return the environment's settings, with a rules file for certain, which is not watched.
+    """Return the settings of the environment, with a rules file, which is not watched.
 
     Args:
-        rules_path: What the command line names; None: what the environment does.
+        rules_path: The rules file; None: that of the environment.
 
     Raises:
-        InvalidInputError: If a setting is wrong, or neither names a rules file.
+        InvalidInputError: If a setting is invalid, or there is no rules file.
     """
     settings = msgspec.structs.replace(read_settings(), rules_watch="off")
     if rules_path is not None:
@@ -155,14 +168,14 @@ def settings_with_rules(rules_path: Path | None) -> Settings:
     return settings
 
 
-def _ask(
+def _call_limiter(
     rules_path: Path | None, call: Callable[[TokenBucketAdapter], Awaitable[Result[T, RateLimitError]]]
 ) -> tuple[Result[T, RateLimitError], str | None]:
-    """Return what a limiter, wired from the settings, answers, and why its storage did not decide."""
+    """Call a limiter built from the settings. Return its result, and why its storage did not decide (None: it did)."""
     settings = settings_with_rules(rules_path)
 
     async def run() -> tuple[Result[T, RateLimitError], str | None]:
-        limiter = build_rate_limit(settings, logger=_Complaints())
+        limiter = build_rate_limit(settings, logger=_StorageErrorLogger())
         try:
             return await call(limiter), next(iter(limiter.failures), None)
         finally:
@@ -171,12 +184,12 @@ def _ask(
     return asyncio.run(run())
 
 
-def _answer(
+def _to_output(
     endpoint: str, identifier: str, result: Result[RateLimitResult, RateLimitError], failure: str | None
-) -> Answer:
+) -> CheckOutput:
     match result:
         case Success(value=value):
-            return Answer(
+            return CheckOutput(
                 endpoint=encodable(endpoint),
                 identifier=encodable(identifier),
                 allowed=value.allowed,
@@ -186,17 +199,17 @@ def _answer(
                 reset_seconds=value.reset_seconds,
                 storage_failure=failure,
             )
-        case Failure(error=error):  # a check and a peek are always answered
+        case Failure(error=error):  # does not happen: checks and peeks always succeed
             raise InvalidInputError(error.message)
 
 
-def _left(answer: Answer) -> str:
-    if answer.limit == 0:
-        return f"no rule names the endpoint {answer.endpoint!r}"
-    if answer.storage_failure:
-        return f"the storage did not decide ({answer.storage_failure})"
-    full = f", full again in {answer.reset_seconds:,} s" if answer.reset_seconds else ""
-    return f"{answer.remaining:,} of {answer.limit:,} left{full}"
+def _describe_remaining(output: CheckOutput) -> str:
+    if output.limit == 0:
+        return f"no rule names the endpoint {output.endpoint!r}"
+    if output.storage_failure:
+        return f"the storage did not decide ({output.storage_failure})"
+    full = f", full again in {output.reset_seconds:,} s" if output.reset_seconds else ""
+    return f"{output.remaining:,} of {output.limit:,} left{full}"
 
 
 def _seconds(seconds: float) -> str:

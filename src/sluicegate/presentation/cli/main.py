@@ -1,33 +1,35 @@
-"""The command `sluicegate`.
+"""The command line of `sluicegate`.
 
-A command answers with its exit status: 0 for allowed or done, 1 for denied or not done, 2 for bad input. What is wrong is
-raised as `InvalidInputError` wherever it is found, and `main` turns it into the one line that the user sees. Typer shows
-the docstrings of commands as their help: they are written for the user of the command.
+The exit status is 0 for allowed or done, 1 for denied or not done, 2 for bad input. Wherever bad input is found,
+`InvalidInputError` is raised, and `main` prints it as one line. Typer shows the docstrings of the commands as their help, so
+they are written for the person at the terminal.
 """
 
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+from sluicegate import COMPILED
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.cli import limiter_commands
-from sluicegate.presentation.cli.replay.engine import DEFAULT_REORDER_LINES
-from sluicegate.presentation.cli.terminal import write_complaint, write_line
+from sluicegate.presentation.cli.replay.time_order import DEFAULT_REORDER_LINES
+from sluicegate.presentation.cli.terminal import write_error, write_line
 
 try:
     import typer
 except ModuleNotFoundError as missing:
     if missing.name != "typer":
         raise
-    write_complaint("the command line needs more parts: pip install 'sluicegate[cli]'")
+    write_error("the command line needs more parts: pip install 'sluicegate[cli]'")
     raise SystemExit(2) from None
 
 BAD_INPUT = 2
 BROKEN_PIPE = 141
-"""What a shell reports of a program that a closed pipe has ended: 128 and the signal's number."""
+"""The exit status that a shell reports for a program ended by SIGPIPE: 128 plus the signal's number."""
 
 app = typer.Typer(
     name="sluicegate",
@@ -42,10 +44,10 @@ app = typer.Typer(
 
 
 def whole_number(text: str) -> int:
-    """Read a whole number from the command line.
+    """Parse a whole number from the command line.
 
     Raises:
-        typer.BadParameter: If it is none; the message shows the value, which Typer's own does not.
+        typer.BadParameter: If it is not one. Unlike Typer's own message, this one shows the value.
     """
     try:
         return int(text)
@@ -53,21 +55,22 @@ def whole_number(text: str) -> int:
         raise typer.BadParameter(f"{text[:80]!r} is not a whole number.") from None
 
 
-Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="What is asked for, such as 'POST /login'.")]
-Identifier = Annotated[str, typer.Argument(metavar="IDENTIFIER", help="Who asks: an address, a user, a tenant.")]
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="The endpoint, such as 'POST /login'.")]
+Identifier = Annotated[str, typer.Argument(metavar="IDENTIFIER", help="The client: an address, a user, a tenant.")]
 RulesFile = Annotated[
-    Path | None, typer.Option("--rules", metavar="FILE", help="The rules file, in place of $SLUICEGATE_RULES.")
+    Path | None, typer.Option("--rules", metavar="FILE", help="The rules file, instead of $SLUICEGATE_RULES.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        write_line(f"sluicegate {version('sluicegate')}")
+        kind = "compiled" if COMPILED else "pure Python"
+        write_line(f"sluicegate {version('sluicegate')} ({kind}, Python {platform.python_version()})")
         raise typer.Exit
 
 
-from sluicegate.presentation.cli.rules_cli import rules_app  # noqa: E402 - it needs typer as well
+from sluicegate.presentation.cli.rules_cli import rules_app  # noqa: E402 - it needs typer, which is checked above
 
 app.add_typer(rules_app)
 
@@ -138,9 +141,9 @@ def replay(
     """Try rules on the requests of an access log.
 
     Each line becomes one check of 'METHOD /path' by the client's address, at the log's own time and in memory: nothing
-    outside is asked or changed. Malformed lines are counted, shown and passed over.
+    outside is asked or changed. Malformed lines are counted, shown and skipped.
     """
-    from sluicegate.presentation.cli.replay import command as replay_command  # noqa: PLC0415 - rich is slow to import; other commands do without
+    from sluicegate.presentation.cli.replay import command as replay_command  # noqa: PLC0415 - rich is slow to import, and only this command needs it
 
     raise typer.Exit(replay_command.replay(access_log, rules, top=top, reorder_lines=reorder, as_json=as_json))
 
@@ -151,31 +154,31 @@ def demo() -> None:
 
     Real HTTP requests on the loopback interface, from 127.0.0.2 to 127.0.0.5; nothing else is touched.
     """
-    from sluicegate.presentation.cli.demo import command as demonstration  # noqa: PLC0415 - it needs a web server
+    from sluicegate.presentation.cli.demo import command as demo_command  # noqa: PLC0415 - it needs a web server
 
-    raise typer.Exit(demonstration.demo())
+    raise typer.Exit(demo_command.demo())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
     Args:
-        arguments: What follows the command's name; None: those of the process.
+        arguments: The arguments after the program's name; None: those of the process.
     """
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # a log may hold any character, and the terminal know only some
+        if reconfigure is not None:  # a log may contain characters that the terminal cannot show
             reconfigure(errors="backslashreplace")
     try:
         status = app(arguments, prog_name="sluicegate", standalone_mode=False)
         sys.stdout.flush()
     except InvalidInputError as error:
-        write_complaint(str(error))
+        write_error(str(error))
         return BAD_INPUT
     except typer.TyperException as error:
         return _bad_usage(error)
-    except (BrokenPipeError, SystemExit):  # Typer makes the latter of the former
-        # What is still buffered would be written at exit, fail again and be reported.
+    except (BrokenPipeError, SystemExit):  # Typer turns the former into the latter
+        # Otherwise Python would write what is still buffered at exit, fail again, and print the error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return status if isinstance(status, int) else 0
@@ -183,9 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _bad_usage(error: typer.TyperException) -> int:
     message = error.format_message()
-    if message.startswith("Usage:"):  # nothing was asked for: the message is the help
+    if message.startswith("Usage:"):  # no arguments: the message is the help
         sys.stderr.write(f"{message}\n")
         return BAD_INPUT
     command: str = getattr(getattr(error, "ctx", None), "command_path", "sluicegate")
-    write_complaint(f"{message.rstrip('.')}. Try '{command} --help'.")
+    write_error(f"{message.rstrip('.')}. Try '{command} --help'.")
     return BAD_INPUT

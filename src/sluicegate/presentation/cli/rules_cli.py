@@ -1,4 +1,4 @@
-"""The commands `sluicegate rules …`: check, show and explain rules files, and find routes without a rule."""
+"""The command line of `sluicegate rules …`: arguments, options and help. `rules_commands` does the work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ rules_app = typer.Typer(
 )
 
 RulesFile = Annotated[
-    Path | None, typer.Option("--rules", metavar="FILE", help="The rules file, in place of $SLUICEGATE_RULES.")
+    Path | None, typer.Option("--rules", metavar="FILE", help="The rules file, instead of $SLUICEGATE_RULES.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -31,7 +31,7 @@ def lint(files: Annotated[list[Path], typer.Argument(metavar="FILE...")], *, as_
 @rules_app.command()
 def show(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A rules file, in place of $SLUICEGATE_RULES.")
+        Path | None, typer.Argument(metavar="[FILE]", help="A rules file, instead of $SLUICEGATE_RULES.")
     ] = None,
     *,
     as_json: AsJson = False,
@@ -41,13 +41,14 @@ def show(
 
 
 @rules_app.command()
-def explain(  # noqa: PLR0913 - a request has as many sides
-    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="What is asked for, such as 'POST /login'.")],
+def explain(  # noqa: PLR0913 - one parameter for each option
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="The endpoint, such as 'POST /login'.")],
     *,
     ip: Annotated[str, typer.Option("--ip", metavar="ADDRESS", help="The client's address.")] = "",
     user: Annotated[str, typer.Option("--user", metavar="USER", help="The user.")] = "",
     identifiers: Annotated[
-        list[str] | None, typer.Option("--id", metavar="SCOPE=IDENTIFIER", help="Who asks, for another scope.")
+        list[str] | None,
+        typer.Option("--id", metavar="SCOPE=IDENTIFIER", help="The client's identifier in another scope."),
     ] = None,
     ipv6_prefix: Annotated[
         int, typer.Option("--ipv6-prefix", metavar="BITS", help="Bits of an IPv6 address that make a client.")

@@ -1,4 +1,4 @@
-"""What the commands `sluicegate rules …` do. Each returns an exit status: 0 fine, 1 findings or denied, 2 bad input."""
+"""The commands `sluicegate rules …`. Each returns its exit status: 0 fine, 1 findings or denied, 2 bad input."""
 
 import os
 from ipaddress import ip_address
@@ -6,30 +6,40 @@ from pathlib import Path
 
 import msgspec
 
-from sluicegate.application.live_rules import put_into_force
+from sluicegate.application.live_rules import take_snapshot
 from sluicegate.application.rule_explanation import ExplainedRule, Explainer, Explanation
 from sluicegate.application.rule_lint import Finding, lint, sample_path
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
-from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED
-from sluicegate.infrastructure.rules_file.interpreter import dotted
+from sluicegate.infrastructure.rules_file.field_path import format_path
 from sluicegate.infrastructure.rules_file.reader import RuleFile, read_rule_file
 from sluicegate.infrastructure.rules_file.schema import json_schema
 from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.cli.app_routes import endpoints_of, load_app
-from sluicegate.presentation.cli.terminal import printable, write_complaint, write_json, write_line
+from sluicegate.presentation.cli.terminal import printable, write_error, write_json, write_line
 from sluicegate.presentation.web.client_address import ClientAddresses
 from sluicegate.runtime.system_clock import utc_now
 
-FINE, FOUND, BAD_INPUT = 0, 1, 2
+OK, FINDINGS, BAD_INPUT = 0, 1, 2
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a lint report, as `--json` prints it."""
+class LintLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One finding or error, as `rules lint --json` prints it.
+
+    Args:
+        file: The file's path.
+        line: The line, from 1; 0 if the finding is about the file as a whole.
+        field: The field, such as `endpoints.login.cost`; empty for the file as a whole.
+        severity: `error` or `warning`.
+        code: The kind of finding, in one word.
+        message: The finding.
+        hint: What to do about it; may be empty.
+    """
 
     file: str
     line: int
@@ -41,16 +51,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lint_files(paths: list[Path], *, as_json: bool) -> int:
-    """Check rules files."""
-    reports = [report for path in paths for report in _lint_file(path)]
+    """Check rules files and print what is found."""
+    lines = [line for path in paths for line in _lint_file(path)]
     if as_json:
-        write_json(reports)
+        write_json(lines)
     else:
-        for report in reports:
-            _write_report(report)
-    if any(report.severity == "error" for report in reports):
+        for line in lines:
+            _write_lint_line(line)
+    if any(line.severity == "error" for line in lines):
         return BAD_INPUT
-    return FOUND if reports else FINE
+    return FINDINGS if lines else OK
 
 
 def show(path: Path | None, *, as_json: bool) -> int:
@@ -59,7 +69,7 @@ def show(path: Path | None, *, as_json: bool) -> int:
     book, key_format = file.rules, _key_format()
     if as_json:
         write_json({"rules_version": book.version, **book.content()})
-        return FINE
+        return OK
     write_line(f"rules version {book.version}")
     for name in book:
         write_line(printable(name))
@@ -74,58 +84,77 @@ def show(path: Path | None, *, as_json: bool) -> int:
     for which, listings in (("allow", book.allow), ("deny", book.deny)):
         if listings:
             write_line(f"{which} list: {len(listings)} entries")
-    for switch in put_into_force(book, key_format, utc_now()).switches:
+    for switch in take_snapshot(book, key_format, utc_now()).switches:
         until = f" until {switch.until.isoformat()}" if switch.until else ""
         write_line(f"SWITCHED OFF: {', '.join(switch.policies) or 'everything'}{until}")
-    return FINE
+    return OK
 
 
 def explain(path: Path | None, endpoint: str, identifiers: list[tuple[str, str]], cost: int, *, as_json: bool) -> int:
-    """Print which rules would apply to a request, and why."""
+    """Print which rules would apply to a request, and why.
+
+    Args:
+        path: The rules file; None: that of the environment.
+        endpoint: The endpoint.
+        identifiers: Scopes and identifiers of the client, each scope once.
+        cost: Tokens to take; 0: the rules' own cost.
+        as_json: Whether to print JSON.
+
+    Raises:
+        InvalidInputError: If a scope occurs twice, there is no identifier, or the rules file is invalid.
+    """
     names = dict(identifiers)
     if len(names) != len(identifiers):
         raise InvalidInputError("identifier: a scope was given twice")
     if not names:
         raise InvalidInputError("identifier: expected one of --ip, --user or --id SCOPE=IDENTIFIER")
     book, key_format = read_rule_file(_path(path)).rules, _key_format()
-    explainer = Explainer(put_into_force(book, key_format, utc_now()), key_format, utc_now)
+    explainer = Explainer(take_snapshot(book, key_format, utc_now()), key_format, utc_now)
     identifier: Identifier = names
     explanation = explainer.explain(endpoint, identifier, cost)
     if as_json:
         write_json(explanation)
     else:
         _write_explanation(explanation)
-    return FOUND if explanation.outcome in {"denied", "impossible"} else FINE
+    return FINDINGS if explanation.outcome in {"denied", "impossible"} else OK
 
 
 def routes(app: str, path: Path | None, *, as_json: bool) -> int:
-    """Print an application's routes that no rule is for."""
+    """Print the routes of an application that have no rule.
+
+    Args:
+        app: The application as `module:attribute`.
+        path: The rules file; None: that of the environment.
+        as_json: Whether to print JSON.
+    """
     rules = CompiledRules(read_rule_file(_path(path)).rules, _key_format())
     endpoints = endpoints_of(load_app(app))
-    bare = [endpoint for endpoint in endpoints if not _has_rule(rules, endpoint)]
+    without_rule = [endpoint for endpoint in endpoints if not _has_rule(rules, endpoint)]
     if as_json:
-        write_json({"routes": len(endpoints), "without_rule": bare, "unmatched_rule": rules.unmatched is not None})
-        return FOUND if bare and rules.unmatched is None else FINE
-    for endpoint in bare:
+        write_json(
+            {"routes": len(endpoints), "without_rule": without_rule, "unmatched_rule": rules.unmatched is not None}
+        )
+        return FINDINGS if without_rule and rules.unmatched is None else OK
+    for endpoint in without_rule:
         write_line(printable(endpoint))
-    if rules.unmatched is not None and bare:
-        write_complaint("these have the rules of unmatched endpoints, and share their buckets")
-        return FINE
-    return FOUND if bare else FINE
+    if rules.unmatched is not None and without_rule:
+        write_error("these have the rules of unmatched endpoints, and share their buckets")
+        return OK
+    return FINDINGS if without_rule else OK
 
 
 def schema() -> int:
     """Print the JSON Schema of rules files."""
     write_json(json_schema())
-    return FINE
+    return OK
 
 
-def _lint_file(path: Path) -> list[Report]:
+def _lint_file(path: Path) -> list[LintLine]:
     try:
         file = read_rule_file(path)
     except RuleFileError as error:
         return [
-            Report(
+            LintLine(
                 file=error.path,
                 line=error.line,
                 field=error.field,
@@ -134,18 +163,18 @@ def _lint_file(path: Path) -> list[Report]:
                 message=error.message,
             )
         ]
-    found = [_report(path, file, finding) for finding in lint(file.rules, utc_now())]
+    found = [_to_lint_line(path, file, finding) for finding in lint(file.rules, utc_now())]
     return found + [
-        Report(file=str(path), line=0, field="", severity="warning", code="mode", message=warning.partition(": ")[2])
+        LintLine(file=str(path), line=0, field="", severity="warning", code="mode", message=warning.partition(": ")[2])
         for warning in file.warnings
     ]
 
 
-def _report(path: Path, file: RuleFile, finding: Finding) -> Report:
-    return Report(
+def _to_lint_line(path: Path, file: RuleFile, finding: Finding) -> LintLine:
+    return LintLine(
         file=str(path),
         line=file.line_of(finding.place),
-        field=dotted(finding.place),
+        field=format_path(finding.place),
         severity="warning",
         code=finding.code,
         message=finding.message,
@@ -153,11 +182,11 @@ def _report(path: Path, file: RuleFile, finding: Finding) -> Report:
     )
 
 
-def _write_report(report: Report) -> None:
-    place = f"{report.file}:{report.line}" if report.line else report.file
-    field = f"{report.field}: " if report.field else ""
-    hint = f" ({report.hint})" if report.hint else ""
-    write_line(printable(f"{place}: {report.severity}: {field}{report.message}{hint}"))
+def _write_lint_line(line: LintLine) -> None:
+    place = f"{line.file}:{line.line}" if line.line else line.file
+    field = f"{line.field}: " if line.field else ""
+    hint = f" ({line.hint})" if line.hint else ""
+    write_line(printable(f"{place}: {line.severity}: {field}{line.message}{hint}"))
 
 
 def _write_explanation(explanation: Explanation) -> None:
@@ -178,14 +207,14 @@ def _limit(rule: RateLimitRule | ExplainedRule) -> str:
 
 
 def _attributes(rule: RateLimitRule) -> str:
-    told = [
+    attributes = [
         f"cost {rule.cost}" if rule.cost != 1 else "",
         "" if rule.enabled else "off",
         "shadow" if rule.shadow else "",
         f"on storage error {rule.on_storage_error}" if rule.on_storage_error else "",
         "lease" if rule.lease else "",
     ]
-    return "".join(f", {one}" for one in told if one)
+    return "".join(f", {one}" for one in attributes if one)
 
 
 def _has_rule(rules: CompiledRules, endpoint: str) -> bool:
@@ -199,10 +228,10 @@ def _has_rule(rules: CompiledRules, endpoint: str) -> bool:
 def _path(path: Path | None) -> Path:
     if path is not None:
         return path
-    named = os.environ.get("SLUICEGATE_RULES", "")
-    if not named:
+    from_environment = os.environ.get("SLUICEGATE_RULES", "")
+    if not from_environment:
         raise InvalidInputError("rules: expected a FILE, or its path in SLUICEGATE_RULES")
-    return Path(named)
+    return Path(from_environment)
 
 
 def _key_format() -> KeyFormat:
@@ -211,10 +240,14 @@ def _key_format() -> KeyFormat:
 
 
 def read_address(text: str, ipv6_prefix: int) -> str:
-    """Return what the middleware makes of a client's address.
+    """Return a client's identifier as the middleware derives it from its address.
+
+    Args:
+        text: The address.
+        ipv6_prefix: How many bits of an IPv6 address identify a client.
 
     Raises:
-        InvalidInputError: If it is none, or the prefix is out of range.
+        InvalidInputError: If the text is not an address, or the prefix is out of range.
     """
     try:
         address = str(ip_address(text))
@@ -224,10 +257,10 @@ def read_address(text: str, ipv6_prefix: int) -> str:
 
 
 def read_identifier(text: str) -> tuple[str, str]:
-    """Read `SCOPE=IDENTIFIER`.
+    """Parse `SCOPE=IDENTIFIER`.
 
     Raises:
-        InvalidInputError: If it is not of that form.
+        InvalidInputError: If the text does not have that form.
     """
     scope, equals, identifier = text.partition("=")
     if not (scope and equals and identifier):

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit
-from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import LoggerProtocol, RateLimitProtocol
+from sluicegate.domain.rule_book import Rules
 from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
 from sluicegate.presentation.web.asgi_messages import ASGIApp, authenticated_user

@@ -6,8 +6,8 @@ from typing import Any, TypeAlias, Unpack
 from sluicegate.application.check import Decision
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.container import build_sync_rate_limit
-from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.rule_book import Rules
 from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.web.headers import DenialResponse, Headers
 from sluicegate.presentation.web.incoming_request import IncomingRequest

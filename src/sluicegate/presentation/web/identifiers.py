@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
-from sluicegate.domain.bucket_key import MAX_IDENTIFIER_BYTES
+from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.protocols import Identifier
 from sluicegate.domain.routing.template import cut, parse_endpoint
 from sluicegate.domain.rule import RateLimitScope
 
@@ -80,9 +79,9 @@ def identifier_text(value: object) -> str | None:
     if value is None or value == "":
         return None
     text = value if isinstance(value, str) else str(value)
-    if len(text) * 4 > MAX_IDENTIFIER_BYTES:
+    if len(text) * 4 > MAX_TEXT_BYTES:
         data = text.encode("utf-8", "surrogatepass")
-        if len(data) > MAX_IDENTIFIER_BYTES:
+        if len(data) > MAX_TEXT_BYTES:
             return f"blake2b-{blake2b(data, digest_size=16).hexdigest()}"
     return text
 

@@ -1,9 +1,9 @@
 """A limiter that has no more than the port, as the middleware asks it."""
 
 from sluicegate.application.check import Decision
-from sluicegate.domain.bucket_key import MAX_IDENTIFIER_BYTES
+from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier
 from sluicegate.domain.compiled_rules import UNMATCHED
-from sluicegate.domain.protocols import Identifier, RateLimitProtocol
+from sluicegate.domain.protocols import RateLimitProtocol
 from sluicegate.domain.result import Success
 
 
@@ -22,7 +22,7 @@ class PortLimiter:
     def match(self, method: str, path: str) -> str | None:
         """Return the method and the path, or `*` if they are longer than an endpoint may be."""
         endpoint = f"{method} {path}"
-        return UNMATCHED if len(endpoint.encode("utf-8", "surrogatepass")) > MAX_IDENTIFIER_BYTES else endpoint
+        return UNMATCHED if len(endpoint.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES else endpoint
 
     def scopes_of(self, _endpoint: str) -> tuple[str, ...]:
         """Return the same scopes for every endpoint."""

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, SupportsIndex, TypedDict
 
 from sluicegate.application.check import Decision
-from sluicegate.domain.protocols import Identifier, LoggerProtocol
+from sluicegate.domain.arguments import Identifier
+from sluicegate.domain.protocols import LoggerProtocol
 from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader
 from sluicegate.presentation.web.headers import DenialResponse, Headers, HeaderStyle, QuotaHeaders, build_denial
 from sluicegate.presentation.web.incoming_request import Exemptions, IncomingRequest

@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, SupportsIndex, TypeAlias
 
-from sluicegate.application.failure_policy import describe
 from sluicegate.application.notifier import Notifier
+from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import Identifier, LoggerProtocol
+from sluicegate.domain.protocols import LoggerProtocol
 from sluicegate.presentation.web.client_address import ClientAddresses
 from sluicegate.presentation.web.identifiers import BY_ADDRESS, identify, names_to_ask, provider_of, require_names
 from sluicegate.presentation.web.incoming_request import IncomingRequest
@@ -140,10 +140,7 @@ class RequestReader:
 
     def warn(self, reason: str, message: str, error: Exception | None = None) -> None:
         """Log a warning, at most one a second for each reason."""
-        if error is None:
-            self._notifier.warn_throttled(reason, message)
-        else:
-            self._notifier.warn_throttled(reason, message, error=describe(error))
+        self._notifier.warn_throttled(reason, message, error=error)
 
     def _address(self, request: IncomingRequest) -> str | None:
         addresses = self._addresses

@@ -1,1 +1,1 @@
-"""`sluicegate demo`: a small site, good and bad clients."""
+"""`sluicegate demo`: a small web site, and good and bad clients."""

@@ -1,4 +1,4 @@
-"""The demonstration's clients: real HTTP connections from addresses of their own, each with its manners."""
+"""The clients of the demo: real HTTP connections, each client from its own address and with its own behaviour."""
 
 import socket
 from collections.abc import Callable
@@ -13,13 +13,13 @@ TOO_MANY_REQUESTS = 429
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One request.
+    """One request of a client.
 
     Args:
-        pause_s: How long to wait before it.
-        method: Its method.
-        target: Its path and query.
-        body: Its body.
+        pause_s: Seconds to wait before it.
+        method: The method.
+        target: The path and query.
+        body: The body.
     """
 
     pause_s: float
@@ -29,11 +29,11 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Client(msgspec.Struct, frozen=True):
-    """Somebody who uses the site.
+    """A client of the site.
 
     Args:
-        name: What to call it.
-        address: The loopback address from which it comes.
+        name: Its name on the screen.
+        address: The loopback address that it connects from.
         story: What it does, in a few words.
         steps: Its requests.
     """
@@ -44,14 +44,14 @@ class Client(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """What a client got.
+class Response(msgspec.Struct, frozen=True):
+    """The response to one request.
 
     Args:
-        client: Its name.
-        status: The status code; 0 if there was no answer.
-        reason: The status in words; without an answer, what went wrong.
-        headers: The headers in their order.
+        client: The client's name.
+        status: The status code; 0 if there was no response.
+        reason: The status in words; if there was no response, the error.
+        headers: The headers, in order.
         body: The body.
     """
 
@@ -63,12 +63,12 @@ class Answered(msgspec.Struct, frozen=True):
 
     @property
     def denied(self) -> bool:
-        """Whether the limiter refused it."""
+        """Whether the limiter denied the request."""
         return self.status == TOO_MANY_REQUESTS
 
     @property
     def retry_after(self) -> str:
-        """The header `Retry-After`, or nothing."""
+        """The header `Retry-After`; empty if there is none."""
         return next((value for name, value in self.headers if name.lower() == "retry-after"), "")
 
 
@@ -96,7 +96,7 @@ CLIENTS = (
 
 
 def has_address(address: str) -> bool:
-    """Return whether connections can come from a loopback address: on Linux from all of 127.0.0.0/8, elsewhere often not."""
+    """Return whether this machine has a loopback address. Linux has all of 127.0.0.0/8, other systems often only one."""
     with socket.socket() as probe:
         try:
             probe.bind((address, 0))
@@ -106,16 +106,16 @@ def has_address(address: str) -> bool:
 
 
 def run_client(
-    client: Client, port: int, *, forwarded: bool, stop: Event, on_answer: Callable[[Answered], object]
+    client: Client, port: int, *, forwarded: bool, stop: Event, on_response: Callable[[Response], object]
 ) -> None:
-    """Send a client's requests to 127.0.0.1, one after another, until they are sent or the demonstration stops.
+    """Send a client's requests to 127.0.0.1, one after another, until all are sent or the demo stops.
 
     Args:
-        client: Who.
-        port: Where the site listens.
-        forwarded: Whether to come from 127.0.0.1 and name the address in `X-Forwarded-For`.
-        stop: When set, the client leaves.
-        on_answer: Is told of each answer, and of a failure, after which the client leaves.
+        client: The client.
+        port: The site's port.
+        forwarded: Whether to connect from 127.0.0.1 and send the client's address in `X-Forwarded-For`.
+        stop: The client ends when this is set.
+        on_response: Called with each response, and with an error, after which the client ends.
     """
     source = None if forwarded else (client.address, 0)
     connection = HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S, source_address=source)
@@ -127,8 +127,8 @@ def run_client(
             connection.request(step.method, step.target, step.body or None, headers)
             response = connection.getresponse()
             body = response.read().decode("utf-8", "replace")
-            on_answer(Answered(client.name, response.status, response.reason, tuple(response.getheaders()), body))
+            on_response(Response(client.name, response.status, response.reason, tuple(response.getheaders()), body))
     except (OSError, HTTPException) as error:
-        on_answer(Answered(client.name, 0, f"{type(error).__name__}: {error}"))
+        on_response(Response(client.name, 0, f"{type(error).__name__}: {error}"))
     finally:
         connection.close()

@@ -1,13 +1,13 @@
-"""The command `demo`: a protected site, clients good and bad, and what becomes of them."""
+"""Run the command `sluicegate demo`: a protected site and several clients, shown live."""
 
 from collections.abc import Mapping, Sequence
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.cli.demo.clients import CLIENTS, Answered, has_address, run_client
-from sluicegate.presentation.cli.demo.screen import Screen, Standing, opened_screen, show_summary
-from sluicegate.presentation.cli.terminal import write_complaint
+from sluicegate.presentation.cli.demo.clients import CLIENTS, Response, has_address, run_client
+from sluicegate.presentation.cli.demo.screen import ClientStats, Screen, open_screen, print_summary
+from sluicegate.presentation.cli.terminal import write_error
 from sluicegate.runtime.system_clock import SystemClock
 
 try:
@@ -18,52 +18,52 @@ except ModuleNotFoundError as missing:
     ) from None
 
 LONGEST_S = 25
-"""When the demonstration ends, whatever is still going on: on a machine that is not overloaded it takes about 8 seconds."""
+"""Seconds after which the demo ends in any case. On a machine that is not overloaded it takes about 8."""
 
 _SECOND_US = 1_000_000
 
 
 def demo() -> int:
-    """Run the demonstration and return its exit status: 0, or 1 if a client got no answer."""
-    standings = {client.name: Standing(client) for client in CLIENTS}
+    """Run the demo and return the exit status: 0, or 1 if a client got no response."""
+    stats = {client.name: ClientStats(client) for client in CLIENTS}
     forwarded = not all(has_address(client.address) for client in CLIENTS)
-    with DemoSite(forwarded=forwarded) as site, opened_screen(list(standings.values()), RATES, site.port) as screen:
-        answers: SimpleQueue[Answered] = SimpleQueue()
+    with DemoSite(forwarded=forwarded) as site, open_screen(list(stats.values()), RATES, site.port) as screen:
+        responses: SimpleQueue[Response] = SimpleQueue()
         stop = Event()
         threads = [
             Thread(
                 target=run_client,
                 args=(client, site.port),
-                kwargs={"forwarded": forwarded, "stop": stop, "on_answer": answers.put},
+                kwargs={"forwarded": forwarded, "stop": stop, "on_response": responses.put},
             )
             for client in CLIENTS
         ]
         for thread in threads:
             thread.start()
         try:
-            _watch(threads, answers, stop, standings, screen)
+            _watch(threads, responses, stop, stats, screen)
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
-    show_summary(list(standings.values()))
-    failures = [standing.failure for standing in standings.values() if standing.failure]
+    print_summary(list(stats.values()))
+    failures = [one.failure for one in stats.values() if one.failure]
     for failure in failures:
-        write_complaint(f"demo: the client {failure.client} got no answer: {failure.reason}")
+        write_error(f"demo: the client {failure.client} got no answer: {failure.reason}")
     return 1 if failures else 0
 
 
 def _watch(
     threads: Sequence[Thread],
-    answers: "SimpleQueue[Answered]",
+    responses: "SimpleQueue[Response]",
     stop: Event,
-    standings: Mapping[str, Standing],
+    stats: Mapping[str, ClientStats],
     screen: Screen,
 ) -> None:
-    """Show the answers as they come, until all clients have left."""
+    """Show the responses as they arrive, until all clients have ended."""
     clock = SystemClock()
     started_us = ticked_us = clock.now_us()
-    while any(thread.is_alive() for thread in threads) or not answers.empty():
+    while any(thread.is_alive() for thread in threads) or not responses.empty():
         now_us = clock.now_us()
         if now_us - started_us > LONGEST_S * _SECOND_US:
             stop.set()
@@ -71,8 +71,8 @@ def _watch(
             ticked_us = now_us
             screen.tick()
         try:
-            answer = answers.get(timeout=0.1)
+            response = responses.get(timeout=0.1)
         except Empty:
             continue
-        standings[answer.client].note(answer)
-        screen.show(standings[answer.client], answer)
+        stats[response.client].add(response)
+        screen.show(stats[response.client], response)

@@ -1,4 +1,4 @@
-"""What the demonstration shows: a live table on a terminal, plain lines elsewhere, and a summary at the end."""
+"""Show the demo: a live table on a terminal, plain lines elsewhere, and a summary at the end."""
 
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -11,113 +11,113 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sluicegate.presentation.cli.demo.clients import Answered, Client
+from sluicegate.presentation.cli.demo.clients import Client, Response
 from sluicegate.presentation.cli.terminal import printable
 
-_TRAIL = 24  # the latest answers that a row shows as dots
+_TRAIL = 24  # how many of the latest responses a row shows as dots
 
 
-class Standing:
-    """How a client fares.
+class ClientStats:
+    """The responses of a client so far.
 
     Args:
-        client: Who.
+        client: The client.
     """
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.allowed = 0
         self.denied = 0
-        self.last: Answered | None = None
-        self.first_denial: Answered | None = None
-        self.failure: Answered | None = None
+        self.last: Response | None = None
+        self.first_denial: Response | None = None
+        self.failure: Response | None = None
         self.trail: deque[bool] = deque(maxlen=_TRAIL)
 
-    def note(self, answer: Answered) -> None:
-        """Count an answer."""
-        if not answer.status:
-            self.failure = answer
+    def add(self, response: Response) -> None:
+        """Count a response."""
+        if not response.status:
+            self.failure = response
             return
-        self.last = answer
-        self.trail.append(not answer.denied)
-        if answer.denied:
+        self.last = response
+        self.trail.append(not response.denied)
+        if response.denied:
             self.denied += 1
-            self.first_denial = self.first_denial or answer
+            self.first_denial = self.first_denial or response
         else:
             self.allowed += 1
 
 
 class Screen(Protocol):
-    """Where a running demonstration is shown."""
+    """Where the running demo is shown."""
 
-    def show(self, standing: Standing, answer: Answered) -> None:
-        """Show what has just happened."""
+    def show(self, stats: ClientStats, response: Response) -> None:
+        """Show a response that has just arrived."""
         ...
 
     def tick(self) -> None:
-        """Show how things stand; called about once a second."""
+        """Show the counts; called about once a second."""
         ...
 
 
 @contextmanager
-def opened_screen(standings: Sequence[Standing], rates: dict[str, str], port: int) -> Generator[Screen, None, None]:
-    """Open the screen that fits standard output, for as long as the block runs.
+def open_screen(all_stats: Sequence[ClientStats], rates: dict[str, str], port: int) -> Generator[Screen, None, None]:
+    """Open the screen that suits standard output, while the block runs.
 
     Args:
-        standings: The clients, in their order.
-        rates: The rules that are in force, for the headline.
-        port: Where the site listens.
+        all_stats: The clients, in order.
+        rates: Endpoints and their rates, for the headline.
+        port: The site's port.
     """
     console = Console(highlight=False)
-    console.print(f"A site on http://127.0.0.1:{port} behind sluicegate, and {len(standings)} clients.")
+    console.print(f"A site on http://127.0.0.1:{port} behind sluicegate, and {len(all_stats)} clients.")
     for endpoint, rate in rates.items():
         console.print(Text(f"  {endpoint:<21} {rate} per address"))
     console.print()
     if not console.is_terminal:
-        yield _Lines(console, standings)
+        yield _Lines(console, all_stats)
         return
-    with Live(_table(standings), console=console, refresh_per_second=10, transient=True) as live:
-        yield _Board(live, standings)
+    with Live(_table(all_stats), console=console, refresh_per_second=10, transient=True) as live:
+        yield _LiveTable(live, all_stats)
 
 
-def show_summary(standings: Sequence[Standing]) -> None:
-    """Print who was allowed what, and one denial in full."""
+def print_summary(all_stats: Sequence[ClientStats]) -> None:
+    """Print how many requests of each client were allowed and denied, and one denial in full."""
     console = Console(highlight=False)
     table = _bare_table()
     for name in ("client", "address", "what it did"):
         table.add_column(name)
     for name in ("requests", "allowed", "denied"):
         table.add_column(name, justify="right")
-    for standing in standings:
+    for stats in all_stats:
         table.add_row(
-            standing.client.name,
-            standing.client.address,
-            standing.client.story,
-            str(standing.allowed + standing.denied),
-            Text(str(standing.allowed), "green"),
-            Text(str(standing.denied), "red" if standing.denied else ""),
+            stats.client.name,
+            stats.client.address,
+            stats.client.story,
+            str(stats.allowed + stats.denied),
+            Text(str(stats.allowed), "green"),
+            Text(str(stats.denied), "red" if stats.denied else ""),
         )
     console.print(table)
-    denials = [standing.first_denial for standing in standings if standing.first_denial]
+    denials = [stats.first_denial for stats in all_stats if stats.first_denial]
     if not denials:
         return
-    denial = max(denials, key=lambda answer: float(answer.retry_after or 0))
-    console.print(f"What the {denial.client} was told the first time, in full:\n")
+    denial = max(denials, key=lambda response: float(response.retry_after or 0))
+    console.print(f"The first denial of the {denial.client}, in full:\n")
     lines = [f"HTTP/1.1 {denial.status} {denial.reason}", *(f"{name}: {value}" for name, value in denial.headers)]
     lines += ["", *denial.body.splitlines()]
     for line in lines:
         console.print(Text(f"  {printable(line)}"), soft_wrap=True)
 
 
-class _Board:
-    """A table that changes in place."""
+class _LiveTable:
+    """A table that is updated in place."""
 
-    def __init__(self, live: Live, standings: Sequence[Standing]) -> None:
+    def __init__(self, live: Live, all_stats: Sequence[ClientStats]) -> None:
         self._live = live
-        self._standings = standings
+        self._all_stats = all_stats
 
-    def show(self, standing: Standing, answer: Answered) -> None:  # noqa: ARG002 - the whole table is drawn anew
-        self._live.update(_table(self._standings))
+    def show(self, stats: ClientStats, response: Response) -> None:  # noqa: ARG002 - the whole table is drawn again
+        self._live.update(_table(self._all_stats))
 
     def tick(self) -> None:
         pass
@@ -126,27 +126,27 @@ class _Board:
 class _Lines:
     """One line a second, and one for each client's first denial."""
 
-    def __init__(self, console: Console, standings: Sequence[Standing]) -> None:
+    def __init__(self, console: Console, all_stats: Sequence[ClientStats]) -> None:
         self._console = console
-        self._standings = standings
+        self._all_stats = all_stats
 
-    def show(self, standing: Standing, answer: Answered) -> None:
-        if answer is standing.first_denial:
+    def show(self, stats: ClientStats, response: Response) -> None:
+        if response is stats.first_denial:
             self._console.print(
-                f"{standing.client.name}: the first {answer.status}, after {standing.allowed} allowed requests;"
-                f" Retry-After {answer.retry_after}",
+                f"{stats.client.name}: the first {response.status}, after {stats.allowed} allowed requests;"
+                f" Retry-After {response.retry_after}",
                 soft_wrap=True,
             )
 
     def tick(self) -> None:
         self._console.print(
             "allowed + denied: "
-            + ", ".join(f"{one.client.name} {one.allowed} + {one.denied}" for one in self._standings),
+            + ", ".join(f"{one.client.name} {one.allowed} + {one.denied}" for one in self._all_stats),
             soft_wrap=True,
         )
 
 
-def _table(standings: Sequence[Standing]) -> Table:
+def _table(all_stats: Sequence[ClientStats]) -> Table:
     table = _bare_table()
     table.add_column("client")
     table.add_column("address")
@@ -154,29 +154,29 @@ def _table(standings: Sequence[Standing]) -> Table:
     table.add_column("denied", justify="right", min_width=6)
     table.add_column("the latest answers", min_width=_TRAIL)
     table.add_column("now", min_width=16)
-    for standing in standings:
+    for stats in all_stats:
         trail = Text()
-        for allowed in standing.trail:
+        for allowed in stats.trail:
             trail.append("●" if allowed else "✗", "green" if allowed else "red")
         table.add_row(
-            standing.client.name,
-            standing.client.address,
-            Text(str(standing.allowed), "green"),
-            Text(str(standing.denied), "red" if standing.denied else ""),
+            stats.client.name,
+            stats.client.address,
+            Text(str(stats.allowed), "green"),
+            Text(str(stats.denied), "red" if stats.denied else ""),
             trail,
-            _now(standing),
+            _now(stats),
         )
     return table
 
 
-def _now(standing: Standing) -> Text:
-    if standing.failure:
+def _now(stats: ClientStats) -> Text:
+    if stats.failure:
         return Text("no answer", "yellow")
-    if standing.last is None:
+    if stats.last is None:
         return Text("-")
-    if standing.last.denied:
-        return Text(f"429, wait {standing.last.retry_after} s", "red")
-    return Text(f"{standing.last.status}, allowed", "green")
+    if stats.last.denied:
+        return Text(f"429, wait {stats.last.retry_after} s", "red")
+    return Text(f"{stats.last.status}, allowed", "green")
 
 
 def _bare_table() -> Table:

@@ -1,4 +1,4 @@
-"""The demonstration's web site: two pages, two rules, on a free port of the loopback interface."""
+"""The web site of the demo: two pages and two rules, on a free port of the loopback interface."""
 
 import socket
 from threading import Event, Thread
@@ -19,13 +19,13 @@ from sluicegate.presentation.web.asgi import RateLimitMiddleware
 ARTICLES = "GET /articles/{page}"
 LOGIN = "POST /login"
 RATES = {ARTICLES: "2/second burst 12", LOGIN: "5/minute"}
-"""The rules of the site, per address."""
+"""Endpoints and their rates, per address."""
 
 _START_S = 20.0
 
 
 class DemoSite:
-    """Serve the site from a thread while the `with` block runs.
+    """Serve the site in a thread while the `with` block runs.
 
     Args:
         forwarded: Whether to take the client's address from `X-Forwarded-For`, for systems whose loopback interface has only
@@ -38,7 +38,7 @@ class DemoSite:
     def __init__(self, *, forwarded: bool) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        """Where it listens."""
+        """The port that it listens on."""
         self._server = uvicorn.Server(
             uvicorn.Config(
                 protected_site(forwarded=forwarded),
@@ -46,7 +46,7 @@ class DemoSite:
                 lifespan="off",
                 ws="none",
                 loop="asyncio",
-                proxy_headers=False,  # it is the middleware's business whom to believe
+                proxy_headers=False,  # the middleware decides which proxies to trust
             )
         )
         self._thread = Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
@@ -72,7 +72,7 @@ class DemoSite:
 
 
 def protected_site(*, forwarded: bool) -> RateLimitMiddleware:
-    """Return the application behind its limiter: in memory, whatever storage the environment names."""
+    """Return the site behind a limiter with buckets in memory, whatever storage the environment names."""
     site = Starlette(routes=[Route("/articles/{page}", _article), Route("/login", _login, methods=["POST"])])
     rules = {endpoint: RateLimitRule.parse(rate) for endpoint, rate in RATES.items()}
     limiter = build_rate_limit(Settings(), rules=rules)

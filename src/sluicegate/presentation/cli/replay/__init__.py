@@ -1,1 +1,1 @@
-"""`sluicegate replay`: what rules would have done to an access log."""
+"""`sluicegate replay`: try rules on the requests of an access log."""

@@ -1,7 +1,7 @@
-"""Reading one line of an access log: who asked for what, and when. Pure; no bytes make it raise.
+"""Parse one line of an access log: client, method, path and time. No input raises.
 
-The formats are Apache's Common and Combined, which nginx calls `combined`. What stands after the size of the answer is not
-read, so that formats which append fields to Combined are read too.
+The formats are Apache's Common and Combined (nginx: `combined`). Everything after the size of the response is ignored, so
+formats that append fields to Combined can be read too.
 """
 
 import re
@@ -12,11 +12,11 @@ from urllib.parse import unquote
 import msgspec
 
 MAX_LINE_BYTES = 64 * 1024
-"""The longest line that is read as one: Apache's default limits leave room for about half of it."""
+"""The longest line that is parsed; with Apache's default limits a line has at most about half of this."""
 
 _LINE = re.compile(
-    # The user may contain spaces. No line takes more than a step or two per byte: what follows a date ends at a quotation mark,
-    # before the next date could begin.
+    # The user may contain spaces. The time is linear in the line all the same: after a date the match ends or fails at a
+    # quotation mark, before the next date could begin.
     r"(?P<address>\S+) \S+ (?P<user>\S.*?) \[(?P<day>[0-9]{2}/[A-Za-z]{3}/[0-9]{4})"
     r":(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2}) (?P<offset>[+-][0-9]{4})\] "
     r'"(?P<request>[^"\\]*(?:\\.[^"\\]*)*)" (?:[0-9]{3}|-) (?:[0-9]+|-)(?!\S)'
@@ -35,11 +35,11 @@ _LAST_YEAR = 2099  # the limiter's clocks end at 2**52 microseconds, in the year
 
 
 class LoggedRequest(msgspec.Struct, frozen=True, gc=False):
-    """What a line tells.
+    """The request of a line.
 
     Args:
-        time_s: When, in seconds since 1970.
-        address: The client's address as it stands in the log.
+        time_s: Its time in seconds since 1970.
+        address: The client's address as written in the log.
         endpoint: Method and decoded path without the query: `GET /articles/1`.
     """
 
@@ -49,21 +49,21 @@ class LoggedRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class MalformedLine(msgspec.Struct, frozen=True, gc=False):
-    """Why a line tells nothing.
+    """A line without a readable request.
 
     Args:
-        reason: What was expected, for a person.
+        reason: What is wrong with it, for people.
     """
 
     reason: str
 
 
 def parse_line(line: bytes) -> LoggedRequest | MalformedLine:
-    r"""Read a line.
+    r"""Parse a line.
 
     Args:
-        line: Any bytes, with or without the line's end. Bytes that are not UTF-8 are read as the server would have escaped
-            them (`\xhh`).
+        line: Any bytes, with or without the line end. Bytes that are not UTF-8 are read as the escapes that a server writes
+            for them (`\xhh`).
     """
     if len(line) > MAX_LINE_BYTES:
         return MalformedLine(f"longer than {MAX_LINE_BYTES} bytes")
@@ -72,7 +72,7 @@ def parse_line(line: bytes) -> LoggedRequest | MalformedLine:
         return MalformedLine("not in Common or Combined format")
     address, user, day, hour, minute, second, offset, request = match.groups()
     if user.startswith("- "):
-        # Debian's vhost_combined: reading on would take the virtual host for the client, and one client for all.
+        # Debian's vhost_combined: its first field is the virtual host, which would be taken for the only client.
         return MalformedLine("a field too many before the time, as in vhost_combined")
     midnight_s = _midnight_s(day, offset)
     in_day_s = int(hour) * 3600 + int(minute) * 60 + int(second)
@@ -86,7 +86,7 @@ def parse_line(line: bytes) -> LoggedRequest | MalformedLine:
 
 @lru_cache(maxsize=256)
 def _midnight_s(day: str, offset: str) -> int | None:
-    """Return the day's first second since 1970; None if there is no such day."""
+    """Return the start of a day in seconds since 1970; None if there is no such day."""
     month = _MONTHS.get(day[3:6].capitalize())
     year = int(day[7:])
     if month is None or not 1970 <= year <= _LAST_YEAR:  # noqa: PLR2004 - stated in the message
@@ -102,14 +102,14 @@ def _midnight_s(day: str, offset: str) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _endpoint(request: str) -> str | None:
-    """Return what a limiter is asked about: the path decoded as ASGI servers decode it; None if there is no path."""
+    """Return method and path, decoded as ASGI servers decode it; None if the request has no method or path."""
     method, _, rest = request.partition(" ")
     target, _, protocol = rest.rpartition(" ")
     if not target or not protocol.startswith("HTTP/"):
-        target = rest  # HTTP/0.9 names no protocol
+        target = rest  # HTTP/0.9 has no protocol field
     if not target or _METHOD.fullmatch(method) is None:
         return None
-    absolute = _ABSOLUTE.match(target)  # what a client sends to a proxy
+    absolute = _ABSOLUTE.match(target)  # an absolute URL, as sent to a proxy
     if absolute is not None:
         target = target[absolute.end() :] or "/"
     path = target.partition("?")[0].partition("#")[0]
@@ -121,7 +121,7 @@ def _endpoint(request: str) -> str | None:
 
 
 def _percent(escape: re.Match[str]) -> str:
-    """Write a log's escape the way that paths do, so that one decoding undoes both."""
+    """Return a log's escape as a percent escape, so that one decoding handles both."""
     byte, character = escape.groups()
     if byte is not None:
         return f"%{byte}"

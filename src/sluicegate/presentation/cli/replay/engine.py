@@ -1,8 +1,7 @@
-"""Replaying an access log: each of its requests becomes one real check, at the log's own time."""
+"""Replay an access log: each of its requests becomes one real check, at the log's own time."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
 from typing import cast
 
 import msgspec
@@ -10,68 +9,27 @@ import msgspec
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules, Rules
-from sluicegate.domain.decision import RateLimitResult
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.result import Success
+from sluicegate.domain.result import RateLimitResult, Success
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.cli.replay.access_log import LoggedRequest, MalformedLine, parse_line
 from sluicegate.presentation.cli.replay.log_clock import LogClock
-from sluicegate.presentation.cli.replay.notes import CheckNotes, WarningNotes
+from sluicegate.presentation.cli.replay.observers import CheckObserver, WarningCollector
+from sluicegate.presentation.cli.replay.tally import Tally
+from sluicegate.presentation.cli.replay.time_order import DEFAULT_REORDER_LINES, MAX_REORDER_LINES, in_order
 from sluicegate.presentation.web.client_address import ClientAddresses
-
-DEFAULT_REORDER_LINES = 100_000
-"""How many requests are held back to put a log in order of time; about 30 MB where all differ."""
-
-MAX_REORDER_LINES = 10_000_000
 
 SHOWN_MALFORMED_LINES = 5
 
 MAX_TALLIES = 1_000_000
-"""How many pairs of rule and client are counted one by one; about 500 MB. Later ones are counted under `OTHER_CLIENTS`."""
+"""How many pairs of rule and client are counted separately; about 500 MB. Later ones are counted as `OTHER_CLIENTS`."""
 
 OTHER_CLIENTS = "(other clients)"
 ALLOW_LIST = "(allow list)"
 DENY_LIST = "(deny list)"
-"""What requests are counted under that a list decided, whatever their endpoint."""
+"""The endpoints that requests decided by a list are counted under."""
 
-_MAX_UNRULED = 10_000  # endpoints without a rule that are counted one by one
-
-
-class Tally(msgspec.Struct, gc=False):
-    """What became of some requests.
-
-    Args:
-        allowed: How many passed.
-        denied: How many did not.
-        first_denied_s: When the first was denied, in seconds since 1970; None if none was.
-        longest_wait_s: The longest `retry_after` that one was given; infinite on a deny list without an end.
-        shadow_denied: How many a rule in shadow mode would have denied.
-    """
-
-    allowed: int = 0
-    denied: int = 0
-    first_denied_s: int | None = None
-    longest_wait_s: float = 0.0
-    shadow_denied: int = 0
-
-    @property
-    def requests(self) -> int:
-        """How many there were."""
-        return self.allowed + self.denied
-
-    @property
-    def denied_share(self) -> float:
-        """The part that was denied, 0 to 1."""
-        return self.denied / self.requests if self.requests else 0.0
-
-    def add(self, other: "Tally") -> None:
-        """Count what another tally has counted."""
-        self.allowed += other.allowed
-        self.denied += other.denied
-        self.shadow_denied += other.shadow_denied
-        self.longest_wait_s = max(self.longest_wait_s, other.longest_wait_s)
-        firsts = [first for first in (self.first_denied_s, other.first_denied_s) if first is not None]
-        self.first_denied_s = min(firsts, default=None)
+_MAX_WITHOUT_RULE = 10_000  # endpoints without a rule that are counted separately
 
 
 class MalformedSample(msgspec.Struct, frozen=True):
@@ -80,7 +38,7 @@ class MalformedSample(msgspec.Struct, frozen=True):
     Args:
         line: Its number, from 1.
         reason: What is wrong with it.
-        text: Its beginning.
+        text: The line's first characters.
     """
 
     line: int
@@ -89,31 +47,34 @@ class MalformedSample(msgspec.Struct, frozen=True):
 
 
 class Replay:
-    """Send requests through a limiter of their own and count the answers.
+    """Check each request of a log with a limiter of its own, and count the answers.
 
-    Nothing outside this object is asked or changed: the buckets are in memory, whatever storage the settings name. A client is
-    what it is for `RateLimitMiddleware` by default: an IPv4 address, or the /64 network of an IPv6 address.
+    The buckets are in memory, whatever storage the settings name. A client is what `RateLimitMiddleware` counts by default:
+    an IPv4 address, or the /64 network of an IPv6 address.
 
     Args:
         rules: Endpoints and their rules.
         reorder_lines: How many requests are held back to put the log in order of time, 0 to 10,000,000. A request that
-            comes later still is late: it is checked at the time that the clock has reached, and counted in `late`.
+            comes later than that is checked at the time that the clock has reached, and counted in `late`.
+        max_tallies: How many pairs of rule and client are counted separately. Later ones are counted as `OTHER_CLIENTS`.
 
     Raises:
-        InvalidInputError: If a rule or `reorder_lines` is wrong.
+        InvalidInputError: If a rule or `reorder_lines` is invalid.
     """
 
-    def __init__(self, rules: Rules, *, reorder_lines: int = DEFAULT_REORDER_LINES) -> None:
+    def __init__(
+        self, rules: Rules, *, reorder_lines: int = DEFAULT_REORDER_LINES, max_tallies: int = MAX_TALLIES
+    ) -> None:
         if not 0 <= reorder_lines <= MAX_REORDER_LINES:
             raise InvalidInputError(f"reorder={reorder_lines}: expected 0 to {MAX_REORDER_LINES}")
         self._clock = LogClock()
         self._storage = MemoryStorage(clock=self._clock)
-        self._notes = CheckNotes()
-        self._warnings = WarningNotes()
+        self._observer = CheckObserver()
+        self._warnings = WarningCollector()
         self._limiter = SyncTokenBucketAdapter(
             storage=self._storage,
             rules=rules,
-            event_bus=self._notes,
+            event_bus=self._observer,
             logger=self._warnings,
             clock=self._clock,
             wall_clock=self._clock.utc_now,
@@ -121,42 +82,43 @@ class Replay:
         self._rule_set = CompiledRules(rules, KeyFormat())
         self._client_of = ClientAddresses().client
         self._reorder_lines = reorder_lines
+        self._max_tallies = max_tallies
         self.lines = 0
-        """How many lines there were, blank ones aside."""
+        """How many lines were not blank."""
         self.malformed = 0
-        """How many of them could not be replayed."""
+        """How many lines could not be replayed."""
         self.malformed_samples: list[MalformedSample] = []
-        """The first few of those."""
+        """The first few lines that could not be replayed."""
         self.late = 0
-        """How many were further out of order than could be put right."""
+        """How many requests were too far out of order to be put in order."""
         self.first_s: int | None = None
         """The time of the first request, in seconds since 1970."""
         self.last_s: int | None = None
-        """The time of the last."""
-        self.unruled: Counter[str] = Counter()
-        """Endpoints that no rule names, and their requests."""
-        self.unruled_requests = 0
-        """How many requests no rule counted."""
+        """The time of the last request, in seconds since 1970."""
+        self.without_rule: Counter[str] = Counter()
+        """The endpoints without a rule, and how many requests each had."""
+        self.requests_without_rule = 0
+        """How many requests had no rule and no list entry."""
         self.tallies: dict[tuple[str, str], Tally] = {}
-        """What became of the requests of a client at an endpoint, as its rule names it, or with a list."""
+        """The outcome by endpoint (as its rule names it, or `ALLOW_LIST`, `DENY_LIST`) and client."""
 
     @property
     def rule_set(self) -> CompiledRules:
-        """The rules, as they are looked up."""
+        """The compiled rules."""
         return self._rule_set
 
     @property
     def warnings(self) -> list[str]:
-        """What the limiter warned of, each warning once."""
+        """The limiter's warnings, each once."""
         return self._warnings.messages
 
     @property
     def evicted_unfull(self) -> int:
-        """How many buckets were forgotten for want of room before they were full: each let its client start anew."""
+        """How many buckets were evicted before they were full: their clients started again with a full one."""
         return self._storage.evicted_unfull
 
     def run(self, lines: Iterable[bytes]) -> None:
-        """Replay lines to their end."""
+        """Replay all lines."""
         for line_number, request in in_order(self._requests(lines), self._reorder_lines):
             self._check(line_number, request)
 
@@ -176,7 +138,7 @@ class Replay:
         client = self._client_of(request.address) or request.address
         if not self._clock.advance_to(time_s * 1_000_000):
             self.late += 1
-        self._notes.forget()
+        self._observer.clear()
         try:
             answer = self._limiter.is_allowed(endpoint=endpoint, identifier=client)
         except InvalidInputError as error:
@@ -186,15 +148,15 @@ class Replay:
         self.last_s = time_s if self.last_s is None else max(time_s, self.last_s)
         decided_by = self._decided_by(endpoint)
         if decided_by is None:
-            self.unruled_requests += 1
-            if len(self.unruled) < _MAX_UNRULED or endpoint in self.unruled:
-                self.unruled[endpoint] += 1
+            self.requests_without_rule += 1
+            if len(self.without_rule) < _MAX_WITHOUT_RULE or endpoint in self.without_rule:
+                self.without_rule[endpoint] += 1
             return
         tally = self.tallies.get((decided_by, client))
         if tally is None:
-            counted_as = client if len(self.tallies) < MAX_TALLIES else OTHER_CLIENTS
+            counted_as = client if len(self.tallies) < self._max_tallies else OTHER_CLIENTS
             tally = self.tallies.setdefault((decided_by, counted_as), Tally())
-        tally.shadow_denied += self._notes.shadow_denials > 0
+        tally.shadow_denied += self._observer.shadow_denials > 0
         result = cast("Success[RateLimitResult]", answer).value
         if result.allowed:
             tally.allowed += 1
@@ -205,8 +167,8 @@ class Replay:
                 tally.first_denied_s = time_s
 
     def _decided_by(self, endpoint: str) -> str | None:
-        """Return what the latest check is counted under: a list, or the endpoint as its rule names it; None if nothing."""
-        listed = self._notes.listed
+        """Return what to count the latest check under: a list, or the endpoint as its rule names it; None if no rule applied."""
+        listed = self._observer.listed
         if listed is not None:
             return ALLOW_LIST if listed.allowed else DENY_LIST
         endpoint_rules = self._rule_set.find(endpoint)
@@ -216,22 +178,3 @@ class Replay:
         self.malformed += 1
         if len(self.malformed_samples) < SHOWN_MALFORMED_LINES:
             self.malformed_samples.append(MalformedSample(line_number, reason, text[:200]))
-
-
-def in_order(requests: Iterable[tuple[int, LoggedRequest]], reorder_lines: int) -> Iterator[tuple[int, LoggedRequest]]:
-    """Put requests in order of time, those of one second in the order in which they stand.
-
-    Servers write a line when a request ends, with the time at which it began: a log is out of order by as much as its longest
-    request, and far more where several logs were put together.
-
-    Args:
-        requests: Line numbers, which rise, and requests.
-        reorder_lines: How many requests are held back at most. What comes later than that is passed on out of order.
-    """
-    held: list[tuple[int, int, LoggedRequest]] = []
-    for line_number, request in requests:
-        heappush(held, (request.time_s, line_number, request))
-        if len(held) > reorder_lines:
-            yield heappop(held)[1:]
-    while held:
-        yield heappop(held)[1:]

@@ -1,10 +1,10 @@
-"""A clock that goes by a log."""
+"""A clock that shows the time of a log."""
 
 from datetime import UTC, datetime
 
 
 class LogClock:
-    """Tell the time of the log line that is replayed. It starts at 0, the first second of 1970, and never steps back."""
+    """Return the time of the latest request. The clock starts at 0, the first second of 1970, and never steps back."""
 
     __slots__ = ("_now_us",)
 
@@ -12,21 +12,21 @@ class LogClock:
         self._now_us = 0
 
     def now_us(self) -> int:
-        """Return the log's instant in microseconds since 1970."""
+        """Return the time in microseconds since 1970."""
         return self._now_us
 
     def utc_now(self) -> datetime:
-        """Return the log's instant as a date: what ends dated entries of a rules file in a replay."""
+        """Return the time as a date, by which entries of the rules file end."""
         return datetime.fromtimestamp(self._now_us // 1_000_000, tz=UTC)
 
     def advance_to(self, now_us: int) -> bool:
-        """Go on to an instant.
+        """Move the clock forward.
 
         Args:
-            now_us: Microseconds since 1970.
+            now_us: The new time in microseconds since 1970.
 
         Returns:
-            False if the instant lies before the present one: the clock stays where it is.
+            False if that is in the clock's past: then the clock does not move.
         """
         if now_us < self._now_us:
             return False

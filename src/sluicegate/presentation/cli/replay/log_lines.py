@@ -1,4 +1,4 @@
-"""Getting at the lines of a log: a file, a gzip archive, or standard input."""
+"""Read the lines of a log: a file, a gzipped file, or standard input."""
 
 import gzip
 import io
@@ -13,30 +13,31 @@ from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.cli.replay.access_log import MAX_LINE_BYTES
 
 STANDARD_INPUT = "-"
-"""What stands for standard input where a log's path is expected."""
+"""The path that means standard input."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LINES_PER_PROGRESS = 2_000
 
 
 def size_of(path: str) -> int | None:
-    """Return how many bytes a log has as it lies on the disk; None if that is not known, as for standard input."""
+    """Return a log's size on disk in bytes; None if it is unknown, as for standard input."""
     file = Path(path)
     return file.stat().st_size if path != STANDARD_INPUT and file.is_file() else None
 
 
 def read_lines(path: str, on_progress: Callable[[int], object] | None = None) -> Iterator[bytes]:
-    """Read a log line by line. Memory stays flat, whatever the log's size and its lines' length.
+    """Read a log line by line, in constant memory whatever the size of the log and of its lines.
 
     Args:
-        path: The file; `-` is standard input. Whether it is compressed is told by its first two bytes, not by its name.
-        on_progress: Is told now and then how many bytes of a file, as it lies on the disk, have been read.
+        path: The file; `-` is standard input. Its first two bytes, not its name, tell whether it is gzipped.
+        on_progress: Called every 2,000 lines with the number of bytes on disk that have been read.
 
     Yields:
-        Each line with its end; of a line longer than `MAX_LINE_BYTES` only a beginning, which is one byte too long.
+        Each line with its line end. A line longer than `MAX_LINE_BYTES` is cut one byte after that length, so that it can
+        be recognised.
 
     Raises:
-        InvalidInputError: If the log cannot be read, or what is compressed in it is broken.
+        InvalidInputError: If the log cannot be read or decompressed.
     """
     name = "standard input" if path == STANDARD_INPUT else repr(path)
     number = 0

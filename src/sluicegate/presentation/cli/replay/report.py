@@ -1,4 +1,4 @@
-"""What a replay found, worked out for people and programs: the structures here are the command's JSON."""
+"""The result of a replay. These structures are what `sluicegate replay --json` prints."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,25 +8,26 @@ from typing import TypeVar
 import msgspec
 
 from sluicegate.domain.compiled_rules import CompiledRules
-from sluicegate.presentation.cli.replay.engine import MalformedSample, Replay, Tally
+from sluicegate.presentation.cli.replay.engine import MalformedSample, Replay
+from sluicegate.presentation.cli.replay.tally import Tally
 
 T = TypeVar("T")
 
 
 class RuleRow(msgspec.Struct, frozen=True):
-    """What became of one endpoint's requests.
+    """The outcome of one endpoint's requests.
 
     Args:
-        endpoint: The endpoint as its rule names it; `(allow list)` and `(deny list)` for what these decided.
+        endpoint: The endpoint as its rule names it; `(allow list)` or `(deny list)` for requests that a list decided.
         policies: The names of its rules.
-        requests: How many there were.
-        allowed: How many passed.
-        denied: How many did not.
-        denied_share: The part that was denied, 0 to 1.
+        requests: How many requests there were.
+        allowed: How many of them were allowed.
+        denied: How many were denied.
+        denied_share: The denied part, 0 to 1.
         shadow_denied: How many a rule in shadow mode would have denied.
-        clients: How many clients there were.
-        clients_denied: How many of them were denied at least once.
-        longest_wait_s: The longest wait that one was told; None if none was denied, or no wait would have helped.
+        clients: How many clients sent them.
+        clients_denied: How many of these were denied at least once.
+        longest_wait_s: The longest wait in a denial, in seconds; None if none was denied, or no wait would have helped.
     """
 
     endpoint: str
@@ -42,16 +43,16 @@ class RuleRow(msgspec.Struct, frozen=True):
 
 
 class ClientRow(msgspec.Struct, frozen=True):
-    """What became of one client's requests.
+    """The outcome of one client's requests.
 
     Args:
         client: Its address.
-        requests: How many it made that a rule or list decided.
-        allowed: How many passed.
-        denied: How many did not.
-        denied_share: The part that was denied, 0 to 1.
-        worst_endpoint: Where most were denied; where none was, where most were made.
-        first_denied: When the first was denied (ISO 8601, UTC); None if none was.
+        requests: How many of its requests a rule or a list decided.
+        allowed: How many of them were allowed.
+        denied: How many were denied.
+        denied_share: The denied part, 0 to 1.
+        worst_endpoint: The endpoint with the most denials; without any, the one with the most requests.
+        first_denied: The time of the first denial (ISO 8601, UTC); None if there was none.
     """
 
     client: str
@@ -63,8 +64,8 @@ class ClientRow(msgspec.Struct, frozen=True):
     first_denied: str | None
 
 
-class UnruledRow(msgspec.Struct, frozen=True):
-    """An endpoint that no rule names, and how often it was asked for."""
+class WithoutRuleRow(msgspec.Struct, frozen=True):
+    """An endpoint without a rule, and how many requests it had."""
 
     endpoint: str
     requests: int
@@ -78,24 +79,25 @@ class Malformed(msgspec.Struct, frozen=True):
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
-    """What a replay found.
+    """The result of a replay.
 
     Args:
         lines: Lines that are not blank. Each is malformed or a request.
         requests: Requests that were checked: allowed, denied or without a rule.
-        allowed: Requests that a rule or list decided and let pass.
-        denied: Requests that did not pass.
-        denied_share: The part of these that was denied, 0 to 1.
-        no_rule: Requests that neither a rule nor a list was for.
+        allowed: Requests that a rule or a list allowed.
+        denied: Requests that a rule or a list denied.
+        denied_share: The denied part of these two, 0 to 1.
+        no_rule: Requests without a rule or a list entry.
         malformed: Lines that could not be replayed.
-        late: Requests that were too far out of order to be put right.
-        evicted_unfull: Buckets that were forgotten for want of room; above 0 the figures flatter their clients.
+        late: Requests that were too far out of order to be put in order.
+        evicted_unfull: Buckets that were evicted before they were full; above 0, more requests were allowed than with
+            enough memory.
         first: The time of the first request (ISO 8601, UTC); None if there was none.
-        last: The time of the last.
-        warnings: What the limiter warned of, such as a kill switch.
-        rule_count: How many endpoints the rules name, and lists that decided; `rules` lists the most denied of them.
-        client_count: How many clients these were; `clients` lists the most denied of them.
-        no_rule_endpoint_count: How many different endpoints had no rule, as far as they were told apart.
+        last: The time of the last request.
+        warnings: The limiter's warnings, such as about a kill switch.
+        rule_count: How many rows `rules` would have in full: endpoints with a rule, and lists that decided.
+        client_count: How many rows `clients` would have in full.
+        no_rule_endpoint_count: How many different endpoints without a rule were counted.
         rules: Rows of endpoints, the most denied first.
         clients: Rows of clients, the most denied first.
         no_rule_endpoints: Endpoints without a rule, the most frequent first.
@@ -118,15 +120,15 @@ class ReplayReport(msgspec.Struct, frozen=True):
     no_rule_endpoint_count: int
     rules: list[RuleRow]
     clients: list[ClientRow]
-    no_rule_endpoints: list[UnruledRow]
+    no_rule_endpoints: list[WithoutRuleRow]
 
 
-def report_on(replay: Replay, top: int) -> ReplayReport:
-    """Sum up a replay that has run.
+def build_report(replay: Replay, top: int) -> ReplayReport:
+    """Build the report of a replay that has run.
 
     Args:
         replay: The replay.
-        top: How many rows of each list to give; 0: all.
+        top: How many rows of each list to include; 0: all.
     """
     total = Tally()
     for tally in replay.tallies.values():
@@ -135,11 +137,11 @@ def report_on(replay: Replay, top: int) -> ReplayReport:
     clients = sorted(_client_rows(replay), key=lambda row: (-row.denied, -row.requests, row.client))
     return ReplayReport(
         lines=replay.lines,
-        requests=total.requests + replay.unruled_requests,
+        requests=total.requests + replay.requests_without_rule,
         allowed=total.allowed,
         denied=total.denied,
         denied_share=total.denied_share,
-        no_rule=replay.unruled_requests,
+        no_rule=replay.requests_without_rule,
         malformed=Malformed(replay.malformed, replay.malformed_samples),
         late=replay.late,
         evicted_unfull=replay.evicted_unfull,
@@ -148,15 +150,15 @@ def report_on(replay: Replay, top: int) -> ReplayReport:
         warnings=replay.warnings,
         rule_count=len(rules),
         client_count=len(clients),
-        no_rule_endpoint_count=len(replay.unruled),
+        no_rule_endpoint_count=len(replay.without_rule),
         rules=_top(rules, top),
         clients=_top(clients, top),
-        no_rule_endpoints=_top([UnruledRow(*item) for item in replay.unruled.most_common()], top),
+        no_rule_endpoints=_top([WithoutRuleRow(*item) for item in replay.without_rule.most_common()], top),
     )
 
 
 def _rule_rows(replay: Replay) -> Iterable[RuleRow]:
-    totals = {endpoint_rules.endpoint: Tally() for endpoint_rules in replay.rule_set.plans}
+    totals = {endpoint_rules.endpoint: Tally() for endpoint_rules in replay.rule_set.all_rules}
     clients: Counter[str] = Counter()
     clients_denied: Counter[str] = Counter()
     for (endpoint, _), tally in replay.tallies.items():
@@ -197,13 +199,13 @@ def _client_rows(replay: Replay) -> Iterable[ClientRow]:
         )
 
 
-def _policies(rule_set: CompiledRules) -> dict[str, list[str]]:
+def _policies(rules: CompiledRules) -> dict[str, list[str]]:
     return {
         endpoint_rules.endpoint: [
-            *(limit_.rule.policy for limit_ in endpoint_rules.limits),
-            *(f"{limit_.rule.policy} (shadow)" for limit_ in endpoint_rules.shadows),
+            *(limit.rule.policy for limit in endpoint_rules.limits),
+            *(f"{limit.rule.policy} (shadow)" for limit in endpoint_rules.shadows),
         ]
-        for endpoint_rules in rule_set.plans
+        for endpoint_rules in rules.all_rules
     }
 
 

@@ -1,4 +1,4 @@
-"""A replay's report as tables for a terminal, and its progress bar."""
+"""Print the report of a replay as tables, and show a progress bar."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from rich.text import Text
 from sluicegate.presentation.cli.replay.report import ReplayReport
 from sluicegate.presentation.cli.terminal import printable
 
-_FILE_WIDTH = 140  # columns of a report that goes to a file or a pipe, where nobody's window is too narrow
+_FILE_WIDTH = 140  # columns of a report that goes to a file or a pipe, which have no width of their own
 
 
 def print_report(report: ReplayReport) -> None:
@@ -28,10 +28,10 @@ def progress_bar(total_bytes: int | None) -> Generator[Callable[[int], None] | N
     """Show a bar on standard error while the block runs, if that is a terminal.
 
     Args:
-        total_bytes: The log's size; None if it is not known.
+        total_bytes: The log's size; None if it is unknown.
 
     Yields:
-        The function that moves the bar to a number of bytes; None if there is no bar.
+        A function that is called with the number of bytes read so far; None if there is no bar.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -48,7 +48,7 @@ def _parts(report: ReplayReport) -> Iterator[RenderableType]:
     if report.clients:
         yield _clients(report)
     if report.no_rule_endpoints:
-        yield _unruled(report)
+        yield _without_rule(report)
     yield _summary(report)
 
 
@@ -91,7 +91,7 @@ def _clients(report: ReplayReport) -> Table:
     return table
 
 
-def _unruled(report: ReplayReport) -> Table:
+def _without_rule(report: ReplayReport) -> Table:
     table = _table("No rule")
     table.add_column("endpoint", overflow="fold")
     _number_columns(table, "requests")
@@ -113,19 +113,21 @@ def _summary(report: ReplayReport) -> Text:
     text.append(f"{report.denied:,} denied", "red" if report.denied else "")
     text.append(f" ({report.denied_share:.1%} of those under a rule).")
     if report.malformed.count:
-        text.append(f"\n{report.malformed.count:,} malformed lines were passed over", "yellow")
+        text.append(f"\n{report.malformed.count:,} malformed lines were skipped", "yellow")
         shown = len(report.malformed.first)
         text.append(":" if shown == report.malformed.count else f", the first {shown} of them:")
         for sample in report.malformed.first:
             text.append(f"\n  line {sample.line}: {printable(sample.reason)}: {printable(sample.text[:100])}")
     if report.late:
         text.append(f"\n{report.late:,} requests came too late to be put in order", "yellow")
-        text.append(" and were checked at the time of the request before them; a greater --reorder mends that.")
+        text.append(" and were checked at the time of the request before them; a larger --reorder avoids that.")
     for warning in report.warnings:
         text.append(f"\n{printable(warning)}", "yellow")
     if report.evicted_unfull:
-        text.append(f"\n{report.evicted_unfull:,} buckets were forgotten before they were full", "yellow")
-        text.append(": there were more clients at once than the memory storage holds, and some were let off.")
+        text.append(f"\n{report.evicted_unfull:,} buckets were evicted before they were full", "yellow")
+        text.append(
+            ": the memory storage cannot hold so many clients at once, so fewer requests were denied than should be."
+        )
     return text
 
 

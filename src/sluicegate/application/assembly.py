@@ -1,0 +1,100 @@
+"""Assemble what the async and the sync limiter share."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sluicegate.application.administration import Administration
+from sluicegate.application.checker import Checker
+from sluicegate.application.failure_policy import FailurePolicy
+from sluicegate.application.live_rules import LiveRules
+from sluicegate.application.notifier import Notifier
+from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.protocols import Clock, EventBusProtocol, LoggerProtocol, StorageTraits
+from sluicegate.domain.rule import OnStorageError
+from sluicegate.domain.rule_book import Rules
+from sluicegate.runtime.stdlib_logger import StdlibLogger
+from sluicegate.runtime.system_clock import SystemClock, utc_now
+
+
+def assemble(  # noqa: PLR0913 - the arguments of both limiters
+    *,
+    rules: Rules,
+    event_bus: EventBusProtocol | None,
+    logger: LoggerProtocol | None,
+    on_storage_error: OnStorageError,
+    key_prefix: str,
+    identifier_secret: bytes | None,
+    log_identifiers: bool,
+    clock: Clock | None,
+    wall_clock: Callable[[], datetime] | None,
+    storage: object,
+    hash_tags: bool,
+) -> tuple[Checker, Administration]:
+    """Return what prepares and finishes checks, and what does the same for administrative calls.
+
+    Args:
+        rules: Endpoints and their rules.
+        event_bus: See `TokenBucketAdapter`, as for all arguments but the last.
+        logger: See there.
+        on_storage_error: See there.
+        key_prefix: See there.
+        identifier_secret: See there.
+        log_identifiers: See there.
+        clock: See there.
+        wall_clock: See there.
+        storage: Where the buckets are.
+        hash_tags: Whether the storage wants hash tags in its keys.
+
+    Raises:
+        InvalidInputError: If an argument or a rule is wrong.
+    """
+    clock = clock or SystemClock()
+    wall_clock = wall_clock or utc_now
+    key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tags)
+    notifier = Notifier(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers)
+    live_rules = LiveRules(rules, key_format, notifier, wall_clock)
+    failure_policy = FailurePolicy(on_storage_error, clock)
+    checker = Checker(
+        live_rules=live_rules,
+        key_format=key_format,
+        failure_policy=failure_policy,
+        notifier=notifier,
+        clock=clock,
+        utc_now=wall_clock,
+        observed=event_bus is not None,
+        storage=storage,
+    )
+    return checker, Administration(live_rules, key_format, failure_policy, notifier, wall_clock)
+
+
+def require_traits(storage: object, verb: str) -> StorageTraits:
+    """Return a storage's traits, or raise the error that says what is missing.
+
+    Args:
+        storage: What the caller gave.
+        verb: The method that tells the right kind of storage from others: `take` or `take_blocking`.
+
+    Raises:
+        InvalidTypeError: If it has no such method, or no traits.
+    """
+    traits = getattr(storage, "traits", None)
+    if not isinstance(traits, StorageTraits) or not callable(getattr(storage, verb, None)):
+        kind = "StorageProtocol (MemoryStorage, RedisStorage)"
+        if verb != "take":
+            kind = "SyncStorageProtocol (MemoryStorage, SyncRedisStorage)"
+        raise InvalidTypeError(f"storage={type(storage).__name__}: expected a {kind} with `traits` and `{verb}`")
+    return traits
+
+
+def require_deadline(deadline_ms: object) -> int:
+    """Return a deadline in milliseconds, or raise the error that names the field.
+
+    Raises:
+        InvalidInputError: If it is not a whole number of 1 to 60,000.
+    """
+    if type(deadline_ms) is not int:
+        raise InvalidTypeError(f"deadline_ms={deadline_ms!r}: expected whole milliseconds")
+    if not 1 <= deadline_ms <= 60_000:  # noqa: PLR2004 - the bound is stated in the message
+        raise InvalidInputError(f"deadline_ms={deadline_ms}: expected 1 to 60000")
+    return deadline_ms

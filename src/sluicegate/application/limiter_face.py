@@ -1,0 +1,137 @@
+"""The way of a check through a limiter: async and sync side by side, which differ only in how they wait.
+
+These classes are compiled. `TokenBucketAdapter` and `SyncTokenBucketAdapter`, which users see, mock and subclass, add all that is
+not on the way of a check.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from mypy_extensions import mypyc_attr
+
+from sluicegate.application.check import Check, Decision, decision_of, result_of
+from sluicegate.application.checker import Checker
+from sluicegate.domain.arguments import Cost, Endpoint, Identifier
+from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.errors import RateLimitError
+from sluicegate.domain.result import RateLimitResult, Result, Success
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class AsyncFace:
+    """Decide checks for code with an event loop.
+
+    Args:
+        checker: Prepares checks, decides those that need no waiting, and finishes them.
+        take: Asks the storage, and keeps the deadline.
+    """
+
+    def __init__(self, checker: Checker, take: Callable[[Sequence[BucketRequest]], Awaitable[Verdict]]) -> None:
+        self._checker = checker
+        self._take = take
+
+    async def is_allowed(
+        self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0
+    ) -> Result[RateLimitResult, RateLimitError]:
+        """Take tokens if all of the endpoint's rules have them; if one does not, none is charged.
+
+        Args:
+            endpoint: Method and path template, such as `POST /api/v1/sessions`.
+            identifier: The client, 1 to 1024 bytes; a mapping from scope to identifier where the rules' scopes differ.
+            cost: Tokens to take; 0: the rule's own cost.
+
+        Returns:
+            `Success` always: while the storage fails, the answer of the failure policy.
+
+        Raises:
+            InvalidInputError: A `ValueError`, if an argument is wrong; nothing has changed then.
+        """
+        check = self._checker.check_nowait(endpoint, identifier, cost)
+        if check.waits:
+            await _wait(check, self._take)
+            self._checker.finish(check)
+        return Success(result_of(check))
+
+    async def check(self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0) -> Decision:
+        """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
+
+        Raises:
+            InvalidInputError: If an argument is wrong; nothing has changed then.
+        """
+        check = self._checker.check_nowait(endpoint, identifier, cost)
+        if check.waits:
+            await _wait(check, self._take)
+            self._checker.finish(check)
+        return decision_of(check)
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class SyncFace:
+    """Decide checks for code without an event loop.
+
+    Args:
+        checker: Prepares checks, decides those that need no waiting, and finishes them.
+        take: Asks the storage, which keeps the deadline.
+    """
+
+    def __init__(self, checker: Checker, take: Callable[[Sequence[BucketRequest]], Verdict]) -> None:
+        self._checker = checker
+        self._take = take
+
+    def is_allowed(
+        self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0
+    ) -> Result[RateLimitResult, RateLimitError]:
+        """Take tokens if all of the endpoint's rules have them; if one does not, none is charged.
+
+        Args:
+            endpoint: Method and path template, such as `POST /api/v1/sessions`.
+            identifier: The client, 1 to 1024 bytes; a mapping from scope to identifier where the rules' scopes differ.
+            cost: Tokens to take; 0: the rule's own cost.
+
+        Returns:
+            `Success` always: while the storage fails, the answer of the failure policy.
+
+        Raises:
+            InvalidInputError: A `ValueError`, if an argument is wrong; nothing has changed then.
+        """
+        check = self._checker.check_nowait(endpoint, identifier, cost)
+        if check.waits:
+            _block(check, self._take)
+            self._checker.finish(check)
+        return Success(result_of(check))
+
+    def check(self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0) -> Decision:
+        """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
+
+        Raises:
+            InvalidInputError: If an argument is wrong; nothing has changed then.
+        """
+        check = self._checker.check_nowait(endpoint, identifier, cost)
+        if check.waits:
+            _block(check, self._take)
+            self._checker.finish(check)
+        return decision_of(check)
+
+
+async def _wait(check: Check, take: Callable[[Sequence[BucketRequest]], Awaitable[Verdict]]) -> None:
+    """Ask the storage what it could not decide at once: for the check, and for the rules in shadow mode beside it."""
+    if not check.shadows:
+        await _decide(check, take)
+    else:  # started together: a storage that sends its commands in batches carries them in one round trip
+        await asyncio.gather(*[_decide(one, take) for one in (check, *check.shadows) if one.is_open])
+
+
+async def _decide(check: Check, take: Callable[[Sequence[BucketRequest]], Awaitable[Verdict]]) -> None:
+    try:
+        check.conclude(await take(check.requests))
+    except Exception as error:  # noqa: BLE001 - `Checker.finish` makes it an answer
+        check.error = error
+
+
+def _block(check: Check, take: Callable[[Sequence[BucketRequest]], Verdict]) -> None:
+    for one in (check, *check.shadows):
+        if one.is_open:
+            try:
+                one.conclude(take(one.requests))
+            except Exception as error:  # noqa: BLE001 - `Checker.finish` makes it an answer
+                one.error = error

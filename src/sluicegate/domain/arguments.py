@@ -1,0 +1,77 @@
+"""What a valid endpoint, identifier and cost is. Nothing else decides it.
+
+Any `str` counts as its text and any whole number as its value, whatever subclass carries it: the members of enumerations hash
+and print in ways of their own, and would name buckets that nobody else finds.
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum, StrEnum
+from typing import Final, TypeAlias, cast
+
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+
+Endpoint: TypeAlias = str | StrEnum
+"""Method and path template, such as `POST /api/v1/sessions`, or any name that the rules have: 1 to 1024 bytes."""
+
+Identifier: TypeAlias = str | Mapping[str, str]
+"""The client: one text for every scope, or one for each scope where an endpoint's rules count different things."""
+
+Cost: TypeAlias = int | IntEnum
+"""Tokens to take; 0: the rule's own cost."""
+
+MAX_TEXT_BYTES: Final = 1024
+"""The longest identifier or endpoint, in UTF-8: more is an attack on the storage's memory, or a mistake."""
+
+CERTAINLY_SHORT: Final = MAX_TEXT_BYTES // 4
+"""Characters of a text that need not be measured: UTF-8 takes at most four bytes for each."""
+
+
+def require_text(field: str, value: object) -> str:
+    """Return the plain text of a string that is not empty and at most 1 KiB long.
+
+    Raises:
+        InvalidTypeError: If the value is not a string.
+        InvalidInputError: If it is empty or longer than 1024 bytes of UTF-8. A long value is not repeated whole.
+    """
+    if not isinstance(value, str):
+        raise InvalidTypeError(f"{field}={value!r:.80}: expected a string, not {type(value).__name__}")
+    text = value if type(value) is str else str.__str__(value)
+    if not text:
+        raise InvalidInputError(f"{field}='': expected a string that is not empty")
+    if len(text) > CERTAINLY_SHORT:
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if size > MAX_TEXT_BYTES:
+            raise InvalidInputError(f"{field}={text[:40]!r}…: {size} bytes long, expected at most {MAX_TEXT_BYTES}")
+    return text
+
+
+def require_identifier(identifier: object) -> str | dict[str, str]:
+    """Return an identifier as plain text, or a mapping of plain texts.
+
+    Raises:
+        InvalidTypeError: If it is neither a string nor a mapping of strings.
+        InvalidInputError: If it is an empty mapping, or a text is empty or longer than 1024 bytes of UTF-8.
+    """
+    if not isinstance(identifier, Mapping):
+        return require_text("identifier", identifier)
+    named: dict[str, str] = {}
+    for scope, name in cast("Mapping[object, object]", identifier).items():
+        named[require_text("identifier: scope", scope)] = require_text(f"identifier[{scope!r:.80}]", name)
+    if not named:
+        raise InvalidInputError("identifier={}: expected an entry for each scope of the endpoint's rules")
+    return named
+
+
+def require_cost(cost: object) -> int:
+    """Return a cost as a plain number.
+
+    Raises:
+        InvalidTypeError: If it is not a whole number; `True` and `False` are none.
+        InvalidInputError: If it is negative.
+    """
+    if not isinstance(cost, int) or isinstance(cost, bool):
+        raise InvalidTypeError(f"cost={cost!r:.80}: expected a whole number, not {type(cost).__name__}")
+    number = int(cost)
+    if number < 0:
+        raise InvalidInputError(f"cost={number}: expected 0 (the rule's own cost) or more")
+    return number

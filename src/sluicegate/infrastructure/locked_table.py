@@ -1,0 +1,71 @@
+"""The embedded storage as far as it is on the way of a check: a lock, a clock, and the table. Compiled."""
+
+from collections.abc import Callable, Sequence
+
+from mypy_extensions import mypyc_attr
+
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.protocols import Clock, StorageTraits
+from sluicegate.runtime.mutex import new_mutex
+from sluicegate.runtime.system_clock import reader_ns
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class LockedTable:
+    """Let one thread after the other use a table of buckets. `MemoryStorage`, which users see, adds the async verbs.
+
+    Args:
+        clock: What time decides; the process's monotonic clock if None.
+        max_keys: The greatest number of buckets held, at least 1.
+
+    Raises:
+        InvalidInputError: If `max_keys` is not a whole number of at least 1.
+    """
+
+    def __init__(self, clock: Clock | None, max_keys: object) -> None:
+        if type(max_keys) is not int:
+            raise InvalidTypeError(f"max_keys={max_keys!r}: expected a whole number")
+        if max_keys < 1:
+            raise InvalidInputError(f"max_keys={max_keys}: expected at least 1")
+        self.max_keys: int = max_keys
+        """The greatest number of buckets held."""
+        self._now_ns: Callable[[], int] = reader_ns(clock)
+        self._table = BucketTable(max_keys)
+        self._mutex = new_mutex()
+        self.traits = StorageTraits()
+        """It never waits, and keys need no hash tags."""
+
+    def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none."""
+        several = requests if isinstance(requests, tuple) else tuple(requests)
+        with self._mutex:
+            return self._table.take(several, self._now_ns() // 1000)
+
+    def take_blocking(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none."""
+        return self.take_nowait(requests)
+
+    def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+        """Return the buckets' levels."""
+        with self._mutex:
+            return self._table.peek(requests, self._now_ns() // 1000)
+
+    def refund_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+        """Put tokens back, never above a bucket's capacity."""
+        with self._mutex:
+            return self._table.refund(requests, self._now_ns() // 1000)
+
+    def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
+        """Make each bucket full."""
+        with self._mutex:
+            self._table.reset(requests)
+
+    @property
+    def evicted_unfull(self) -> int:
+        """How many buckets were forgotten before they were full, for want of room."""
+        return self._table.evicted_unfull
+
+    def __len__(self) -> int:
+        return len(self._table)

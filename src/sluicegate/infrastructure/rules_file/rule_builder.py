@@ -1,0 +1,195 @@
+"""Build rules from the tables of a rules file, with the file's policies and defaults."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TypeAlias, TypeVar
+
+from msgspec import UNSET, UnsetType
+
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.rate import parse_rate
+from sluicegate.domain.rule import OnStorageError, RateLimitRule, RateLimitScope
+from sluicegate.domain.rule_book_entries import Override
+from sluicegate.infrastructure.rules_file.field_path import FieldError, FieldPath
+from sluicegate.infrastructure.rules_file.schema import (
+    DefaultsTable,
+    EndpointTable,
+    LimitTable,
+    OverrideTable,
+    RuleFileTable,
+    RuleTable,
+)
+
+T = TypeVar("T")
+
+RulesValue: TypeAlias = str | RuleTable | Sequence[str | RuleTable]
+"""What a field for rules may hold: a policy's name, a rate, a table, or a list of these."""
+
+
+class RuleBuilder:
+    """Build rules.
+
+    Args:
+        file: The file that policies and defaults are taken from.
+
+    Raises:
+        FieldError: If a policy is invalid. Each method raises it too, for what it is given.
+    """
+
+    def __init__(self, file: RuleFileTable) -> None:
+        self._defaults = file.defaults
+        self.policies: dict[str, RateLimitRule] = {}
+        """The file's named rules."""
+        for name, value in file.policies.items():
+            path = ("policies", name)
+            if _is_rate(name):
+                raise FieldError(path, "a policy's name must not read as a rate")
+            self.policies[name] = self._rule(path, value, name)
+
+    def endpoint(self, name: str, value: str | Sequence[str | RuleTable] | EndpointTable) -> tuple[RateLimitRule, ...]:
+        """Return the rules of an endpoint."""
+        path: FieldPath = ("endpoints", name)
+        if not isinstance(value, EndpointTable):
+            return self.rules(path, value)
+        if value.rules is UNSET:
+            return (self._rule(path, value, ""),)
+        for field in ("rate", "max_tokens", "refill_rate", "scope", "on_storage_error", "shadow", "lease"):
+            if getattr(value, field) is not UNSET:
+                raise FieldError((*path, field), "cannot be used with rules; write it in the rule itself")
+        rules = self.rules((*path, "rules"), value.rules)
+        if value.enabled is False:
+            rules = tuple(_replace(path, rule, enabled=False) for rule in rules)
+        if value.cost is not UNSET:
+            for rule in rules:  # the book applies the cost; here it is only checked, to name the field
+                _replace((*path, "cost"), rule, cost=value.cost)
+        return rules
+
+    def rules(self, path: FieldPath, value: RulesValue) -> tuple[RateLimitRule, ...]:
+        """Return the rules in a field."""
+        if isinstance(value, str | RuleTable):
+            return (self._policy_or_rule(path, value),)
+        if not value:
+            raise FieldError(path, "expected at least one rule")
+        rules = tuple(self._policy_or_rule((*path, n), one) for n, one in enumerate(value))
+        names = [rule.name for rule in rules]
+        for n, name in enumerate(names):
+            if name and name in names[:n]:
+                raise FieldError((*path, n), f"the policy {name!r} is listed twice")
+        return rules
+
+    def override(self, path: FieldPath, policy: str, table: OverrideTable) -> Override:
+        """Return an override of a policy."""
+        rule = self.policies[policy]
+        if table.enabled is False and table.rate is UNSET and table.max_tokens is UNSET and table.refill_rate is UNSET:
+            replacement = _replace(path, rule, enabled=False)
+        else:
+            max_tokens, refill_rate, _ = _limit(path, table, rule.scope, rule.scope)
+            enabled = _or_default(table.enabled, True)  # noqa: FBT003 - the default of a rule's field
+            replacement = _replace(path, rule, max_tokens=max_tokens, refill_rate=refill_rate, enabled=enabled)
+        until = _or_default(table.until, None)
+        return Override(policy=policy, identifier=table.id, rule=replacement, until=until, reason=table.reason)
+
+    def _policy_or_rule(self, path: FieldPath, value: str | RuleTable) -> RateLimitRule:
+        if isinstance(value, RuleTable):
+            return self._rule(path, value, "")
+        policy = self.policies.get(value)
+        if policy is not None:
+            return policy
+        if not any(character.isdigit() for character in value[:1]):
+            hint = did_you_mean(value, self.policies)
+            raise FieldError(path, f"no policy is named {value!r:.80}{hint}, and it is no rate")
+        return self._rule(path, value, "")
+
+    def _rule(self, path: FieldPath, value: str | RuleTable, name: str) -> RateLimitRule:
+        if isinstance(value, str):
+            try:
+                return self._rule(path, RuleTable(rate=value), name)
+            except FieldError as error:
+                raise FieldError(path, error.message) from None  # there is no field `rate`: the text is the rate
+        table, defaults = value, self._defaults
+        scope = None if table.scope is UNSET else table.scope
+        max_tokens, refill_rate, scope = _limit(path, table, scope, _or_default(defaults.scope, RateLimitScope.IP))
+        try:
+            return RateLimitRule(
+                max_tokens,
+                refill_rate,
+                scope,
+                cost=_or_default(table.cost, 1),
+                enabled=_or_default(table.enabled, True),  # noqa: FBT003 - the default of a rule's field
+                name=name,
+                on_storage_error=_on_storage_error(table, defaults),
+                shadow=_or_default(table.shadow, _or_default(defaults.shadow, False)),  # noqa: FBT003 - the default of a rule's field
+                lease=_lease(table, defaults, max_tokens),
+            )
+        except InvalidInputError as error:
+            raise _rule_error(path, error) from None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is most like a wrong one; empty if none is."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _limit(path: FieldPath, table: LimitTable, scope: str | None, default_scope: str) -> tuple[int, float, str]:
+    """Return the capacity, the refill rate and the scope that a table describes.
+
+    Args:
+        path: The table.
+        table: It has a rate, which may name a scope, or the two numbers.
+        scope: The scope that the table names in a field; None: none.
+        default_scope: The scope if neither names one.
+    """
+    if table.rate is UNSET:
+        if table.max_tokens is UNSET or table.refill_rate is UNSET:
+            raise FieldError(path, "expected a rate, or both max_tokens and refill_rate")
+        return table.max_tokens, table.refill_rate, scope or default_scope
+    if table.max_tokens is not UNSET or table.refill_rate is not UNSET:
+        raise FieldError((*path, "rate"), "cannot be used with max_tokens or refill_rate; write one or the other")
+    try:
+        in_rate = parse_rate(table.rate)[3]
+        if in_rate and scope and in_rate != scope:
+            raise FieldError((*path, "rate"), f"names the scope {in_rate!r}, but the scope {str(scope)!r} was given")
+        rule = RateLimitRule.parse(table.rate, scope=in_rate or scope or default_scope)
+    except InvalidInputError as error:
+        raise _rule_error(path, error, "rate") from None
+    return rule.max_tokens, rule.refill_rate, rule.scope
+
+
+def _rule_error(path: FieldPath, error: InvalidInputError, field: str = "") -> FieldError:
+    """Return the error for a field of a table; without a name, the one that the message begins with: `cost=9: …`."""
+    text = str(error)
+    return FieldError((*path, field or text.partition("=")[0]), text)
+
+
+def _replace(path: FieldPath, rule: RateLimitRule, **changes: object) -> RateLimitRule:
+    try:
+        return replace(rule, **changes)  # type: ignore[arg-type]
+    except InvalidInputError as error:
+        raise FieldError(path, str(error)) from None
+
+
+def _on_storage_error(table: RuleTable, defaults: DefaultsTable) -> OnStorageError | None:
+    if table.on_storage_error is not UNSET:
+        return table.on_storage_error
+    return None if defaults.on_storage_error is UNSET else defaults.on_storage_error
+
+
+def _lease(table: RuleTable, defaults: DefaultsTable, max_tokens: int) -> bool | int:
+    if table.lease is not UNSET:
+        return table.lease
+    lease = _or_default(defaults.lease, False)  # noqa: FBT003 - the default of a rule's field
+    return lease if isinstance(lease, bool) else min(lease, max_tokens)
+
+
+def _or_default(value: T | UnsetType, default: T) -> T:
+    return default if value is UNSET else value
+
+
+def _is_rate(text: str) -> bool:
+    try:
+        parse_rate(text)
+    except InvalidInputError:
+        return False
+    return True
