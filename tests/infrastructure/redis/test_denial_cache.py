@@ -58,7 +58,7 @@ class DistantServer:
         """Take from the server, and store the verdict."""
         begun = self.cache.begin()
         self.pass_us(there_us)
-        verdict = self.table.take(requests, self.server_us)
+        verdict = self.table.take(tuple(requests), self.server_us)
         self.pass_us(back_us)
         self.cache.store(requests, verdict, begun)
         return verdict
