@@ -1,17 +1,19 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+SOURCES := pyproject.toml build_hook.py $(shell find src -name '*.py' -o -name '*.lua')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench soak docs clean
+.PHONY: help demo test check format wheel test-wheel bench soak docs clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e ".[all]"
+	$(BIN)/pip install $(PIP_FLAGS) --upgrade "pip>=25.1"
+	SLUICEGATE_PURE=1 $(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --group dev -e ".[all]"
 	@touch $@
 
 demo: .venv/ready ## Protect a small HTTP application and send it good and bad clients
@@ -31,13 +33,42 @@ format: .venv/ready ## Lay out the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmarks/.venv/ready: pyproject.toml benchmarks/requirements.txt
-	$(PYTHON) -m venv benchmarks/.venv
-	benchmarks/.venv/bin/pip install --quiet --disable-pip-version-check -e ".[redis,service]" -r benchmarks/requirements.txt
+wheel: dist/compiled/ready dist/pure/ready ## Build the compiled wheel and the pure one below dist/
+	@ls -l dist/*/*.whl
+
+# Where nothing can be compiled this one is pure as well, and `make test-wheel` fails.
+dist/compiled/ready: $(SOURCES) | .venv/ready
+	rm -rf $(@D)
+	$(BIN)/pip wheel $(PIP_FLAGS) --no-deps --wheel-dir $(@D) .
 	@touch $@
 
-bench: benchmarks/.venv/ready ## Measure beside the peers (ARGS=--quick for a first look, ARGS=--scale for all)
-	benchmarks/.venv/bin/python benchmarks/bench.py $(ARGS)
+dist/pure/ready: $(SOURCES) | .venv/ready
+	rm -rf $(@D)
+	SLUICEGATE_PURE=1 $(BIN)/pip wheel $(PIP_FLAGS) --no-deps --wheel-dir $(@D) .
+	@touch $@
+
+# pip takes a wheel of the same version for the one that is installed: the second command replaces it.
+.venv-wheel/ready: dist/compiled/ready constraints.txt
+	test -d $(@D) || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install $(PIP_FLAGS) --upgrade "pip>=25.1"
+	$(@D)/bin/pip install $(PIP_FLAGS) -c constraints.txt --group dev "$$(ls dist/compiled/*.whl)[all]"
+	$(@D)/bin/pip install $(PIP_FLAGS) --no-deps --force-reinstall dist/compiled/*.whl
+	@touch $@
+
+test-wheel: .venv-wheel/ready ## Run all tests against the installed compiled wheel
+	SLUICEGATE_EXPECT_COMPILED=1 .venv-wheel/bin/python -m pytest -o pythonpath=tests
+
+BENCH_KIND := $(if $(PURE),pure,compiled)
+BENCH_VENV := benchmarks/.venv$(if $(PURE),-pure)
+
+$(BENCH_VENV)/ready: dist/$(BENCH_KIND)/ready benchmarks/requirements.txt
+	test -d $(@D) || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install $(PIP_FLAGS) "$$(ls dist/$(BENCH_KIND)/*.whl)[redis,service]" -r benchmarks/requirements.txt
+	$(@D)/bin/pip install $(PIP_FLAGS) --no-deps --force-reinstall dist/$(BENCH_KIND)/*.whl
+	@touch $@
+
+bench: $(BENCH_VENV)/ready ## Measure beside the peers (ARGS=--quick, ARGS=--scale; PURE=1: without compiled modules)
+	$(BENCH_VENV)/bin/python benchmarks/bench.py $(ARGS)
 
 soak: .venv/ready ## Run the long tests and the floods
 	$(BIN)/python benchmarks/memory_flood.py
@@ -46,8 +77,8 @@ soak: .venv/ready ## Run the long tests and the floods
 	SLUICEGATE_LONG=1 $(BIN)/python -m pytest --timeout=1800
 
 docs: .venv/ready ## Build the pages into site/
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --group docs
 	$(BIN)/mkdocs build --quiet --strict
 
 clean: ## Remove what the other targets made
-	rm -rf .venv benchmarks/.venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-wheel benchmarks/.venv benchmarks/.venv-pure dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

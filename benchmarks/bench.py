@@ -2,7 +2,8 @@
 
     python bench.py [--quick | --scale] [--only SECTION …] [--keep]
 
-Needs the environment that `make bench` builds, and redis-server for the parts that use Redis.
+Needs an environment that `make bench` builds, with the compiled wheel or the pure one (`make bench PURE=1`),
+and redis-server for the parts that use Redis.
 """
 
 import argparse

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import redis
+
 import redis_peers as peers
 from bench_memory import clients
 from redis_peers import Connected

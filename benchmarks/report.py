@@ -1,4 +1,4 @@
-"""What a run found: tables and goals, printed and written to `RESULTS.md`."""
+"""What a run found: tables and goals, printed and written to `RESULTS.md`, or to `RESULTS-pure.md` if the pure wheel ran."""
 
 import os
 import platform
@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import sluicegate
 from rounds import Contestant, ratio
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "RESULTS.md"
-PLOTS = HERE / "plots"
+KIND = "compiled" if sluicegate.COMPILED else "pure"
+RESULTS = HERE / ("RESULTS.md" if sluicegate.COMPILED else "RESULTS-pure.md")
+PLOTS = HERE / ("plots" if sluicegate.COMPILED else "plots-pure")
 
 _COMPARED = (
     "limits",
@@ -165,7 +167,7 @@ def machine() -> list[str]:
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     commit = _run("git", "-C", str(HERE), "rev-parse", "--short", "HEAD") or "unknown"
     return [
-        f"Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; sluicegate {version('sluicegate')} at commit {commit}",
+        f"Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; sluicegate {version('sluicegate')} ({KIND}) at commit {commit}",
         (
             f"Machine: {os.cpu_count()} CPUs ({models[0] if models else platform.machine()}), {platform.system()}"
             f" {platform.release()}; load before the run: {load}"
@@ -180,7 +182,7 @@ def document(facts: Sequence[str], sections: Sequence[Section], mode: str) -> st
     lines = [
         "# Results",
         "",
-        f"Written by `make bench` ({mode}); not edited by hand. All contestants of a table did the same work in the same run,",
+        f"Written by `make bench` ({KIND}, {mode}); not edited by hand. All contestants of a table did the same work in one run,",
         "in rounds that alternate in a turning order. `times ours` is the median of the rounds' ratios: 3.00 means that it takes",
         "three times as long as ours does. The machine may have been busy with other work: ratios of one table bear that,",
         "figures of two runs do not.",

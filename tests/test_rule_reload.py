@@ -3,13 +3,14 @@
 import asyncio
 import gc
 import os
+import threading
 import time
 import weakref
 from pathlib import Path
 
 import pytest
 
-from sluicegate import RateLimitRule, Success, TokenBucketAdapter
+from sluicegate import MemoryStorage, RateLimitRule, Success, TokenBucketAdapter
 from sluicegate.container import build_rate_limit, watch_rules
 from sluicegate.domain.events import RateLimitRulesChanged, RateLimitRulesRefused
 from sluicegate.infrastructure.rules_file.reader import parse_rules
@@ -151,7 +152,7 @@ async def test_rules_from_code_are_merged_with_every_version(tmp_path: Path) -> 
     path = tmp_path / "rules.toml"
     put(path, rules_text(0))
     code = {"GET /c": "7/day", "GET /b": RateLimitRule(5, 5, "ip")}
-    limiter = TokenBucketAdapter(storage=build_rate_limit(Settings())._storage, rules={}, logger=RecordingLogger())
+    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={}, logger=RecordingLogger())
     watch = watch_rules(limiter, path, code_rules=code, poll_seconds=0.05)
     watch.start()
     await until(lambda: limiter.rules.refusals == 1)
@@ -167,17 +168,18 @@ async def test_rules_from_code_are_merged_with_every_version(tmp_path: Path) -> 
 
 
 async def test_the_watch_ends_with_the_limiter(tmp_path: Path) -> None:
-    """A limiter that nobody uses is collected, and its thread with it."""
+    """A limiter that is not used any more is collected, and the watch's thread ends."""
     path = tmp_path / "rules.toml"
     put(path, rules_text(0))
-    limiter = TokenBucketAdapter(storage=build_rate_limit(Settings())._storage, rules={}, logger=RecordingLogger())
-    watch = watch_rules(limiter, path, poll_seconds=0.05)
-    watch.start()
+    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={}, logger=RecordingLogger())
+    before = set(threading.enumerate())
+    watch_rules(limiter, path, poll_seconds=0.05).start()
+    (thread,) = set(threading.enumerate()) - before
     gone = weakref.ref(limiter)
     del limiter
     # Not at the first attempt: the watch's thread may be reading the file just now, and hold what it calls.
     await until(lambda: gc.collect() >= 0 and gone() is None)
-    await until(lambda: watch._thread is None)
+    await until(lambda: not thread.is_alive())
 
 
 @pytest.mark.parametrize("how", ["poll", "off"])

@@ -7,6 +7,7 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError
 from sluicegate.container import get_rate_limit
+from sluicegate.domain import bucket_spec as _compiled_module
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, RuleFileError, StorageError
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
@@ -71,10 +72,14 @@ _LAZY = {
     "watch_rules": "sluicegate.container",
 }
 
+COMPILED: bool = not (_compiled_module.__file__ or "").endswith((".py", ".pyc"))
+"""Whether the modules that can be compiled are: False in a pure wheel and in an editable installation."""
+
 _EXTRAS = {"fastapi": "fastapi", "flask": "flask", "httpx": "httpx", "redis": "redis", "starlette": "fastapi"}
 """Which extra brings a library that a lazy name needs."""
 
 __all__ = [
+    "COMPILED",
     "BufferedEventBus",
     "ClientAddresses",
     "Clock",

@@ -1,16 +1,30 @@
-"""What a storage implements, gets and returns; `sluicegate.testing.StorageContract` tests one."""
+"""What a storage implements, gets and returns, and the arithmetic of a bucket; `sluicegate.testing.StorageContract` tests one."""
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.errors import StorageError
-from sluicegate.domain.protocols import StorageProtocol, SyncStorageProtocol
+from sluicegate.domain.protocols import (
+    DeadlineStorage,
+    NonBlockingStorage,
+    StorageProtocol,
+    StorageTraits,
+    SyncStorageProtocol,
+)
+from sluicegate.domain.token_bucket import anchor_after_payment, convert, full_at_us, refill
 
 __all__ = [
     "BucketLevel",
     "BucketRequest",
     "BucketSpec",
+    "DeadlineStorage",
+    "NonBlockingStorage",
     "StorageError",
     "StorageProtocol",
+    "StorageTraits",
     "SyncStorageProtocol",
     "Verdict",
+    "anchor_after_payment",
+    "convert",
+    "full_at_us",
+    "refill",
 ]

@@ -2,20 +2,19 @@
 
 import asyncio
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate import (
-    Failure,
     InvalidInputError,
     MemoryStorage,
     RateLimitResult,
     Success,
     SyncTokenBucketAdapter,
-    TokenBucketAdapter,
 )
 from sluicegate.domain.events import (
     RateLimitListed,
@@ -26,40 +25,8 @@ from sluicegate.domain.events import (
 from sluicegate.domain.rule_book import RuleBook
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
-
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-
-
-class World:
-    """A limiter with rules from a text, and everything it touches. `listening`: whether the long way is gone."""
-
-    def __init__(self, text: str, *, listening: bool = True, storage: object = None) -> None:
-        self.clock, self.bus, self.logger = FakeClock(), RecordingEventBus(), RecordingLogger()
-        self.now = NOON
-        self.limiter = TokenBucketAdapter(
-            storage=MemoryStorage(clock=self.clock) if storage is None else storage,
-            rules=parse_rules(text),
-            event_bus=self.bus if listening else None,
-            logger=self.logger,
-            clock=self.clock,
-            wall_clock=lambda: self.now,
-        )
-
-    async def check(self, endpoint: str = "GET /a", identifier: object = "10.0.0.1", cost: int = 0) -> RateLimitResult:
-        """Check and unwrap."""
-        match await self.limiter.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost):
-            case Success(value=result):
-                return result
-            case Failure(error=error):
-                raise AssertionError(error)
-
-    async def passed(self, times: int, endpoint: str = "GET /a", identifier: object = "10.0.0.1") -> int:
-        """Return how many of some checks pass."""
-        return sum([(await self.check(endpoint, identifier)).allowed for _ in range(times)])
-
-    def heard(self, event_type: type) -> list[object]:
-        """Return the events of a type."""
-        return [event for event in self.bus.events if type(event) is event_type]
+from support.awaited_storage import AwaitedStorage
+from support.world import NOON, World
 
 
 @pytest.mark.parametrize("listening", [True, False])
@@ -207,10 +174,10 @@ async def test_endpoints_of_a_group_share_one_bucket() -> None:
 async def test_the_groups_key_has_the_groups_name() -> None:
     """And not an endpoint's."""
     world = World('[groups.all]\nrules = "3/day per ip"\nendpoints = ["GET /a", "GET /b"]\n')
-    endpoint_rules = world.limiter.rules.now.rules.find("GET /b")
+    endpoint_rules = world.limiter.rules.current().rules.find("GET /b")
     assert endpoint_rules is not None
-    limit_ = endpoint_rules.limits[0]
-    assert f"{limit_.before}10.0.0.1{limit_.after}" == "rate_limit:ip:10.0.0.1:all"
+    limit = endpoint_rules.limits[0]
+    assert f"{limit.before}10.0.0.1{limit.after}" == "rate_limit:ip:10.0.0.1:all"
 
 
 async def test_unmatched_is_the_endpoint_with_the_asterisk() -> None:
@@ -434,15 +401,12 @@ class TestReplacing:
         """The answer describes the old limit, even if other rules came into force meanwhile."""
         gate = asyncio.Event()
 
-        class SlowStorage(MemoryStorage):
-            immediate = False
-
-            async def take(self, requests: object, /) -> object:
+        class SlowStorage(AwaitedStorage):
+            async def take(self, requests: Any, /) -> Any:
                 await gate.wait()
-                return self.take_now(requests)
+                return await super().take(requests)
 
-        world = World('[endpoints]\n"GET /a" = "10/day"\n', storage=SlowStorage())
-        world.limiter._deadline_s = 30
+        world = World('[endpoints]\n"GET /a" = "10/day"\n', storage=SlowStorage(), deadline_ms=30_000)
         checking = asyncio.create_task(world.check())
         await asyncio.sleep(0)
         world.limiter.rules.replace(parse_rules('[endpoints]\n"GET /a" = "3/day"\n'))
@@ -472,10 +436,10 @@ STEPS = st.lists(
 
 
 @given(st.lists(st.tuples(TEXTS, STEPS), min_size=1, max_size=3))
-def test_the_short_way_and_the_long_way_are_one_under_any_rules(
+def test_a_listener_changes_no_answer_under_any_rules(
     story: list[tuple[str, list[tuple[str, str, int, int]]]],
 ) -> None:
-    """With lists, overrides and swaps: who is listened to gets the answers of who is not."""
+    """With lists, overrides and swaps: a limiter that is listened to answers as one that is not."""
     wall = [NOON]
     clocks = FakeClock(), FakeClock()
     faces = [
@@ -492,8 +456,8 @@ def test_the_short_way_and_the_long_way_are_one_under_any_rules(
         for face in faces:
             face.rules.replace(parse_rules(text))
         for endpoint, identifier, cost, seconds in steps:
-            short, long = (face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in faces)
-            assert short == long
+            alone, heard = (face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in faces)
+            assert alone == heard
             for clock in clocks:
                 clock.advance(seconds)
             wall[0] += timedelta(seconds=seconds)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,45 +15,34 @@ from sluicegate import (
     StorageError,
     Success,
     SyncTokenBucketAdapter,
-    TokenBucketAdapter,
 )
 from sluicegate.domain.events import RateLimitCheckAllowed, RateLimitCheckDenied, RateLimitShadowDenied
-from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
+from sluicegate.testing import FailingStorage, FakeClock, RecordingLogger
+from support.awaited_storage import AwaitedStorage
+from support.world import IP, World
 
 REAL = RateLimitRule(3, 3 / 1440, "ip", name="real")
 SHADOW = RateLimitRule(1, 1 / 1440, "ip", name="shadow", shadow=True)
-IP = "10.0.0.1"
 
 
-class World:
-    """A limiter with one endpoint, `a`."""
+def world_of(*rules: RateLimitRule, **settings: Any) -> World:
+    """Return a limiter with one endpoint, `a`."""
+    return World({"a": rules}, **settings)
 
-    def __init__(self, *rules: RateLimitRule, storage: object = None) -> None:
-        self.clock, self.bus, self.logger = FakeClock(), RecordingEventBus(), RecordingLogger()
-        self.storage = MemoryStorage(clock=self.clock) if storage is None else storage
-        self.limiter = TokenBucketAdapter(
-            storage=self.storage, rules={"a": rules}, event_bus=self.bus, logger=self.logger, clock=self.clock
-        )
 
-    async def check(self, cost: int = 0) -> RateLimitResult:
-        """Check and unwrap."""
-        result = await self.limiter.is_allowed(endpoint="a", identifier=IP, cost=cost)
-        assert isinstance(result, Success)
-        return result.value
-
-    def shadows(self) -> list[RateLimitShadowDenied]:
-        """Return what rules in shadow mode told."""
-        return [event for event in self.bus.events if isinstance(event, RateLimitShadowDenied)]
+def shadows(world: World) -> list[RateLimitShadowDenied]:
+    """Return what rules in shadow mode told."""
+    return world.heard(RateLimitShadowDenied)
 
 
 async def test_it_tells_and_does_not_deny() -> None:
     """The second request would have waited a day, and passes."""
-    world = World(REAL, SHADOW)
+    world = world_of(REAL, SHADOW)
     results = [await world.check() for _ in range(3)]
     assert [result.allowed for result in results] == [True] * 3
     assert [result.limit for result in results] == [3] * 3
     assert [result.remaining for result in results] == [2, 1, 0]
-    told = [(e.policy, e.scope, e.identifier, e.endpoint, e.cost, e.retry_after) for e in world.shadows()]
+    told = [(e.policy, e.scope, e.identifier, e.endpoint, e.cost, e.retry_after) for e in shadows(world)]
     assert told == [("shadow", "ip", IP, "a", 1, 86400.0)] * 2
     assert world.limiter.shadow_denials == {"shadow": 2}
 
@@ -60,33 +50,33 @@ async def test_it_tells_and_does_not_deny() -> None:
 async def test_it_counts_what_the_other_rules_deny() -> None:
     """It is a check of its own: paid although the request was denied."""
     shadow = RateLimitRule(10, 10 / 1440, "ip", name="shadow", shadow=True)
-    world = World(REAL, shadow)
+    world = world_of(REAL, shadow)
     results = [await world.check() for _ in range(12)]
     assert [result.allowed for result in results] == [True] * 3 + [False] * 9
-    assert len(world.shadows()) == 2
+    assert len(shadows(world)) == 2
     assert len([event for event in world.bus.events if isinstance(event, RateLimitCheckDenied)]) == 9
 
 
 async def test_alone_it_lets_everything_pass() -> None:
     """The answer is that of rules that do not count; the storage counts all the same."""
-    world = World(SHADOW)
+    world = world_of(SHADOW)
     assert [await world.check() for _ in range(3)] == [RateLimitResult(True, 0.0, 1, 1, 0)] * 3
-    assert len(world.shadows()) == 2
+    assert len(shadows(world)) == 2
     assert not [event for event in world.bus.events if isinstance(event, RateLimitCheckAllowed)]
 
 
 async def test_a_cost_it_could_never_hold() -> None:
     """Told as a denial for ever, passed all the same."""
-    world = World(REAL, SHADOW)
+    world = world_of(REAL, SHADOW)
     assert (await world.check(cost=2)).allowed
-    assert [event.retry_after for event in world.shadows()] == [math.inf]
+    assert [event.retry_after for event in shadows(world)] == [math.inf]
     assert (await world.check(cost=4)).retry_after == math.inf
 
 
 async def test_several_do_not_know_each_other() -> None:
     """One that would deny keeps no other from counting."""
     wide = RateLimitRule(2, 2 / 1440, "ip", name="wide", shadow=True)
-    world = World(SHADOW, wide, REAL)
+    world = world_of(SHADOW, wide, REAL)
     for _ in range(3):
         await world.check()
     assert world.limiter.shadow_denials == {"shadow": 2, "wide": 1}
@@ -94,42 +84,40 @@ async def test_several_do_not_know_each_other() -> None:
 
 async def test_a_reset_fills_its_bucket_too() -> None:
     """An operator's reset means all of the endpoint's buckets."""
-    world = World(REAL, SHADOW)
+    world = world_of(REAL, SHADOW)
     await world.check()
     assert await world.limiter.reset(endpoint="a", identifier=IP) == Success(None)
     await world.check()
-    assert world.shadows() == []
+    assert shadows(world) == []
 
 
 async def test_a_peek_is_about_the_rules_that_decide() -> None:
     """Remaining and limit are theirs."""
-    world = World(REAL, SHADOW)
+    world = world_of(REAL, SHADOW)
     await world.check()
     assert await world.limiter.get_remaining(endpoint="a", identifier=IP) == Success(2)
 
 
 async def test_disabled_or_switched_off_it_does_not_count() -> None:
     """A kill switch is for rules in shadow mode as well."""
-    world = World(REAL, SHADOW)
+    world = world_of(REAL, SHADOW)
     world.limiter.rules.switch_off("shadow")
     for _ in range(3):
         await world.check()
-    assert world.shadows() == []
+    assert shadows(world) == []
 
 
-class ShadowFails(MemoryStorage):
+class ShadowFails(AwaitedStorage):
     """A storage that answers the deciding rule, and fails, hangs or lies for the one in shadow mode."""
 
-    immediate = False
-
     def __init__(self, how: str) -> None:
-        super().__init__(clock=FakeClock())
+        super().__init__()
         self.how = how
 
-    async def take(self, requests: object, /) -> object:
+    async def take(self, requests: Any, /) -> Any:
         """Fail for one key."""
         if "~shadow" not in requests[0].key:
-            return self.take_now(requests)
+            return await super().take(requests)
         if self.how == "raise":
             raise StorageError("connection", "refused")
         if self.how == "hang":
@@ -140,7 +128,7 @@ class ShadowFails(MemoryStorage):
 @pytest.mark.parametrize("how", ["raise", "hang", "garbage"])
 async def test_its_failure_is_nobodys(how: str) -> None:
     """The deciding rule's answer stands, exact and in time."""
-    world = World(REAL, SHADOW, storage=ShadowFails(how))
+    world = world_of(REAL, SHADOW, storage=ShadowFails(how))
     results = [await world.check() for _ in range(5)]
     assert [result.allowed for result in results] == [True] * 3 + [False] * 2
     assert world.limiter.failures == {}
@@ -149,10 +137,10 @@ async def test_its_failure_is_nobodys(how: str) -> None:
 @pytest.mark.parametrize("failure", ["raise", "hang", "garbage"])
 async def test_a_storage_that_fails_for_all_is_answered_as_ever(failure: str) -> None:
     """Open, counted once a check, told once; alone in shadow mode it is counted too."""
-    world = World(REAL, SHADOW, storage=FailingStorage(failure))
+    world = world_of(REAL, SHADOW, storage=FailingStorage(failure))
     assert await world.check() == RateLimitResult(True, 0.0, 3, 3, 0)
     assert sum(world.limiter.failures.values()) == 1
-    alone = World(SHADOW, storage=FailingStorage(failure))
+    alone = world_of(SHADOW, storage=FailingStorage(failure))
     assert await alone.check() == RateLimitResult(True, 0.0, 1, 1, 0)
     assert sum(alone.limiter.failures.values()) == 1
 
@@ -162,26 +150,22 @@ async def test_both_are_asked_together() -> None:
     waiting: list[object] = []
     together = asyncio.Event()
 
-    class Batching(MemoryStorage):
-        immediate = False
-
-        async def take(self, requests: object, /) -> object:
+    class Batching(AwaitedStorage):
+        async def take(self, requests: Any, /) -> Any:
             waiting.append(requests)
             if len(waiting) == 2:
                 together.set()
             await together.wait()
-            return self.take_now(requests)
+            return await super().take(requests)
 
-    world = World(REAL, SHADOW, storage=Batching(clock=FakeClock()))
-    world.limiter._deadline_s = 30
+    world = world_of(REAL, SHADOW, storage=Batching(), deadline_ms=30_000)
     assert (await world.check()).remaining == 2
     assert [len(requests) for requests in waiting] == [1, 1]
 
 
 async def test_cancellation_goes_through() -> None:
     """Who cancels a check with shadows has it cancelled."""
-    world = World(REAL, SHADOW, storage=FailingStorage("hang"))
-    world.limiter._deadline_s = 30
+    world = world_of(REAL, SHADOW, storage=FailingStorage("hang"), deadline_ms=30_000)
     checking = asyncio.create_task(world.check())
     await asyncio.sleep(0)
     checking.cancel()

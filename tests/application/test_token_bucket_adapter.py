@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import math
+from enum import IntEnum, StrEnum
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from sluicegate import (
     Failure,
     InlineEventBus,
     InvalidInputError,
+    InvalidTypeError,
     MemoryStorage,
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -25,42 +27,16 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.application import held_buckets
-from sluicegate.application.quick_check import MAX_REMEMBERED
-from sluicegate.domain.bucket_table import MAX_AT_HAND
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
+from support.world import IP, World
 
 LOGIN = "POST /api/v1/sessions"
-IP = "192.168.1.1"
 RULE = RateLimitRule(max_tokens=5, refill_rate=5, scope=RateLimitScope.IP)
-
-
-class World:
-    """A limiter and everything it touches."""
-
-    def __init__(self, rules: object = None, **settings: object) -> None:
-        self.clock, self.bus, self.logger = FakeClock(), RecordingEventBus(), RecordingLogger()
-        self.storage = MemoryStorage(clock=self.clock)
-        self.limiter = TokenBucketAdapter(
-            storage=self.storage,
-            rules=rules or {LOGIN: RULE},
-            event_bus=self.bus,
-            logger=self.logger,
-            **settings,
-        )
-
-    async def check(self, endpoint: str = LOGIN, identifier: object = IP, cost: int = 0) -> RateLimitResult:
-        """Check and unwrap."""
-        match await self.limiter.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost):
-            case Success(value=result):
-                return result
-            case Failure(error=error):
-                raise AssertionError(error)
 
 
 async def test_five_pass_and_the_sixth_waits_twelve_seconds() -> None:
     """The design's first example, to the letter."""
-    world = World()
+    world = World({LOGIN: RULE})
     assert isinstance(world.limiter, RateLimitProtocol)
     results = [await world.check() for _ in range(6)]
     assert [result.allowed for result in results] == [True] * 5 + [False]
@@ -90,7 +66,7 @@ async def test_a_global_rule_is_shared_by_all() -> None:
 
 async def test_no_rule_allows_and_says_so_to_developers() -> None:
     """Limit and remaining are 0, nothing is published, and a debug line names the endpoint."""
-    world = World()
+    world = World({LOGIN: RULE})
     assert await world.check(endpoint="GET /other") == RateLimitResult(True, 0.0, 0, 0, 0)
     assert world.bus.events == []
     assert world.logger.records[0][0] == "debug"
@@ -121,7 +97,7 @@ async def test_a_cost_replaces_the_rules_cost() -> None:
 
 async def test_an_impossible_cost_is_denied_for_ever_and_costs_nothing() -> None:
     """retry_after is infinite, a warning is written, and the bucket stays as it was."""
-    world = World()
+    world = World({LOGIN: RULE})
     result = await world.check(cost=6)
     assert (result.allowed, result.retry_after, result.limit) == (False, math.inf, 5)
     assert [level for level, _, _ in world.logger.records] == ["warning"]
@@ -165,7 +141,7 @@ async def test_wrong_arguments_are_named_and_change_nothing(
     verb: str, arguments: dict[str, object], message: str
 ) -> None:
     """Every verb raises a ValueError that names field and value; the bucket is untouched, also after a good call."""
-    world = World()
+    world = World({LOGIN: RULE})
     await world.check()
     unobserved = TokenBucketAdapter(storage=world.storage, rules={LOGIN: RULE})
     for limiter in (world.limiter, unobserved):
@@ -197,7 +173,7 @@ async def test_several_rules_are_all_or_nothing() -> None:
 
 async def test_peek_tells_and_changes_nothing() -> None:
     """It answers what the check would, for any cost, without publishing."""
-    world = World()
+    world = World({LOGIN: RULE})
     await world.check(cost=3)
     events = len(world.bus.events)
     for _ in range(5):
@@ -210,7 +186,7 @@ async def test_peek_tells_and_changes_nothing() -> None:
 
 async def test_reset_fills_the_bucket_and_is_logged() -> None:
     """The next check finds five tokens; the log line shows no address."""
-    world = World()
+    world = World({LOGIN: RULE})
     for _ in range(6):
         await world.check()
     assert await world.limiter.reset(endpoint=LOGIN, identifier=IP) == Success(None)
@@ -222,7 +198,7 @@ async def test_reset_fills_the_bucket_and_is_logged() -> None:
 
 async def test_reset_of_an_unknown_endpoint_is_a_failure() -> None:
     """A typing error of an operator does not report success."""
-    world = World()
+    world = World({LOGIN: RULE})
     result = await world.limiter.reset(endpoint="POST /typo", identifier=IP)
     assert isinstance(result, Failure)
     assert result.error == RateLimitError(
@@ -234,7 +210,7 @@ async def test_reset_of_an_unknown_endpoint_is_a_failure() -> None:
 
 async def test_refund_gives_back_and_never_overfills() -> None:
     """A charge that came to nothing can be returned; more than the capacity cannot."""
-    world = World()
+    world = World({LOGIN: RULE})
     for _ in range(5):
         await world.check()
     assert await world.limiter.refund(endpoint=LOGIN, identifier=IP) == Success(None)
@@ -248,7 +224,7 @@ async def test_refund_gives_back_and_never_overfills() -> None:
 
 async def test_events_tell_the_story() -> None:
     """Attempted before, allowed or denied after, each with an id, a timestamp and the effective cost."""
-    world = World()
+    world = World({LOGIN: RULE})
     for _ in range(6):
         await world.check()
     kinds = [type(event) for event in world.bus.events]
@@ -284,47 +260,96 @@ async def test_no_listener_no_event() -> None:
         st.tuples(st.sampled_from([LOGIN, "GET /"]), st.sampled_from(["a", "b:c"]), st.integers(0, 6)), max_size=40
     )
 )
-def test_the_short_way_and_the_long_way_are_one(steps: list[tuple[str, str, int]]) -> None:
+def test_a_listener_changes_no_answer(steps: list[tuple[str, str, int]]) -> None:
     """A limiter that is listened to, and one that is not, give the same answers to the same traffic."""
     rules = {LOGIN: RULE, "GET /": RateLimitRule(3, 7, "global", cost=2)}
     clocks = FakeClock(), FakeClock()
-    short = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clocks[0]), rules=rules)
-    long = SyncTokenBucketAdapter(
+    alone = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clocks[0]), rules=rules)
+    heard = SyncTokenBucketAdapter(
         storage=MemoryStorage(clock=clocks[1]), rules=rules, event_bus=RecordingEventBus(), logger=RecordingLogger()
     )
-    assert short.rules.quick_checks
-    long.rules.quick_checks = {}
     for endpoint, identifier, cost in steps:
-        answers = [face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in (short, long)]
+        answers = [face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in (alone, heard)]
         assert answers[0] == answers[1]
         for clock in clocks:
             clock.advance(3.7)
 
 
-def test_who_listens_to_denials_only_hears_of_each() -> None:
-    """The short way serves such a listener too, and tells it the same as the long way."""
-    heard: list[list[tuple[object, ...]]] = []
-    for quick in (True, False):
-        clock, bus, told = FakeClock(), InlineEventBus(), []
-        bus.subscribe(
-            RateLimitCheckDenied, lambda e, told=told: told.append((e.endpoint, e.identifier, e.cost, e.retry_after))
-        )
-        limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clock), rules={LOGIN: RULE}, event_bus=bus)
-        if not quick:
-            limiter.rules.quick_checks = {}
-        for _ in range(8):
-            limiter.is_allowed(endpoint=LOGIN, identifier=IP)
-            clock.advance(1)
-        bus.subscribe(RateLimitCheckAttempted, lambda e, told=told: told.append((type(e).__name__, e.identifier)))
+def test_a_listener_to_denials_gets_each_of_them() -> None:
+    """What it is told is what the client was told; a listener that comes later hears from then on."""
+    clock, bus, heard = FakeClock(), InlineEventBus(), []
+    bus.subscribe(RateLimitCheckDenied, lambda e: heard.append((e.endpoint, e.identifier, e.cost, e.retry_after)))
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clock), rules={LOGIN: RULE}, event_bus=bus)
+    for _ in range(8):
         limiter.is_allowed(endpoint=LOGIN, identifier=IP)
-        heard.append(told)
-    assert heard[0] == heard[1]
-    assert heard[0][:3] == [(LOGIN, IP, 1, 7.0), (LOGIN, IP, 1, 6.0), (LOGIN, IP, 1, 5.0)]
-    assert heard[0][3] == ("RateLimitCheckAttempted", IP)
+        clock.advance(1)
+    bus.subscribe(RateLimitCheckAttempted, lambda e: heard.append((type(e).__name__, e.identifier)))
+    limiter.is_allowed(endpoint=LOGIN, identifier=IP)
+    assert heard[:3] == [(LOGIN, IP, 1, 7.0), (LOGIN, IP, 1, 6.0), (LOGIN, IP, 1, 5.0)]
+    assert heard[3] == ("RateLimitCheckAttempted", IP)
+
+
+class Text(StrEnum):
+    """Endpoints as an application may keep them."""
+
+    LOGIN = LOGIN
+
+
+class Tokens(IntEnum):
+    """Costs as an application may keep them."""
+
+    FIVE = 5
+
+
+def test_a_text_is_its_text_whatever_class_it_has() -> None:
+    """The members of an enumeration, as endpoint of a rule or of a check, as identifier and as cost, mean their values."""
+    for rules in ({LOGIN: RULE}, {Text.LOGIN: RULE}):
+        limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=rules)
+        assert limiter.is_allowed(endpoint=Text.LOGIN, identifier=Text.LOGIN, cost=Tokens.FIVE).value.allowed
+        assert not limiter.is_allowed(endpoint=LOGIN, identifier={"ip": Text.LOGIN}).value.allowed
+        assert not limiter.is_allowed(endpoint=LOGIN, identifier=LOGIN, cost=1).value.allowed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"endpoint": 5},
+        {"endpoint": ""},
+        {"identifier": None},
+        {"identifier": {}},
+        {"identifier": {"ip": 7}},
+        {"identifier": {None: "a"}},
+        {"cost": True},
+        {"cost": 1.0},
+        {"cost": -1},
+        {"cost": "1"},
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, object]) -> None:
+    """Whatever its type, it raises the error that names the field; compiled code would otherwise name a type only."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={LOGIN: RULE})
+    with pytest.raises(InvalidInputError, match=next(iter(arguments))):
+        limiter.is_allowed(**{"endpoint": LOGIN, "identifier": IP, **arguments})
+
+
+@pytest.mark.parametrize("limiter_class", [TokenBucketAdapter, SyncTokenBucketAdapter])
+def test_something_that_is_no_storage_is_refused(limiter_class: type) -> None:
+    """At construction, with a sentence that says what was expected: else every check would fail open for ever."""
+    with pytest.raises(InvalidTypeError, match=r"storage=dict: expected a .* with `traits` and `take"):
+        limiter_class(storage={}, rules={LOGIN: RULE})
+
+
+def test_every_argument_survives_with_rules() -> None:
+    """A limiter with other rules is like the first one in all else."""
+    for limiter_class in (TokenBucketAdapter, SyncTokenBucketAdapter):
+        limiter = limiter_class(storage=MemoryStorage(), rules={})
+        arguments = set(inspect.signature(limiter_class.__init__).parameters) - {"self", "rules"}
+        assert set(limiter._like_this.keywords) == arguments
 
 
 def test_a_clock_that_fails_does_not_reach_the_caller() -> None:
-    """What the short way raises is answered by the failure policy, like everything else."""
+    """It is answered by the failure policy, like everything else that goes wrong."""
 
     class Broken(FakeClock):
         def now_us(self) -> int:
@@ -334,23 +359,6 @@ def test_a_clock_that_fails_does_not_reach_the_caller() -> None:
         storage=MemoryStorage(clock=Broken()), rules={LOGIN: RULE}, logger=RecordingLogger()
     )
     assert limiter.is_allowed(endpoint=LOGIN, identifier=IP).value.allowed
-
-
-@pytest.mark.parametrize("rules", [1, 3])
-def test_the_short_way_remembers_only_so_many_clients(rules: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered is bounded in number, and forgetting it changes no answer."""
-    monkeypatch.setattr(held_buckets, "_ONE_IN", 1)
-    rule = tuple(RateLimitRule.per_day(1, burst=2 + n) for n in range(rules))
-    storage = MemoryStorage()
-    limiter = SyncTokenBucketAdapter(storage=storage, rules={LOGIN: rule, "GET /": rule})
-    clients = MAX_REMEMBERED // rules // 2 + 10
-    for nth in range(3):
-        for n in range(clients):
-            for endpoint in (LOGIN, "GET /"):
-                assert limiter.is_allowed(endpoint=endpoint, identifier=str(n)).value.remaining == max(0, 1 - nth)
-    known = [inspect.getclosurevars(quick).nonlocals["find"].__self__ for quick in limiter.rules.quick_checks.values()]
-    assert 0 < sum(map(len, known)) * rules <= MAX_REMEMBERED
-    assert 0 < len(storage._table._at_hand) <= MAX_AT_HAND
 
 
 def test_the_sync_face_gives_the_same_answers() -> None:
@@ -401,6 +409,6 @@ def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> 
 
 async def test_aclose_closes_the_storage() -> None:
     """The limiter owns nothing else."""
-    world = World()
+    world = World({LOGIN: RULE})
     await world.limiter.aclose()
     assert repr(world.limiter).startswith("TokenBucketAdapter(storage=MemoryStorage(")

@@ -5,7 +5,15 @@ import math
 
 import pytest
 
-from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, SlotTimeoutError, TokenBucketAdapter
+from sluicegate import (
+    InvalidInputError,
+    MemoryStorage,
+    RateLimitResult,
+    RateLimitRule,
+    SlotTimeoutError,
+    TokenBucketAdapter,
+)
+from sluicegate.application.wait_queue import WaitQueue
 from sluicegate.testing import FailingStorage
 
 FAST = RateLimitRule(1, 60 * 50, "ip")  # one every 20 ms
@@ -92,11 +100,17 @@ async def test_nobody_waits_for_a_storage_that_fails() -> None:
         assert (await limiter.wait(endpoint="slow", identifier="x")).allowed
 
 
-async def test_queues_leave_nothing_behind(limiter: TokenBucketAdapter) -> None:
-    """A queue goes with the last who stood in it."""
+async def test_queues_leave_nothing_behind() -> None:
+    """A queue goes with the last caller that waited in it."""
+    queue = WaitQueue()
+
+    async def ask() -> RateLimitResult:
+        assert len(queue._queues) == 1
+        return RateLimitResult(True, 0.0, 1, 1, 1)
+
     for number in range(100):
-        await limiter.wait(endpoint="fast", identifier=str(number))
-    assert len(limiter._slots._queues) == 0
+        await queue.wait(ask, "fast", str(number), None)
+    assert len(queue._queues) == 0
 
 
 @pytest.mark.parametrize("timeout_s", [-1, math.nan, math.inf, "1", True])

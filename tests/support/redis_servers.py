@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-
-import redis
 
 READY_S = 30.0
 """How long a server may take to be ready on a busy machine."""

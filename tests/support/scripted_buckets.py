@@ -5,11 +5,21 @@ from concurrent.futures import Future
 from typing import Any
 
 import redis
+
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan, arguments, read, settle
-from sluicegate.testing import FakeClock
 from support.clocked_script import clocked_script
 from support.redis_servers import RedisServer
+
+
+class _Instant:
+    """A clock that shows what it is set to."""
+
+    instant_us = 0
+
+    def now_us(self) -> int:
+        """Return the instant in microseconds."""
+        return self.instant_us
 
 
 class ScriptedBuckets:
@@ -21,7 +31,7 @@ class ScriptedBuckets:
 
     def __init__(self, server: RedisServer) -> None:
         self.client: redis.Redis = server.client()
-        self._clock = FakeClock()
+        self._clock = _Instant()
         self.script = clocked_script(self._clock)
         self.client.script_load(self.script.text)
 
@@ -39,7 +49,7 @@ class ScriptedBuckets:
 
     def send(self, calls: Sequence[Call], now_us: int) -> list[Any]:
         """Carry calls out in one script call."""
-        self._clock._now_us = now_us
+        self._clock.instant_us = now_us
         correlation_id = self.script.next_id()
         return evaluate(self.client, "EVALSHA", self.script.digest, calls, correlation_id)
 

@@ -4,11 +4,14 @@ from collections.abc import Awaitable, Callable
 from typing import assert_type
 
 from sluicegate import (
+    BufferedEventBus,
     Failure,
     FlaskRateLimit,
     MemoryStorage,
+    RateLimitCheckDenied,
     RateLimitedError,
     RateLimitError,
+    RateLimitEvent,
     RateLimitMiddleware,
     RateLimitProtocol,
     RateLimitResult,
@@ -104,3 +107,10 @@ async def build_on_redis() -> None:
         assert_type(plain, SyncRedisStorage)
         plain_port: SyncStorageProtocol = plain
         SyncTokenBucketAdapter(storage=plain_port, rules={})
+
+
+def subscribe() -> None:
+    """Subscribers take the type of event that they subscribed to."""
+    bus = BufferedEventBus()
+    bus.subscribe(RateLimitCheckDenied, lambda denied: assert_type(denied.retry_after, float))
+    bus.subscribe(RateLimitEvent, lambda event: assert_type(event.endpoint, str))

@@ -1,5 +1,7 @@
 """The errors: invalid input (raised), a storage that failed (handled inside), and a value that reports a failure."""
 
+from functools import partial
+
 import msgspec
 
 
@@ -29,6 +31,10 @@ class RuleFileError(InvalidInputError):
         self.line = line
         self.field = field
         self.message = message
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        """Return how pickle makes it again: from what it was made of, not from the text."""
+        return partial(type(self), line=self.line, field=self.field), (self.path, self.message)
 
 
 class StorageError(Exception):

@@ -4,11 +4,13 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, cast
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.protocols import LoggerProtocol
+
+E = TypeVar("E", bound=RateLimitEvent)
 
 Subscriber: TypeAlias = Callable[[RateLimitEvent], object]
 """A function or coroutine function that is called with an event."""
@@ -31,7 +33,7 @@ class InlineEventBus:
         self._subscribers = _Subscribers(logger)
         self._by_type = _ByType([])
 
-    def subscribe(self, event_type: type[RateLimitEvent], subscriber: Subscriber) -> None:
+    def subscribe(self, event_type: type[E], subscriber: Callable[[E], object]) -> None:
         """Call `subscriber` with each event of a type (`RateLimitEvent`: of every type).
 
         Raises:
@@ -39,7 +41,7 @@ class InlineEventBus:
         """
         if inspect.iscoroutinefunction(subscriber):
             raise InvalidTypeError(f"subscriber={subscriber!r}: a coroutine function needs a BufferedEventBus")
-        self._by_type = self._subscribers.add(event_type, subscriber)
+        self._by_type = self._subscribers.add(event_type, cast("Subscriber", subscriber))
 
     def listens(self, event_type: type[RateLimitEvent], /) -> bool:
         """Return whether a type of event has a subscriber."""
@@ -90,9 +92,9 @@ class BufferedEventBus:
         self.dropped = 0
         """How many events found the queue full."""
 
-    def subscribe(self, event_type: type[RateLimitEvent], subscriber: Subscriber) -> None:
+    def subscribe(self, event_type: type[E], subscriber: Callable[[E], object]) -> None:
         """Call `subscriber`, a function or a coroutine function, with each event of a type."""
-        self._by_type = self._subscribers.add(event_type, subscriber)
+        self._by_type = self._subscribers.add(event_type, cast("Subscriber", subscriber))
 
     def listens(self, event_type: type[RateLimitEvent], /) -> bool:
         """Return whether a type of event has a subscriber."""

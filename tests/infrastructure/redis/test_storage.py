@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import redis
+
 from sluicegate import RateLimitRule, RedisStorage, StorageError, Success, TokenBucketAdapter
 from sluicegate.domain.bucket_request import Verdict
 from sluicegate.infrastructure.redis.batcher import MAX_WAITING

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import redis
+
 from sluicegate import RateLimitRule, StorageError, Success, SyncRedisStorage, SyncTokenBucketAdapter
 from support.bucket_requests import bucket_request
 from support.redis_servers import RedisServer

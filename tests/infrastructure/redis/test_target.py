@@ -1,10 +1,10 @@
 """URLs and clients, read into addresses and logins."""
 
 import pytest
+import redis
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
-import redis
 from sluicegate import InvalidInputError, InvalidTypeError, RedisStorage, SyncRedisStorage
 from sluicegate.infrastructure.redis.target import target_of_client, target_of_url
 

@@ -7,10 +7,10 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import redis
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.domain.bucket_spec import MAX_FULL_US, MAX_UNITS, BucketSpec, bucket_spec
 from sluicegate.domain.bucket_table import BucketTable

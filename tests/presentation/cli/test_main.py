@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import sluicegate
 from sluicegate.presentation.cli.main import main
 from support.redis_servers import RedisServer
 
@@ -289,10 +291,11 @@ def test_without_a_command_the_help_is_shown_with_status_2(run: Run) -> None:
     assert complaint.startswith("Usage: sluicegate")
 
 
-def test_the_installed_command_tells_its_version() -> None:
-    """The entry point leads here."""
+def test_the_installed_command_tells_its_version_and_its_kind() -> None:
+    """The entry point leads here, and a report of a problem says which of the two kinds ran."""
     done = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"sluicegate {version('sluicegate')}\n"
+    kind = "compiled" if sluicegate.COMPILED else "pure Python"
+    assert done.stdout == f"sluicegate {version('sluicegate')} ({kind}, Python {platform.python_version()})\n"
 
 
 def test_a_pipe_that_closes_early_is_no_error(rules: str) -> None:

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from redis import Redis as PlainRedis
+from redis import RedisCluster as PlainRedisCluster
+from redis import connection as plain
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import (
     AbstractConnection,
@@ -13,9 +16,6 @@ from redis.asyncio.connection import (
     parse_url,
 )
 
-from redis import Redis as PlainRedis
-from redis import RedisCluster as PlainRedisCluster
-from redis import connection as plain
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.infrastructure.redis.connection import Connector, DirectConnector, SentinelConnector
 

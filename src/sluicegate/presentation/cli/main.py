@@ -6,12 +6,14 @@ they are written for the person at the terminal.
 """
 
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+from sluicegate import COMPILED
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.cli import limiter_commands
 from sluicegate.presentation.cli.replay.time_order import DEFAULT_REORDER_LINES
@@ -63,7 +65,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def _show_version(asked: bool) -> None:
     if asked:
-        write_line(f"sluicegate {version('sluicegate')}")
+        kind = "compiled" if COMPILED else "pure Python"
+        write_line(f"sluicegate {version('sluicegate')} ({kind}, Python {platform.python_version()})")
         raise typer.Exit
 
 

@@ -27,7 +27,7 @@ from sluicegate.presentation.cli.replay.report import build_report
 from sluicegate.presentation.cli.replay.time_order import in_order
 from support.rational_bucket import RationalBucket
 
-RULES = Path(__file__).parents[4] / "examples" / "rules.toml"
+RULES = Path(__file__).parents[4] / "examples" / "rules" / "website.toml"
 ACCESS_LOG = Path(__file__).parents[5] / "shared" / "data" / "access.log"
 if not ACCESS_LOG.exists():  # a worktree lies one folder deeper than a clone
     ACCESS_LOG = Path(__file__).parents[6] / "shared" / "data" / "access.log"

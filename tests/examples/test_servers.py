@@ -1,4 +1,4 @@
-"""The servers in `examples/` start, serve a storage, and end."""
+"""The servers in `examples/servers` start, serve a storage, and end."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import pytest
 from sluicegate import RateLimitRule, RedisStorage, StorageError
 from support.bucket_requests import bucket_request
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "servers"
 
 OFFSETS = {"redis": [0], "sentinel": [0, 1, 2, 20_000, 20_001, 20_002], "cluster": [*range(6), *range(10_000, 10_006)]}
 

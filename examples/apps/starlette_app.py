@@ -1,6 +1,7 @@
 """A Starlette application: signed-in users are counted by name, a websocket by its handshakes, CORS stands outside.
 
-Run: `python examples/starlette_app.py 8000`, then `curl -i -H "Authorization: Bearer alice" http://127.0.0.1:8000/me` four times.
+Run: `python examples/apps/starlette_app.py 8000`, then four times
+`curl -i -H "Authorization: Bearer alice" http://127.0.0.1:8000/me`.
 """
 
 import sys

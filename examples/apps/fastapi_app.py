@@ -1,6 +1,6 @@
 """A FastAPI application: rules for all of it in one line, and one endpoint with a rule of its own.
 
-Run: `python examples/fastapi_app.py 8000`, then `curl -i -X POST http://127.0.0.1:8000/sessions` six times.
+Run: `python examples/apps/fastapi_app.py 8000`, then `curl -i -X POST http://127.0.0.1:8000/sessions` six times.
 """
 
 import sys

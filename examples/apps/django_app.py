@@ -1,6 +1,6 @@
 """A Django application in one file. Rules name routes as Django does, after a slash.
 
-Run: `python examples/django_app.py 8000`, then `curl -i http://127.0.0.1:8000/items/1/` four times.
+Run: `python examples/apps/django_app.py 8000`, then `curl -i http://127.0.0.1:8000/items/1/` four times.
 """
 
 import sys

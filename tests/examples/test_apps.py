@@ -13,18 +13,18 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from support.redis_servers import free_port
+from support.redis_servers import RedisServer, free_port, redis_7
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "apps"
 
 
 @contextmanager
-def example(name: str) -> Iterator[httpx.Client]:
-    """Start an example and return a client for it."""
+def example(name: str, *arguments: str) -> Iterator[httpx.Client]:
+    """Start an example and return a client for it. The port is the last of its arguments."""
     port = free_port()
     environ = {key: value for key, value in os.environ.items() if not key.startswith("SLUICEGATE_")}
     with subprocess.Popen(
-        [sys.executable, str(EXAMPLES / name), str(port)],
+        [sys.executable, str(EXAMPLES / name), *arguments, str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environ,
@@ -95,3 +95,22 @@ def test_flask_and_django(name: str, path: str) -> None:
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
         assert_denied(answers[-1])
         assert "RateLimit" not in client.get("/health/" if "django" in name else "/health").headers
+
+
+@pytest.mark.usefixtures("redis_7_server")  # it skips where there is no Redis
+def test_redis() -> None:
+    """Two processes share a bucket; without Redis each one counts sign-ins by itself, and articles pass."""
+    with (
+        RedisServer(binary=redis_7()) as server,
+        example("redis_app.py", server.url) as one,
+        example("redis_app.py", server.url) as other,
+    ):
+        quotas = [client.get("/articles/1").headers["RateLimit"] for client in (one, other, one)]
+        assert [quota.split(";")[1] for quota in quotas] == ["r=59", "r=58", "r=57"]
+        server.kill()
+        for client in (one, other):
+            answers = [client.post("/sessions") for _ in range(6)]
+            assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+            assert_denied(answers[-1])
+            assert {client.get(f"/articles/{number}").status_code for number in range(70)} == {200}
+            assert sum(client.get("/failures").json().values()) == 76

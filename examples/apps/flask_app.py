@@ -1,6 +1,6 @@
 """A Flask application. Rules name routes as Flask does.
 
-Run: `python examples/flask_app.py 8000`, then `curl -i http://127.0.0.1:8000/items/1` four times.
+Run: `python examples/apps/flask_app.py 8000`, then `curl -i http://127.0.0.1:8000/items/1` four times.
 """
 
 import sys

@@ -1,0 +1,57 @@
+"""Every Python block of the README and the pages runs, prints what the page says that it prints, and passes the type checker.
+
+The blocks of a page run in order, in one namespace. A ```text block that follows a Python block is what that block prints. A
+block after a comment `<!-- not run: reason -->` is left out. `redis://localhost:6379` stands for the tests' own server.
+"""
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.pages import PAGES, ROOT, python_blocks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_code_on_the_page_runs(page: Path, request: pytest.FixtureRequest) -> None:
+    """What the page shows is true."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    text = page.read_text()
+    if "redis://localhost:6379" in text:
+        text = text.replace("redis://localhost:6379", request.getfixturevalue("redis_server").url)
+    for block in python_blocks(text):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile("\n" * block.line + block.code, str(page), "exec"), namespace)  # noqa: S102 - our own pages
+        if block.printed is not None:
+            assert printed.getvalue() == block.printed
+
+
+def test_the_code_on_the_pages_is_typed(tmp_path: Path) -> None:
+    """Readers who check types strictly can paste what they see. All pages in one run; the lines are those of the page."""
+    for page in PAGES:
+        text = ""
+        for block in python_blocks(page.read_text()):
+            text += "\n" * (block.line - text.count("\n")) + block.code
+        (tmp_path / (re.sub(r"\W", "_", str(page.relative_to(ROOT))) + ".py")).write_text(text)
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", *sorted(tmp_path.iterdir())],
+        cwd=ROOT,
+        env={**os.environ, "MYPYPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout.replace(str(tmp_path), "") + run.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_links_of_the_page_lead_somewhere(page: Path) -> None:
+    """Relative links name files that exist."""
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
