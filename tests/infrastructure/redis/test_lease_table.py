@@ -350,7 +350,7 @@ def test_a_denied_check_is_paid_from_a_loan_that_is_being_renewed(desk: Desk) ->
     while desk.spend():
         pass
     assert desk.held == 10
-    assert desk.table.spend(request(3), to_the_end=True) == BucketLevel(5000 * TOKEN, 0)
+    assert desk.table.spend(request(3), to_the_end=True) == Verdict(True, (BucketLevel(5007 * TOKEN, 0),))
     assert desk.table.spend(request(8), to_the_end=True) is None
     assert desk.table.spend(request(key="another"), to_the_end=True) is None
     assert desk.held == 7
