@@ -29,7 +29,7 @@ class Transport:
         return asyncio.Protocol()
 
     def set_protocol(self, protocol: Any) -> None:
-        """Note who reads."""
+        """Note what receives."""
         self.protocol = protocol
 
     def write(self, data: bytes) -> None:
@@ -204,12 +204,12 @@ async def test_a_full_queue_refuses_at_once() -> None:
 def test_connections_are_closed_with_the_event_loop() -> None:
     """A caller who never closes the storage leaves no task behind when the loop ends."""
     transport = Transport()
-    holder: list[Batcher] = []
+    made: list[Batcher] = []
 
     async def once() -> None:
-        holder.append(batcher(lambda: Connection(transport)))
-        await submit(holder[0])
-        assert len(holder[0].pipelines) == 1
+        made.append(batcher(lambda: Connection(transport)))
+        await submit(made[0])
+        assert len(made[0].pipelines) == 1
 
     asyncio.run(once())
-    assert holder[0].pipelines == []
+    assert made[0].pipelines == []
