@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
+from mypy_extensions import mypyc_attr
+
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.token_bucket import refill, wait_us
@@ -30,6 +32,7 @@ Begun: TypeAlias = tuple[int, int]
 """When a question was asked, and the number of the last `forget` before it; see `DenialCache.begin`."""
 
 
+@mypyc_attr(acyclic=True)  # it is in no reference cycle: the garbage collector need not look at it
 class KnownDenial:
     """A check that the server denied.
 

@@ -23,7 +23,7 @@ _ENDED: Final = Fault("lost", "connection", "The server closed the connection.")
 _UNEXPECTED: Final = Fault("lost", "wrong_reply", "The server sent a reply to nothing.")
 
 
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True)  # it is in no reference cycle: the garbage collector need not look at it
 class SentCall:
     """A script call whose reply has not arrived; without calls it is an `ASKING`.
 

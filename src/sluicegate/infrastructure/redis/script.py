@@ -67,7 +67,7 @@ class Loan(NamedTuple):
     units: int
 
 
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True)  # it is in no reference cycle: the garbage collector need not look at it
 class Call:
     """One verb on some buckets, and the future of the caller who waits for it.
 

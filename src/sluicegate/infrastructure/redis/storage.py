@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self, cast
 
+from mypy_extensions import mypyc_attr
+
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
 from sluicegate.domain.protocols import StorageTraits
@@ -21,6 +23,7 @@ DEFAULT_DEADLINE_MS = 50
 _MIN_CONNECT_TIMEOUT_S = 1.0  # connecting happens in the background; callers keep their deadline all the same
 
 
+@mypyc_attr(native_class=False)  # users subclass it, copy it and patch its methods
 class RedisStorage:
     """Keep buckets in Redis 6.2 or later, or Valkey: a single server, Sentinel or a Cluster.
 
