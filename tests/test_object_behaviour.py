@@ -13,9 +13,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import redis.asyncio
-
 import redis
+import redis.asyncio
+from sluicegate.application.check import Decision
+
 import sluicegate
 from sluicegate import (
     BufferedEventBus,
@@ -46,7 +47,6 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.application.checked import Checked
 from sluicegate.testing import FakeClock
 
 ENDPOINT = "POST /login"
@@ -191,10 +191,10 @@ async def test_a_check_goes_through_the_take_that_a_subclass_of_the_storage_over
         async def take(self, requests: Sequence[Any], /) -> Any:
             raise StorageError("connection")
 
-        def take_now(self, requests: Sequence[Any], /) -> Any:
+        def take_nowait(self, requests: Sequence[Any], /) -> Any:
             raise StorageError("connection")
 
-        def take_nowait(self, requests: Sequence[Any], /) -> Any:
+        def take_nowaitait(self, requests: Sequence[Any], /) -> Any:
             raise StorageError("connection")
 
     ours = TokenBucketAdapter(storage=Broken(), rules={ENDPOINT: RULE}, on_storage_error="deny")
@@ -324,7 +324,7 @@ ERRORS: list[Any] = [
         marks=pytest.mark.xfail(reason=PLAIN_REDUCE),
     ),
     pytest.param(
-        sluicegate.RateLimitedError("send", Checked(DENIED)),
+        sluicegate.RateLimitedError("send", Decision(DENIED)),
         {"name": "send", "retry_after": inf},
         marks=pytest.mark.xfail(reason=PLAIN_REDUCE),
     ),

@@ -20,6 +20,11 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
+from sluicegate.application.check import requests_for
+from sluicegate.application.failure_policy import FailurePolicy
+from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.compiled_rules import CompiledRules
+from sluicegate.domain.protocols import StorageTraits
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
 from support.awaited_storage import AwaitedStorage
 
@@ -101,15 +106,15 @@ async def test_local_limits_with_a_bucket_of_its_own() -> None:
     assert [event.allowed for event in opened] == [True] * 5 + [False] * 2 + [True] * 2
 
 
-async def test_local_memory_is_bounded() -> None:
+def test_local_memory_is_bounded() -> None:
     """An outage under attack does not become an out-of-memory."""
-    limiter = TokenBucketAdapter(
-        storage=FailingStorage(), rules={LOGIN: RULE}, logger=RecordingLogger(), on_storage_error="local"
-    )
-    limiter._flow.policy._buckets._max_keys = 50
+    policy = FailurePolicy("local", FakeClock(), max_local_keys=50)
+    rules = CompiledRules({LOGIN: RULE}, KeyFormat()).find(LOGIN)
+    assert rules is not None
     for n in range(500):
-        await limiter.is_allowed(endpoint=LOGIN, identifier=str(n))
-    assert len(limiter._flow.policy._buckets) <= 50
+        requests = requests_for(rules.limits, KeyFormat(), str(n), 0)
+        assert policy.answer(rules, requests, "timeout").result.allowed
+    assert policy.local_keys <= 50
 
 
 async def test_deny_refuses_and_asks_to_come_back_in_a_second() -> None:
@@ -190,7 +195,8 @@ def test_the_sync_face_fails_the_same_way() -> None:
         def _fail(self, _: object) -> object:
             raise StorageError("connection")
 
-        take_now = peek_now = refund_now = reset_now = _fail
+        traits = StorageTraits()
+        take_blocking = peek_blocking = refund_blocking = reset_blocking = _fail
 
     limiter = SyncTokenBucketAdapter(storage=Broken(), rules={LOGIN: RULE}, logger=RecordingLogger())
     assert limiter.is_allowed(endpoint=LOGIN, identifier="a").value.allowed
@@ -248,11 +254,11 @@ async def test_observers_never_change_nor_delay_a_decision(observer: object) -> 
     broken = TokenBucketAdapter(storage=FailingStorage(), rules={LOGIN: RULE}, event_bus=observer, logger=observer)
     assert (await broken.is_allowed(endpoint=LOGIN, identifier="a")).value.allowed
     assert time.monotonic() - started < 20  # a hang, not a timing
-    assert limiter._flow._notifier.dropped > 0
+    assert limiter._checker._notifier.dropped > 0
     if isinstance(observer, _Blocking):
         observer.release.set()
-    for flow in (limiter._flow, broken._flow):
-        while flow._notifier._background._waiting:
+    for checker in (limiter._checker, broken._checker):
+        while checker._notifier._background._waiting:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -281,10 +287,14 @@ async def test_an_async_bus_is_served_on_the_checks_loop() -> None:
 
 
 class _Patient(FailingStorage):
-    """A storage that keeps a deadline of its own, of a minute."""
+    """A storage that keeps a deadline of its own, of a minute as long as it is told no other."""
 
-    bounded_wait = True
-    deadline_s = 60.0
+    traits = StorageTraits(deadline_s=60.0)
+
+    def with_deadline(self, deadline_s: float, /) -> "_Patient":
+        told = _Patient("raise", error=StorageError("timeout", f"after {deadline_s} s"))
+        told.traits = StorageTraits(deadline_s=deadline_s)
+        return told
 
 
 async def test_the_shorter_deadline_counts() -> None:

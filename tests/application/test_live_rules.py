@@ -174,10 +174,10 @@ async def test_endpoints_of_a_group_share_one_bucket() -> None:
 async def test_the_groups_key_has_the_groups_name() -> None:
     """And not an endpoint's."""
     world = World('[groups.all]\nrules = "3/day per ip"\nendpoints = ["GET /a", "GET /b"]\n')
-    endpoint_rules = world.limiter.rules.now.rules.find("GET /b")
+    endpoint_rules = world.limiter.rules.current().rules.find("GET /b")
     assert endpoint_rules is not None
-    limit_ = endpoint_rules.limits[0]
-    assert f"{limit_.before}10.0.0.1{limit_.after}" == "rate_limit:ip:10.0.0.1:all"
+    limit = endpoint_rules.limits[0]
+    assert f"{limit.before}10.0.0.1{limit.after}" == "rate_limit:ip:10.0.0.1:all"
 
 
 async def test_unmatched_is_the_endpoint_with_the_asterisk() -> None:
@@ -436,10 +436,10 @@ STEPS = st.lists(
 
 
 @given(st.lists(st.tuples(TEXTS, STEPS), min_size=1, max_size=3))
-def test_the_short_way_and_the_long_way_are_one_under_any_rules(
+def test_a_listener_changes_no_answer_under_any_rules(
     story: list[tuple[str, list[tuple[str, str, int, int]]]],
 ) -> None:
-    """With lists, overrides and swaps: who is listened to gets the answers of who is not."""
+    """With lists, overrides and swaps: a limiter that is listened to answers as one that is not."""
     wall = [NOON]
     clocks = FakeClock(), FakeClock()
     faces = [
@@ -456,8 +456,8 @@ def test_the_short_way_and_the_long_way_are_one_under_any_rules(
         for face in faces:
             face.rules.replace(parse_rules(text))
         for endpoint, identifier, cost, seconds in steps:
-            short, long = (face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in faces)
-            assert short == long
+            alone, heard = (face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in faces)
+            assert alone == heard
             for clock in clocks:
                 clock.advance(seconds)
             wall[0] += timedelta(seconds=seconds)

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from sluicegate import InvalidInputError, MemoryStorage, Success, SyncTokenBucketAdapter
-from sluicegate.application.live_rules import put_into_force
+from sluicegate.application.live_rules import take_snapshot
 from sluicegate.application.rule_explanation import Explainer, Explanation
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
@@ -65,7 +65,7 @@ ENDPOINTS = (
 def explainer(text: str = TEXT, now: datetime = NOON) -> Explainer:
     """Return an explainer of rules at an instant."""
     key_format = KeyFormat()
-    return Explainer(put_into_force(parse_rules(text), key_format, now), key_format, lambda: now)
+    return Explainer(take_snapshot(parse_rules(text), key_format, now), key_format, lambda: now)
 
 
 def test_rules_come_in_order_with_keys_limits_and_reasons() -> None:
@@ -155,13 +155,12 @@ class KeepingStorage(MemoryStorage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.take_one_now = None  # the short way would pass `take_now` by
         self.asked: list[tuple[BucketRequest, ...]] = []
 
-    def take_now(self, requests: object, /) -> Verdict:
+    def take_nowait(self, requests: object, /) -> Verdict:
         """Keep the demands, and let pass."""
         self.asked.append(tuple(requests))  # type: ignore[arg-type]
-        return super().take_now(requests)  # type: ignore[arg-type]
+        return super().take_nowait(requests)  # type: ignore[arg-type]
 
 
 def limits(requests: list[BucketRequest]) -> list[tuple[str, int, int]]:

@@ -3,16 +3,17 @@
 import asyncio
 import inspect
 import math
+from enum import IntEnum, StrEnum
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluicegate.application.quick_check import MAX_REMEMBERED
 
 from sluicegate import (
     Failure,
     InlineEventBus,
     InvalidInputError,
+    InvalidTypeError,
     MemoryStorage,
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -26,8 +27,6 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.application import held_buckets
-from sluicegate.domain.bucket_table import MAX_AT_HAND
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
 from support.world import IP, World
 
@@ -261,47 +260,96 @@ async def test_no_listener_no_event() -> None:
         st.tuples(st.sampled_from([LOGIN, "GET /"]), st.sampled_from(["a", "b:c"]), st.integers(0, 6)), max_size=40
     )
 )
-def test_the_short_way_and_the_long_way_are_one(steps: list[tuple[str, str, int]]) -> None:
+def test_a_listener_changes_no_answer(steps: list[tuple[str, str, int]]) -> None:
     """A limiter that is listened to, and one that is not, give the same answers to the same traffic."""
     rules = {LOGIN: RULE, "GET /": RateLimitRule(3, 7, "global", cost=2)}
     clocks = FakeClock(), FakeClock()
-    short = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clocks[0]), rules=rules)
-    long = SyncTokenBucketAdapter(
+    alone = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clocks[0]), rules=rules)
+    heard = SyncTokenBucketAdapter(
         storage=MemoryStorage(clock=clocks[1]), rules=rules, event_bus=RecordingEventBus(), logger=RecordingLogger()
     )
-    assert short.rules.quick_checks
-    long.rules.quick_checks = {}
     for endpoint, identifier, cost in steps:
-        answers = [face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in (short, long)]
+        answers = [face.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost) for face in (alone, heard)]
         assert answers[0] == answers[1]
         for clock in clocks:
             clock.advance(3.7)
 
 
-def test_who_listens_to_denials_only_hears_of_each() -> None:
-    """The short way serves such a listener too, and tells it the same as the long way."""
-    heard: list[list[tuple[object, ...]]] = []
-    for quick in (True, False):
-        clock, bus, told = FakeClock(), InlineEventBus(), []
-        bus.subscribe(
-            RateLimitCheckDenied, lambda e, told=told: told.append((e.endpoint, e.identifier, e.cost, e.retry_after))
-        )
-        limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clock), rules={LOGIN: RULE}, event_bus=bus)
-        if not quick:
-            limiter.rules.quick_checks = {}
-        for _ in range(8):
-            limiter.is_allowed(endpoint=LOGIN, identifier=IP)
-            clock.advance(1)
-        bus.subscribe(RateLimitCheckAttempted, lambda e, told=told: told.append((type(e).__name__, e.identifier)))
+def test_a_listener_to_denials_gets_each_of_them() -> None:
+    """What it is told is what the client was told; a listener that comes later hears from then on."""
+    clock, bus, heard = FakeClock(), InlineEventBus(), []
+    bus.subscribe(RateLimitCheckDenied, lambda e: heard.append((e.endpoint, e.identifier, e.cost, e.retry_after)))
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=clock), rules={LOGIN: RULE}, event_bus=bus)
+    for _ in range(8):
         limiter.is_allowed(endpoint=LOGIN, identifier=IP)
-        heard.append(told)
-    assert heard[0] == heard[1]
-    assert heard[0][:3] == [(LOGIN, IP, 1, 7.0), (LOGIN, IP, 1, 6.0), (LOGIN, IP, 1, 5.0)]
-    assert heard[0][3] == ("RateLimitCheckAttempted", IP)
+        clock.advance(1)
+    bus.subscribe(RateLimitCheckAttempted, lambda e: heard.append((type(e).__name__, e.identifier)))
+    limiter.is_allowed(endpoint=LOGIN, identifier=IP)
+    assert heard[:3] == [(LOGIN, IP, 1, 7.0), (LOGIN, IP, 1, 6.0), (LOGIN, IP, 1, 5.0)]
+    assert heard[3] == ("RateLimitCheckAttempted", IP)
+
+
+class Text(StrEnum):
+    """Endpoints as an application may keep them."""
+
+    LOGIN = LOGIN
+
+
+class Tokens(IntEnum):
+    """Costs as an application may keep them."""
+
+    FIVE = 5
+
+
+def test_a_text_is_its_text_whatever_class_it_has() -> None:
+    """The members of an enumeration, as endpoint of a rule or of a check, as identifier and as cost, mean their values."""
+    for rules in ({LOGIN: RULE}, {Text.LOGIN: RULE}):
+        limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=rules)
+        assert limiter.is_allowed(endpoint=Text.LOGIN, identifier=Text.LOGIN, cost=Tokens.FIVE).value.allowed
+        assert not limiter.is_allowed(endpoint=LOGIN, identifier={"ip": Text.LOGIN}).value.allowed
+        assert not limiter.is_allowed(endpoint=LOGIN, identifier=LOGIN, cost=1).value.allowed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"endpoint": 5},
+        {"endpoint": ""},
+        {"identifier": None},
+        {"identifier": {}},
+        {"identifier": {"ip": 7}},
+        {"identifier": {None: "a"}},
+        {"cost": True},
+        {"cost": 1.0},
+        {"cost": -1},
+        {"cost": "1"},
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, object]) -> None:
+    """Whatever its type, it raises the error that names the field; compiled code would otherwise name a type only."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={LOGIN: RULE})
+    with pytest.raises(InvalidInputError, match=next(iter(arguments))):
+        limiter.is_allowed(**{"endpoint": LOGIN, "identifier": IP, **arguments})
+
+
+@pytest.mark.parametrize("limiter_class", [TokenBucketAdapter, SyncTokenBucketAdapter])
+def test_something_that_is_no_storage_is_refused(limiter_class: type) -> None:
+    """At construction, with a sentence that says what was expected: else every check would fail open for ever."""
+    with pytest.raises(InvalidTypeError, match=r"storage=dict: expected a .* with `traits` and `take"):
+        limiter_class(storage={}, rules={LOGIN: RULE})
+
+
+def test_every_argument_survives_with_rules() -> None:
+    """A limiter with other rules is like the first one in all else."""
+    for limiter_class in (TokenBucketAdapter, SyncTokenBucketAdapter):
+        limiter = limiter_class(storage=MemoryStorage(), rules={})
+        arguments = set(inspect.signature(limiter_class.__init__).parameters) - {"self", "rules"}
+        assert set(limiter._like_this.keywords) == arguments
 
 
 def test_a_clock_that_fails_does_not_reach_the_caller() -> None:
-    """What the short way raises is answered by the failure policy, like everything else."""
+    """It is answered by the failure policy, like everything else that goes wrong."""
 
     class Broken(FakeClock):
         def now_us(self) -> int:
@@ -311,23 +359,6 @@ def test_a_clock_that_fails_does_not_reach_the_caller() -> None:
         storage=MemoryStorage(clock=Broken()), rules={LOGIN: RULE}, logger=RecordingLogger()
     )
     assert limiter.is_allowed(endpoint=LOGIN, identifier=IP).value.allowed
-
-
-@pytest.mark.parametrize("rules", [1, 3])
-def test_the_short_way_remembers_only_so_many_clients(rules: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered is bounded in number, and forgetting it changes no answer."""
-    monkeypatch.setattr(held_buckets, "_ONE_IN", 1)
-    rule = tuple(RateLimitRule.per_day(1, burst=2 + n) for n in range(rules))
-    storage = MemoryStorage()
-    limiter = SyncTokenBucketAdapter(storage=storage, rules={LOGIN: rule, "GET /": rule})
-    clients = MAX_REMEMBERED // rules // 2 + 10
-    for nth in range(3):
-        for n in range(clients):
-            for endpoint in (LOGIN, "GET /"):
-                assert limiter.is_allowed(endpoint=endpoint, identifier=str(n)).value.remaining == max(0, 1 - nth)
-    known = [inspect.getclosurevars(quick).nonlocals["find"].__self__ for quick in limiter.rules.quick_checks.values()]
-    assert 0 < sum(map(len, known)) * rules <= MAX_REMEMBERED
-    assert 0 < len(storage._table._at_hand) <= MAX_AT_HAND
 
 
 def test_the_sync_face_gives_the_same_answers() -> None:

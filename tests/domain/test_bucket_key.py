@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate import InvalidInputError, InvalidTypeError
-from sluicegate.domain.bucket_key import KeyFormat, require_text
+from sluicegate.domain.arguments import require_text
+from sluicegate.domain.bucket_key import KeyFormat
 
 
 def key(scope: str, identifier: str, endpoint: str, key_format: KeyFormat | None = None, variant: str = "") -> str:

@@ -19,7 +19,7 @@ def test_several_rules_of_one_scope_have_keys_of_their_own() -> None:
     )
     endpoint_rules = CompiledRules({"GET /": rules}, KeyFormat()).find("GET /")
     assert endpoint_rules is not None
-    frames = [(limit_.before, limit_.after) for limit_ in endpoint_rules.limits]
+    frames = [(limit.before, limit.after) for limit in endpoint_rules.limits]
     assert frames == [
         ("rate_limit:ip:", ":GET /"),
         ("rate_limit:ip~2:", ":GET /"),
@@ -35,7 +35,7 @@ def test_disabled_rules_are_left_out() -> None:
     plans = CompiledRules({"GET /a": (off, RULE), "GET /b": off}, KeyFormat())
     some, none = plans.find("GET /a"), plans.find("GET /b")
     assert some is not None
-    assert [limit_.rule for limit_ in some.limits] == [RULE]
+    assert [limit.rule for limit in some.limits] == [RULE]
     assert none is not None
     assert none.disabled is not None
     assert (none.disabled.remaining, none.disabled.limit) == (7, 7)
@@ -93,8 +93,8 @@ def test_an_override_may_be_smaller_than_its_rules_lease() -> None:
     assert endpoint_rules.limits[0].overrides is not None
     found = endpoint_rules.limits[0].overrides.find("192.0.2.1", lambda: None)  # type: ignore[arg-type, return-value]
     assert found is not None
-    assert found.limit_ is not None
-    assert found.limit_.lease_units == 10 * found.limit_.spec.units_per_token
+    assert found.limit is not None
+    assert found.limit.lease_units == 10 * found.limit.spec.units_per_token
 
 
 def test_a_lease_without_a_size_is_a_quarter_of_the_capacity() -> None:

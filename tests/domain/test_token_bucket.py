@@ -1,6 +1,8 @@
 """The arithmetic by hand: one table of traffic and what comes of it."""
 
+import copy
 import math
+import pickle
 
 import pytest
 
@@ -10,7 +12,8 @@ from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import full_at_us, impossible, refill, tightest, to_result
+from sluicegate.domain.token_bucket import binding_result, full_at_us, impossible, refill
+from support.bucket_requests import client_answer
 
 S = 1_000_000
 
@@ -34,8 +37,8 @@ def test_five_a_minute() -> None:
     rule, table = RateLimitRule.per_minute(5), BucketTable(10)
     for seconds, cost, allowed, retry_after, remaining, reset_seconds in FIVE_A_MINUTE:
         request = BucketRequest("k", rule.spec, cost * rule.spec.units_per_token)
-        verdict = table.take([request], S * S + round(seconds * S))
-        result = to_result(request, verdict.levels[0], allowed=verdict.allowed)
+        verdict = table.take((request,), S * S + round(seconds * S))
+        result = client_answer(request, verdict.levels[0], allowed=verdict.allowed)
         assert result == RateLimitResult(allowed, retry_after, remaining, 5, reset_seconds), (seconds, cost)
 
 
@@ -43,7 +46,7 @@ def test_nine_tenths_a_second_keeps_the_fraction() -> None:
     """Asked once a second for ten minutes, 0.9 tokens a second admit 60 + 0.9 * 599: whole-second clocks lose half of it."""
     rule, table = RateLimitRule(60, 54, "ip"), BucketTable(10)
     request = BucketRequest("k", rule.spec, rule.spec.units_per_token)
-    admitted = sum(table.take([request], S * S + second * S).allowed for second in range(600))
+    admitted = sum(table.take((request,), S * S + second * S).allowed for second in range(600))
     assert admitted == 599  # it had 60 + 0.9 * 599 tokens = 599.1
 
 
@@ -51,7 +54,7 @@ def test_a_small_burst_on_a_fast_rule_still_limits() -> None:
     """A hundred a second with a burst of 49 denies the fiftieth at once."""
     rule, table = RateLimitRule.per_second(100, burst=49), BucketTable(10)
     request = BucketRequest("k", rule.spec, rule.spec.units_per_token)
-    assert sum(table.take([request], S * S).allowed for _ in range(200)) == 49
+    assert sum(table.take((request,), S * S).allowed for _ in range(200)) == 49
 
 
 def test_the_finest_tick_that_fits_is_used() -> None:
@@ -74,16 +77,14 @@ def test_a_clock_that_stepped_back_counts_the_wait_from_where_it_was() -> None:
     """The wait bridges the step: at the instant told, the token is there."""
     spec = RateLimitRule.per_second(1).spec
     table, request = BucketTable(10), BucketRequest("k", spec, spec.units_per_token)
-    assert table.take([request], 100 * S).allowed
-    verdict = table.take([request], 100 * S - 400_000)
-    assert to_result(request, verdict.levels[0], allowed=False).retry_after == 1.4
+    assert table.take((request,), 100 * S).allowed
+    verdict = table.take((request,), 100 * S - 400_000)
+    assert client_answer(request, verdict.levels[0], allowed=False).retry_after == 1.4
 
 
 def test_a_full_bucket_counts_from_the_next_tick() -> None:
     """With a tick of a second, what was spent in its middle is not paid for by the half that had passed."""
-    spec = BucketSpec(
-        capacity=10, units_per_token=1, units_per_tick=10, tick_us=S, full_ticks=1, max_tokens=10, number=-1
-    )
+    spec = BucketSpec(capacity=10, units_per_token=1, units_per_tick=10, tick_us=S, full_ticks=1)
     assert refill(spec, 10, 5, 9 * S + 500_000) == (10, 10)
     assert refill(spec, 0, 10, 10 * S - 1) == (0, 10)
     assert full_at_us(spec, 0, 10) == 11 * S
@@ -99,7 +100,7 @@ def test_the_result_that_binds() -> None:
 
     def answer(allowed: bool, *tokens: int) -> RateLimitResult:
         levels = [BucketLevel(n * d.spec.units_per_token, 0) for n, d in zip(tokens, requests, strict=True)]
-        return tightest(requests, Verdict(allowed, tuple(levels)))
+        return binding_result(requests, Verdict(allowed, tuple(levels)))
 
     assert answer(False, 4, 50) == RateLimitResult(False, 1.0, 4, 5, 1)
     assert answer(False, 0, 4) == RateLimitResult(False, 60.0, 4, 50, 46 * 60)
@@ -111,7 +112,12 @@ def test_the_result_that_binds() -> None:
     assert impossible(5) == RateLimitResult(False, math.inf, 0, 5, 0)
 
 
-def test_shapes_are_shared() -> None:
-    """Rules of the same numbers share one shape, so that storages may know it by identity."""
-    assert RateLimitRule.per_minute(7).spec is RateLimitRule(7, 7, "user", cost=2).spec
-    assert RateLimitRule.per_minute(7).spec.number != RateLimitRule.per_minute(8).spec.number
+def test_a_spec_means_the_same_in_every_process() -> None:
+    """Equal rules have equal specs, whatever process made them; a copy and a pickled one are told apart from no other."""
+    spec, other = RateLimitRule(5, 7, "ip").spec, RateLimitRule(5, 8, "ip").spec
+    pickled = pickle.loads(pickle.dumps(spec))  # noqa: S301 - our own
+    for same in (RateLimitRule(5, 7, "user", cost=2).spec, pickled, copy.deepcopy(spec)):
+        assert same == spec
+        assert hash(same) == hash(spec)
+        assert same.text == spec.text
+    assert other != spec

@@ -1,4 +1,4 @@
-"""The wheels and the sdist: compiled where that is possible, pure where it is not or where it is asked for, and nothing from elsewhere."""
+"""The wheels and the sdist: compiled where that is possible, else or on request pure, and nothing from elsewhere."""
 
 import importlib.util
 import os
@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HOOK_SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+HOOK_SETTINGS = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
 INDEX_ADDRESS = re.compile(rb"pypi\.(?:org|python)|pythonhosted\.|-index-url|find-links|://[^\s\"'<>]+/simple\b")
 
 compiles = pytest.mark.skipif(
@@ -128,7 +129,7 @@ def test_without_the_headers_of_python_the_wheel_is_pure(
 def test_a_pure_wheel_needs_no_compiler_to_be_downloaded(
     hook_module: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """mypy and setuptools are asked for only where they will be used."""
+    """The compiler of our modules is asked for only where it will be used."""
     monkeypatch.setenv("SLUICEGATE_PURE", "1")
     assert make_hook(hook_module).dependencies() == []
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import sluicegate
 
 ROOT = Path(__file__).parents[2]
-PATTERNS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["modules"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PATTERNS = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["modules"]
 
 
 def compiled_modules() -> list[str]:
@@ -33,7 +34,7 @@ def test_all_compiled_modules_are_loaded_or_none_is() -> None:
 def test_the_run_uses_the_kind_that_it_is_meant_to_test() -> None:
     """`SLUICEGATE_EXPECT_COMPILED=1`: the installed package, compiled; without it the sources beside the tests."""
     expected = bool(os.environ.get("SLUICEGATE_EXPECT_COMPILED"))
-    assert sluicegate.COMPILED == expected
+    assert sluicegate.COMPILED is expected
     assert Path(sluicegate.__file__).is_relative_to(ROOT / "src") == (not expected)
 
 

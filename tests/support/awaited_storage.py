@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sluicegate import Clock, MemoryStorage
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.storage import StorageTraits
 from sluicegate.testing import FakeClock
 
 
@@ -13,6 +14,8 @@ class AwaitedStorage:
     Args:
         clock: What time decides; one that stands still if None.
     """
+
+    traits = StorageTraits()
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._memory = MemoryStorage(clock=clock or FakeClock())

@@ -2,8 +2,10 @@
 
 import itertools
 
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
+from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.token_bucket import result
 
 _numbers = itertools.count()
 
@@ -19,3 +21,8 @@ def bucket_request(rule: RateLimitRule, key: str | None = None, *, cost: int = 1
     """
     token = rule.spec.units_per_token
     return BucketRequest(key or f"rate_limit:ip:test-{next(_numbers)}:GET /", rule.spec, cost * token, lease * token)
+
+
+def client_answer(request: BucketRequest, level: BucketLevel, *, allowed: bool) -> RateLimitResult:
+    """Return what a client is told of a bucket's level after a request."""
+    return result(request.spec, request.cost_units, level.level, level.effective_in_us, allowed)

@@ -19,7 +19,7 @@ from sluicegate.domain.rule import ON_STORAGE_ERROR, OnStorageError
 from sluicegate.domain.token_bucket import binding_result
 from sluicegate.runtime.mutex import new_mutex
 
-LOCAL_MAX_KEYS: Final = 100_000
+MAX_LOCAL_KEYS: Final = 100_000
 """How many clients the local buckets of an outage tell apart; about 20 MB."""
 
 RETRY_AFTER_REFUSAL: Final = 1.0
@@ -47,18 +47,19 @@ class FailurePolicy:
     Args:
         default: What rules without a policy of their own do.
         clock: What time the local buckets go by.
+        max_local_keys: How many clients the local buckets of an outage tell apart.
 
     Raises:
         InvalidInputError: If the default is not one of `allow`, `local`, `deny`.
     """
 
-    def __init__(self, default: OnStorageError, clock: Clock) -> None:
+    def __init__(self, default: OnStorageError, clock: Clock, *, max_local_keys: int = MAX_LOCAL_KEYS) -> None:
         if default not in ON_STORAGE_ERROR:
             raise InvalidInputError(f"on_storage_error={default!r}: expected one of {', '.join(ON_STORAGE_ERROR)}")
         self._default: OnStorageError = default
         self._clock = clock
         self._mutex = new_mutex()
-        self._buckets = BucketTable(LOCAL_MAX_KEYS)
+        self._buckets = BucketTable(max_local_keys)
         self.failures: Counter[str] = Counter()
         """How many checks were answered here, by reason."""
 
@@ -90,6 +91,11 @@ class FailurePolicy:
         return FallbackAnswer(
             RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0), "allow"
         )
+
+    @property
+    def local_keys(self) -> int:
+        """How many local buckets there are."""
+        return len(self._buckets)
 
     def count(self, reason: str) -> None:
         """Count a call that the storage did not answer."""

@@ -6,7 +6,7 @@ and print in ways of their own, and would name buckets that nobody else finds.
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 
@@ -55,7 +55,7 @@ def require_identifier(identifier: object) -> str | dict[str, str]:
     if not isinstance(identifier, Mapping):
         return require_text("identifier", identifier)
     named: dict[str, str] = {}
-    for scope, name in identifier.items():
+    for scope, name in cast("Mapping[object, object]", identifier).items():
         named[require_text("identifier: scope", scope)] = require_text(f"identifier[{scope!r:.80}]", name)
     if not named:
         raise InvalidInputError("identifier={}: expected an entry for each scope of the endpoint's rules")

@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 from sluicegate.domain.bucket_request import BucketLevel, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
+from sluicegate.domain.protocols import StorageTraits
 
 
 class FakeClock:
@@ -79,6 +80,8 @@ class FailingStorage:
         failure: `raise` raises `error`; `hang` never returns; `garbage` returns a value that no storage may return.
         error: What to raise; None: a `StorageError` for a refused connection.
     """
+
+    traits = StorageTraits()
 
     def __init__(
         self, failure: Literal["raise", "hang", "garbage"] = "raise", *, error: BaseException | None = None

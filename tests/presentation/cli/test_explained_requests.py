@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sluicegate import MemoryStorage, TokenBucketAdapter
-from sluicegate.application.live_rules import put_into_force
+from sluicegate.application.live_rules import take_snapshot
 from sluicegate.application.rule_explanation import Explainer
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
@@ -82,10 +82,10 @@ class KeepingStorage(MemoryStorage):
         super().__init__()
         self.asked: list[list[tuple[str, int, int]]] = []
 
-    def take_now(self, requests: Any, /) -> Verdict:
+    def take_nowait(self, requests: Any, /) -> Verdict:
         """Keep key, capacity and cost in tokens, and decide."""
         self.asked.append([(d.key, d.spec.max_tokens, d.cost_units // d.spec.units_per_token) for d in requests])
-        return super().take_now(requests)
+        return super().take_nowait(requests)
 
 
 async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
@@ -128,7 +128,7 @@ async def test_the_middleware_does_what_was_explained() -> None:
     key_format = KeyFormat()
     for text in (TEXT, f'unmatched = "600/minute per user"\n{TEXT}'):
         book = parse_rules(text)
-        explain = Explainer(put_into_force(book, key_format, NOON), key_format, lambda: NOON).explain
+        explain = Explainer(take_snapshot(book, key_format, NOON), key_format, lambda: NOON).explain
         storage, logger = KeepingStorage(), RecordingLogger()
         limiter = TokenBucketAdapter(storage=storage, rules=book, logger=logger, wall_clock=lambda: NOON)
         # Prefixes of 128 bits: `explain` is told an address as it is, not as IPv6 clients are counted.
