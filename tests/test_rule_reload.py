@@ -70,9 +70,9 @@ async def test_reloads_under_load(tmp_path: Path, listening: bool) -> None:  # n
     async def load(client: int) -> None:
         nonlocal checks
         while not stop:
-            endpoint_rules = rules.now.rules.find("GET /a")
+            endpoint_rules = rules.current().rules.find("GET /a")
             assert endpoint_rules is not None
-            assert len({limit_.rule.max_tokens for limit_ in endpoint_rules.limits}) == 1
+            assert len({limit.rule.max_tokens for limit in endpoint_rules.limits}) == 1
             for endpoint in ("GET /a", "GET /b"):
                 before = rules.changes
                 result = await limiter.is_allowed(endpoint=endpoint, identifier=f"10.0.0.{client}")

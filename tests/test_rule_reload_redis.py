@@ -7,9 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sluicegate import MemoryStorage, RateLimitResult, RateLimitRule, RedisStorage, Success, TokenBucketAdapter
+from sluicegate.infrastructure.redis.storage import Connections
+from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.testing import FakeClock, RecordingLogger
-from support.clocked_script import ClockedScript
+from support.clocked_script import clocked_script
 from support.redis_servers import RedisServer
 
 PATIENT_MS = 10_000
@@ -77,7 +79,7 @@ async def test_memory_and_redis_agree_through_changes(
     redis_server.client().flushall()
     clock = FakeClock()
     redis = RedisStorage.from_url(redis_server.url, deadline_ms=PATIENT_MS, remember_denials=False)  # by the set clock
-    redis._script = ClockedScript(clock)
+    redis.connections = Connections(target_of_url(redis_server.url), PATIENT_MS / 1000, script=clocked_script(clock))
     try:
         faces = [
             TokenBucketAdapter(storage=one, rules={}, logger=RecordingLogger(), deadline_ms=PATIENT_MS)

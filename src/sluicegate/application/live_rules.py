@@ -63,31 +63,32 @@ class LiveRules:
         """How often rules were refused."""
         self.last_error = ""
         """Why rules were refused the last time; empty once others came into force."""
-        self._snapshot: RulesSnapshot = self._compile(_book(rules))
-        self._announce_switches((), self._snapshot.switches)
+        self.snapshot: RulesSnapshot = self._compile(_book(rules))
+        """What checks read, unless its `until` has passed; see `current`."""
+        self._announce_switches((), self.snapshot.switches)
 
     def current(self) -> RulesSnapshot:
         """Return what checks read, without kill switches that have ended."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         if snapshot.until is None or self._utc_now() < snapshot.until:
             return snapshot
         with self._mutex:
-            before = self._snapshot
+            before = self.snapshot
             if before.until is not None and self._utc_now() >= before.until:
-                self._snapshot = self._compile(before.book)
-            snapshot = self._snapshot
+                self.snapshot = self._compile(before.book)
+            snapshot = self.snapshot
         self._announce_switches(before.switches, snapshot.switches)
         return snapshot
 
     @property
     def version(self) -> str:
         """The version of the rules in force; see `RuleBook.version`."""
-        return self._snapshot.book.version
+        return self.snapshot.book.version
 
     @property
     def book(self) -> RuleBook:
         """The rules in force, as they were written."""
-        return self._snapshot.book
+        return self.snapshot.book
 
     @property
     def switched_off(self) -> tuple[KillSwitch, ...]:
@@ -104,12 +105,12 @@ class LiveRules:
         """
         book = _book(rules)
         with self._mutex:
-            before, recovered = self._snapshot, self.last_error
+            before, recovered = self.snapshot, self.last_error
             self.last_error = ""
             if book.version == before.book.version:
                 now = before
             else:
-                now = self._snapshot = self._compile(book)
+                now = self.snapshot = self._compile(book)
                 self.changes += 1
         if now is before:
             if recovered:
@@ -179,12 +180,12 @@ class LiveRules:
 
     def _switch(self, policy: str, switch: KillSwitch | None) -> None:
         with self._mutex:
-            before = self._snapshot
+            before = self.snapshot
             if switch is None:
                 self._thrown.pop(policy, None)
             else:
                 self._thrown[policy] = switch
-            now = self._snapshot = self._compile(before.book)
+            now = self.snapshot = self._compile(before.book)
         self._announce_switches(before.switches, now.switches)
 
     def _compile(self, book: RuleBook) -> RulesSnapshot:
@@ -206,7 +207,7 @@ class LiveRules:
             until=switch.until and switch.until.isoformat(),
             reason=switch.reason,
         )
-        version = self._snapshot.book.version
+        version = self.snapshot.book.version
         self._publish(
             RateLimitSwitched,
             lambda: RateLimitSwitched(
@@ -215,7 +216,7 @@ class LiveRules:
         )
 
     def _require_policy(self, policy: str) -> None:
-        names = {rule.policy for rule in self._snapshot.book.rules}
+        names = {rule.policy for rule in self.snapshot.book.rules}
         if policy and policy not in names:
             raise InvalidInputError(
                 f"policy={policy!r}: no rule has this name; there are {', '.join(sorted(names)) or 'none'}"
@@ -226,7 +227,7 @@ class LiveRules:
             self._notifier.publish(event())
 
     def __repr__(self) -> str:
-        return f"LiveRules({self._snapshot.book!r}, switched_off={len(self._snapshot.switches)})"
+        return f"LiveRules({self.snapshot.book!r}, switched_off={len(self.snapshot.switches)})"
 
 
 def take_snapshot(

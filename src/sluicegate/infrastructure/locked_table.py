@@ -33,20 +33,15 @@ class LockedTable:
         """The greatest number of buckets held."""
         self._now_ns: Callable[[], int] = reader_ns(clock)
         self._table = BucketTable(max_keys)
-        lock = new_mutex()
-        self._acquire: Callable[[], bool] = lock.acquire
-        self._release: Callable[[], None] = lock.release
+        self._mutex = new_mutex()
         self.traits = StorageTraits()
         """It never waits, and keys need no hash tags."""
 
     def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
         several = requests if isinstance(requests, tuple) else tuple(requests)
-        self._acquire()
-        try:
+        with self._mutex:
             return self._table.take(several, self._now_ns() // 1000)
-        finally:
-            self._release()
 
     def take_blocking(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
@@ -54,27 +49,18 @@ class LockedTable:
 
     def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels."""
-        self._acquire()
-        try:
+        with self._mutex:
             return self._table.peek(requests, self._now_ns() // 1000)
-        finally:
-            self._release()
 
     def refund_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        self._acquire()
-        try:
+        with self._mutex:
             return self._table.refund(requests, self._now_ns() // 1000)
-        finally:
-            self._release()
 
     def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        self._acquire()
-        try:
+        with self._mutex:
             self._table.reset(requests)
-        finally:
-            self._release()
 
     @property
     def evicted_unfull(self) -> int:

@@ -49,8 +49,8 @@ def test_a_url_of_a_cluster() -> None:
     target = target_of_url("valkey+cluster://:pw@a,b:7")
     assert (target.topology, target.hosts) == ("cluster", (("a", 6379), ("b", 7)))
     assert target._options == {"password": "pw"}
-    assert RedisStorage(redis_client=target).hash_tags
-    assert not RedisStorage.from_url("redis://").hash_tags
+    assert RedisStorage(redis_client=target).traits.hash_tags
+    assert not RedisStorage.from_url("redis://").traits.hash_tags
 
 
 SECRET = "hunter2"

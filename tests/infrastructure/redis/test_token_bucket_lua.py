@@ -132,9 +132,9 @@ def test_what_is_stored_is_what_memory_holds(lua: ScriptedBuckets, spec: BucketS
     assert text == [spec.capacity, spec.units_per_token, spec.units_per_tick, spec.tick_us, spec.full_ticks]
     table = BucketTable(1)
     for now_us in (START_US, START_US + later_us):
-        table.take([BucketRequest("k", spec, units)], now_us)
-    state = table._states["k"]
-    assert (level, last) == (state & (1 << 53) - 1, state >> 53 & (1 << 53) - 1)
+        table.take((BucketRequest("k", spec, units),), now_us)
+    bucket = table._buckets["k"]
+    assert (level, last) == (bucket.level, bucket.last)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sluicegate import MemoryStorage, TokenBucketAdapter
 from sluicegate.application.live_rules import take_snapshot
 from sluicegate.application.rule_explanation import Explainer
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.bucket_request import Verdict
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.presentation.web.asgi import RateLimitMiddleware
 from sluicegate.testing import RecordingLogger
@@ -154,8 +154,3 @@ async def test_the_middleware_does_what_was_explained() -> None:
             assert outcomes.pop("no_rule") == 0
         assert min(outcomes.values()) > REQUESTS // 100, outcomes
         assert not [record for record in logger.records if record[0] != "debug"]
-
-
-def test_demands_are_comparable() -> None:
-    """The storage's record is made of what a demand says."""
-    assert {"key", "spec", "cost_units", "lease_units"} == set(BucketRequest.__struct_fields__)
