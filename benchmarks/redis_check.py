@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from sluicegate import RateLimitRule, RedisStorage, TokenBucketAdapter
 from sluicegate.domain.bucket_request import BucketRequest
-from sluicegate.infrastructure.redis.script import TAKE, Call, TokenBucketScript
+from sluicegate.infrastructure.redis.script import TAKE, Call, Script, arguments
 from support.redis_servers import RedisServer
 
 ROUNDS, SECONDS = 5, 0.7
@@ -46,12 +46,12 @@ async def run(ask: Callable[[int], Awaitable[object]], callers: int) -> tuple[fl
 async def main(numbers: Sequence[int]) -> None:
     """Measure."""
     with RedisServer() as server:
-        script = TokenBucketScript()
+        script = Script()
         client = Redis(port=server.port, max_connections=2_000)
         plain: Any = server.client()
         plain.script_load(script.text)
         calls = [
-            script.arguments(
+            arguments(
                 [
                     Call(
                         TAKE,

@@ -47,7 +47,7 @@ if allowed then
 end
 return {allowed and 1 or 0, math.floor(level)}
 """
-"""A token bucket as one writes it by hand: the floor for whoever asks Redis once for each check."""
+"""A token bucket as one writes it by hand: the least that one call of Redis for each check costs."""
 
 
 @dataclass(slots=True)

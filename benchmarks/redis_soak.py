@@ -37,12 +37,12 @@ from support.redis_servers import ClusterSet, RedisServer
 
 PROCESSES, TASKS, SECONDS = 4, 64, 20.0
 # Capacities of one second: a bucket that holds less is full, and rightly earns nothing, whenever the scheduler of a busy
-# machine lets nobody ask for that long.
+# machine lets no process ask for that long.
 RULES = {f"{n}/s": RateLimitRule(max_tokens=n, refill_rate=n * 60, scope="global") for n in (500, 20_000)}
 
 
 def request(key: str, rule: RateLimitRule, cost: int = 1) -> BucketRequest:
-    """Return a demand of some tokens."""
+    """Return a request of some tokens."""
     return BucketRequest(key, rule.spec, cost * rule.spec.units_per_token)
 
 

@@ -120,8 +120,9 @@ def test_an_autospec_of_a_limiter_takes_the_arguments_of_the_limiter(make: Calla
         call = spec.is_allowed(endpoint=ENDPOINT, identifier="a")
         if inspect.iscoroutine(call):
             call.close()
-        with pytest.raises(TypeError):
-            spec.is_allowed(path=ENDPOINT)
+        if not sluicegate.COMPILED:  # there a coroutine method tells no signature, and the mock takes any arguments
+            with pytest.raises(TypeError):
+                spec.is_allowed(path=ENDPOINT)
         assert isinstance(spec, type(make()))
 
 
@@ -301,7 +302,6 @@ def test_a_rule_book_survives_pickling_and_copying(trip: Callable[[Any], Any]) -
     assert TokenBucketAdapter(storage=MemoryStorage(), rules=back).match("GET", "/a") == "GET /a"
 
 
-PLAIN_REDUCE = "pickle calls the class with the message alone; it needs a __reduce__, as RuleFileError has"
 ERRORS: list[Any] = [
     (InvalidInputError("cost=0: expected 1"), {}),
     (InvalidTypeError("cost='1': expected a number"), {}),
@@ -311,16 +311,8 @@ ERRORS: list[Any] = [
     ),
     (StorageError("timeout", "no reply within 50 ms"), {"reason": "timeout"}),
     (StorageError("timeout"), {"reason": "timeout"}),
-    pytest.param(
-        SlotTimeoutError(ENDPOINT, 1.5),
-        {"endpoint": ENDPOINT, "retry_after": 1.5},
-        marks=pytest.mark.xfail(reason=PLAIN_REDUCE),
-    ),
-    pytest.param(
-        sluicegate.RateLimitedError("send", Decision(DENIED)),
-        {"name": "send", "retry_after": inf},
-        marks=pytest.mark.xfail(reason=PLAIN_REDUCE),
-    ),
+    (SlotTimeoutError(ENDPOINT, 1.5), {"endpoint": ENDPOINT, "retry_after": 1.5}),
+    (sluicegate.RateLimitedError("send", Decision(DENIED)), {"name": "send", "retry_after": inf}),
 ]
 
 
@@ -349,6 +341,12 @@ def test_async_verbs_are_coroutine_functions(verb: str) -> None:
         assert asyncio.iscoroutinefunction(function)
 
 
+interpreted_only = pytest.mark.skipif(
+    sluicegate.COMPILED, reason="mypyc keeps neither docstrings nor the signatures of coroutine methods"
+)
+
+
+@interpreted_only
 @pytest.mark.parametrize("verb", PARAMETERS)
 @pytest.mark.parametrize("face", [TokenBucketAdapter, SyncTokenBucketAdapter])
 def test_the_signature_of_a_verb_can_be_read(face: type, verb: str) -> None:
@@ -368,6 +366,7 @@ def test_the_signature_of_a_constructor_can_be_read() -> None:
     assert required == ["storage", "rules"]
 
 
+@interpreted_only
 def test_public_classes_tell_their_module_and_their_documentation() -> None:
     """`help(sluicegate.TokenBucketAdapter)` shows the docstring, and pickle finds a class by its module."""
     for name in sluicegate.__all__:
@@ -377,6 +376,7 @@ def test_public_classes_tell_their_module_and_their_documentation() -> None:
             assert inspect.getdoc(public), name
 
 
+@interpreted_only
 @pytest.mark.parametrize("face", [TokenBucketAdapter, SyncTokenBucketAdapter])
 def test_verbs_are_documented(face: type) -> None:
     """`help(limiter.is_allowed)` shows what it does."""

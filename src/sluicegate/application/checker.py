@@ -5,8 +5,9 @@ from datetime import datetime
 
 from sluicegate.application.check import Check, prepare
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
-from sluicegate.application.live_rules import LiveRules, RulesSnapshot
+from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.application.shadow_rules import ShadowRules
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
@@ -68,7 +69,9 @@ class Checker:
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        snapshot = self.live_rules.current()
+        snapshot = self.live_rules.snapshot
+        if snapshot.until is not None:
+            snapshot = self.live_rules.current()
         check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self._utc_now)
         if not check.requests:
             self._announce_unasked(check, snapshot, endpoint)
@@ -76,13 +79,17 @@ class Checker:
             if self._observed:
                 self._announce_attempt(check)
             self._decide_nowait(check)
+        if check.shadows:
+            self._decide_shadows_nowait(check)
+        if not check.waits and (self._observed or check.shadows or check.error is not None):
+            self.finish(check)
+        return check
+
+    def _decide_shadows_nowait(self, check: Check) -> None:
         for shadow in check.shadows:
             if shadow.is_open:
                 self._decide_nowait(shadow)
                 check.waits = check.waits or shadow.waits
-        if not check.waits:
-            self.finish(check)
-        return check
 
     def _decide_nowait(self, check: Check) -> None:
         try:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from mypy_extensions import mypyc_attr
 
-from sluicegate.application.check import Check, Decision, decision_of, result_of
+from sluicegate.application.check import Check, Decision, decision_of
 from sluicegate.application.checker import Checker
 from sluicegate.domain.arguments import Cost, Endpoint, Identifier
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
@@ -50,7 +50,9 @@ class AsyncFace:
         if check.waits:
             await _wait(check, self._take)
             self._checker.finish(check)
-        return Success(result_of(check))
+        result = check.result
+        assert result is not None  # noqa: S101 - the check is done
+        return Success(result)
 
     async def check(self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0) -> Decision:
         """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
@@ -98,7 +100,9 @@ class SyncFace:
         if check.waits:
             _block(check, self._take)
             self._checker.finish(check)
-        return Success(result_of(check))
+        result = check.result
+        assert result is not None  # noqa: S101 - the check is done
+        return Success(result)
 
     def check(self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0) -> Decision:
         """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.

@@ -29,6 +29,9 @@ class SlotTimeoutError(TimeoutError):
         self.endpoint = endpoint
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[type["SlotTimeoutError"], tuple[str, float]]:
+        return SlotTimeoutError, (self.endpoint, self.retry_after)
+
 
 class WaitQueue:
     """Queues of those who wait, one for each endpoint and identifier, first come, first served.

@@ -56,12 +56,8 @@ class BucketTable:
 
     def take(self, requests: tuple[BucketRequest, ...], now_us: i64) -> Verdict:
         """Pay all requests at `now_us`, or none."""
-        if len(requests) == 1:  # most checks are such, and take half the time without the lists
-            request = requests[0]
-            bucket = self._buckets.get(request.key)
-            level, anchor = _level_of(bucket, request.spec, now_us)
-            allowed = level >= request.cost_units
-            return Verdict(allowed, (self._settle(request, bucket, level, anchor, allowed, now_us),))
+        if len(requests) == 1:
+            return self._take_one(requests[0], now_us)
         allowed = True
         found: list[tuple[_Bucket | None, i64, i64]] = []
         for request in requests:
@@ -75,6 +71,23 @@ class BucketTable:
             bucket, level, anchor = found[at]
             levels.append(self._settle(request, bucket, level, anchor, allowed, now_us))
         return Verdict(allowed, tuple(levels))
+
+    def _take_one(self, request: BucketRequest, now_us: i64) -> Verdict:
+        """Do what `take` does for one request: most checks are such, and take half the time without the lists."""
+        spec = request.spec
+        bucket = self._buckets.get(request.key)
+        if bucket is None or bucket.spec is not spec or bucket.last == _RESET or spec.tick_us != 1:
+            level, anchor = _level_of(bucket, spec, now_us)
+            allowed = level >= request.cost_units
+            return Verdict(allowed, (self._settle(request, bucket, level, anchor, allowed, now_us),))
+        level, anchor = refill(spec, bucket.level, bucket.last, now_us)
+        allowed = level >= request.cost_units
+        if allowed:
+            level -= request.cost_units
+        if allowed or anchor < bucket.last:
+            bucket.level = level
+            bucket.last = anchor
+        return Verdict(allowed, (BucketLevel(level, anchor - now_us),))
 
     def peek(self, requests: Sequence[BucketRequest], now_us: i64) -> tuple[BucketLevel, ...]:
         """Return the levels at `now_us`; change nothing."""

@@ -32,6 +32,9 @@ class RateLimitedError(Exception):
         self.name = name
         self.decision = decision
 
+    def __reduce__(self) -> tuple[type["RateLimitedError"], tuple[str, Decision]]:
+        return RateLimitedError, (self.name, self.decision)
+
     @property
     def retry_after(self) -> float:
         """Seconds until the same call would pass; `math.inf`: never."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self, cast
 
+from mypy_extensions import mypyc_attr
+
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
 from sluicegate.domain.protocols import StorageTraits
@@ -21,6 +23,7 @@ DEFAULT_DEADLINE_MS = 50
 _MIN_CONNECT_TIMEOUT_S = 1.0  # connecting happens in the background; callers keep their deadline all the same
 
 
+@mypyc_attr(native_class=False)  # users subclass it, copy it and patch its methods
 class RedisStorage:
     """Keep buckets in Redis 6.2 or later, or Valkey: a single server, Sentinel or a Cluster.
 
@@ -95,9 +98,9 @@ class RedisStorage:
         request = requests[0]
         if request.lease_units and len(requests) == 1:
             leases = self.connections.leases
-            level = leases.spend(request, to_the_end=False)
-            if level is not None:
-                return Verdict(allowed=True, levels=self._with_leased(requests, (level,)))
+            verdict = leases.spend(request, to_the_end=False)
+            if verdict is not None:
+                return verdict
             if leases.suffices(request):
                 return None  # the lease is to be renewed; it comes before a denial that was true without it
         return None if self.denials is None else self.denials.lookup(requests)
@@ -121,13 +124,9 @@ class RedisStorage:
         request = requests[0]
         if not request.lease_units or len(requests) > 1:
             return verdict
-        levels = verdict.levels
-        if not verdict.allowed:
-            level = self.connections.leases.spend(request, to_the_end=True)
-            if level is None:
-                return verdict
-            levels = (level,)
-        return Verdict(allowed=True, levels=self._with_leased(requests, levels))
+        if verdict.allowed:
+            return Verdict(allowed=True, levels=self._with_leased(requests, verdict.levels))
+        return self.connections.leases.spend(request, to_the_end=True) or verdict
 
     async def peek(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels, with what this process has borrowed from them. Writes nothing."""
