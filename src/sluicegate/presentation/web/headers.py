@@ -90,7 +90,7 @@ class QuotaHeaders:
     def build(self, decision: Decision) -> Headers:
         """Return the fields for a response of any status.
 
-        There are none if no rule is for the request, and none while nobody counts: the full quota that the failure policy
+        There are none if no rule is for the request, and none while requests are not counted: the full quota that the policy
         answers is made up.
         """
         result = decision.result
