@@ -17,6 +17,7 @@ from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.result import RateLimitResult
 
 _SECOND_US: Final = 1_000_000
+_result: Final = RateLimitResult  # compiled code finds it without a look-up in the module's names
 
 
 def refill(spec: BucketSpec, level: i64, last: i64, now_us: i64) -> tuple[i64, i64]:
@@ -123,7 +124,7 @@ def result(spec: BucketSpec, cost_units: i64, level: i64, effective_in_us: i64, 
     retry_after = 0.0
     if not allowed and level < cost_units:
         retry_after = float(wait_us(spec, cost_units, level, effective_in_us)) / 1e6
-    return RateLimitResult(allowed, retry_after, level // spec.units_per_token, spec.max_tokens, reset_seconds)
+    return _result(allowed, retry_after, level // spec.units_per_token, spec.max_tokens, reset_seconds)
 
 
 def binding(requests: Sequence[BucketRequest], verdict: Verdict) -> int:
