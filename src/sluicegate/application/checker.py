@@ -5,8 +5,9 @@ from datetime import datetime
 
 from sluicegate.application.check import Check, prepare
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
-from sluicegate.application.live_rules import LiveRules, RulesSnapshot
+from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.application.shadow_rules import ShadowRules
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict

@@ -5,35 +5,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sluicegate.application.notifier import Notifier
+from sluicegate.application.rules_snapshot import RulesSnapshot, is_over, take_snapshot
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
 from sluicegate.domain.rule_book import KillSwitch, RuleBook, Rules
 from sluicegate.runtime.mutex import new_mutex
 
 _LONGEST_S: Final = 366 * 86_400  # of a kill switch that ends by itself
-
-
-class RulesSnapshot:
-    """All that one check reads of the rules. It is replaced whole, so that no check sees half of a change.
-
-    Args:
-        book: The rules as the operators wrote them.
-        rules: The same, compiled, without what is switched off.
-        switches: The kill switches that are thrown: the book's and those thrown at run time.
-        until: When the first of these ends; None: none does by itself.
-    """
-
-    __slots__ = ("book", "rules", "switches", "until")
-
-    def __init__(
-        self, book: RuleBook, rules: CompiledRules, switches: tuple[KillSwitch, ...], until: datetime | None
-    ) -> None:
-        self.book: Final = book
-        self.rules: Final = rules
-        self.switches: Final = switches
-        self.until: Final = until
 
 
 class LiveRules:
@@ -190,7 +169,7 @@ class LiveRules:
 
     def _compile(self, book: RuleBook) -> RulesSnapshot:
         now = self._utc_now()
-        self._thrown = {policy: switch for policy, switch in self._thrown.items() if not _ended(switch, now)}
+        self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
         return take_snapshot(book, self._key_format, now, tuple(self._thrown.values()))
 
     def _announce_switches(self, before: tuple[KillSwitch, ...], after: tuple[KillSwitch, ...]) -> None:
@@ -230,30 +209,5 @@ class LiveRules:
         return f"LiveRules({self.snapshot.book!r}, switched_off={len(self.snapshot.switches)})"
 
 
-def take_snapshot(
-    book: RuleBook, key_format: KeyFormat, now: datetime, thrown: tuple[KillSwitch, ...] = ()
-) -> RulesSnapshot:
-    """Return what checks read of a book.
-
-    Args:
-        book: The rules.
-        key_format: How buckets are named.
-        now: The wall clock's instant, for kill switches that have ended.
-        thrown: Kill switches beside those of the book.
-    """
-    switches = (*(switch for switch in book.kill_switches if not _ended(switch, now)), *thrown)
-    off = {policy for switch in switches for policy in switch.policies}
-    everything = any(not switch.policies for switch in switches)
-    rules = CompiledRules(
-        book, key_format, switched_off=(lambda rule: rule.policy in off) if off else None, everything=everything
-    )
-    ends = [switch.until for switch in switches if switch.until is not None]
-    return RulesSnapshot(book, rules, switches, min(ends, default=None))
-
-
 def _book(rules: Rules) -> RuleBook:
     return rules if isinstance(rules, RuleBook) else RuleBook(rules)
-
-
-def _ended(switch: KillSwitch, now: datetime) -> bool:
-    return switch.until is not None and switch.until <= now
