@@ -138,7 +138,7 @@ def test_python_and_lua_agree_to_the_bit(
 
 @pytest.mark.parametrize("tokens_left", [2**52 - 1, 2**52 - 12_345, 9_223_372_037, 8, 3])
 def test_a_change_from_fine_units_to_coarse_ones_keeps_the_bound(lua: ScriptedBuckets, tokens_left: int) -> None:
-    """Tokens of the old rule times units of the new one may be beyond 64 bits: the new capacity is the most, in either language."""
+    """Old tokens times new units may be beyond 64 bits: the new capacity is the most, in either language."""
     lua.client.flushall()
     old = BucketSpec(2**52, 1, 1, 1, 2**52)
     new = BucketSpec(8 * 10**9, 10**9, 1, 1, 8 * 10**9)
