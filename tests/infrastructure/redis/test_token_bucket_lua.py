@@ -136,6 +136,18 @@ def test_python_and_lua_agree_to_the_bit(
         sequence = sequence[together:]
 
 
+@pytest.mark.parametrize("tokens_left", [2**52 - 1, 2**52 - 12_345, 9_223_372_037, 8, 3])
+def test_a_change_from_fine_units_to_coarse_ones_keeps_the_bound(lua: ScriptedBuckets, tokens_left: int) -> None:
+    """Old tokens times new units may be beyond 64 bits: the new capacity is the most, in either language."""
+    lua.client.flushall()
+    old = BucketSpec(2**52, 1, 1, 1, 2**52)
+    new = BucketSpec(8 * 10**9, 10**9, 1, 1, 8 * 10**9)
+    buckets = Buckets()
+    for verb, spec, cost in ((TAKE, old, 2**52 - tokens_left), (PEEK, new, 0), (TAKE, new, 10**9), (PEEK, new, 0)):
+        asked = [BucketRequest("k", spec, cost)]
+        assert [buckets.call(verb, asked, START_US)] == lua.call([(verb, asked)], START_US)
+
+
 def _request(given_specs: list[BucketSpec], key: int, spec_number: int, cost: int) -> BucketRequest:
     spec = given_specs[spec_number]
     tokens = [1, spec.max_tokens, max(1, spec.max_tokens // 2), min(3, spec.max_tokens)][cost]

@@ -1,12 +1,13 @@
-"""Buckets in Redis or Valkey: shared by all processes, exact, and no call waits longer than its deadline."""
+"""Buckets in Redis or Valkey: shared by all processes, exact, and no call waits longer than its deadline.
+
+This module is not compiled: users subclass `RedisStorage` and patch its methods, and its arguments are checked with messages.
+"""
 
 import asyncio
 import os
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self, cast
-
-from mypy_extensions import mypyc_attr
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
@@ -23,7 +24,6 @@ DEFAULT_DEADLINE_MS = 50
 _MIN_CONNECT_TIMEOUT_S = 1.0  # connecting happens in the background; callers keep their deadline all the same
 
 
-@mypyc_attr(native_class=False)  # users subclass it, copy it and patch its methods
 class RedisStorage:
     """Keep buckets in Redis 6.2 or later, or Valkey: a single server, Sentinel or a Cluster.
 
