@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sluicegate.application.notifier import Notifier
-from sluicegate.application.rules_snapshot import RulesSnapshot, is_over, take_snapshot
+from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot, is_over, take_snapshot
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
@@ -42,32 +42,32 @@ class LiveRules:
         """How often rules were refused."""
         self.last_error = ""
         """Why rules were refused the last time; empty once others came into force."""
-        self.snapshot: RulesSnapshot = self._compile(_book(rules))
+        self.held = CurrentRules(self._compile(_book(rules)))
         """What checks read, unless its `until` has passed; see `current`."""
-        self._announce_switches((), self.snapshot.switches)
+        self._announce_switches((), self.held.snapshot.switches)
 
     def current(self) -> RulesSnapshot:
         """Return what checks read, without kill switches that have ended."""
-        snapshot = self.snapshot
+        snapshot = self.held.snapshot
         if snapshot.until is None or self._utc_now() < snapshot.until:
             return snapshot
         with self._mutex:
-            before = self.snapshot
+            before = self.held.snapshot
             if before.until is not None and self._utc_now() >= before.until:
-                self.snapshot = self._compile(before.book)
-            snapshot = self.snapshot
+                self.held.snapshot = self._compile(before.book)
+            snapshot = self.held.snapshot
         self._announce_switches(before.switches, snapshot.switches)
         return snapshot
 
     @property
     def version(self) -> str:
         """The version of the rules in force; see `RuleBook.version`."""
-        return self.snapshot.book.version
+        return self.held.snapshot.book.version
 
     @property
     def book(self) -> RuleBook:
         """The rules in force, as they were written."""
-        return self.snapshot.book
+        return self.held.snapshot.book
 
     @property
     def switched_off(self) -> tuple[KillSwitch, ...]:
@@ -84,12 +84,12 @@ class LiveRules:
         """
         book = _book(rules)
         with self._mutex:
-            before, recovered = self.snapshot, self.last_error
+            before, recovered = self.held.snapshot, self.last_error
             self.last_error = ""
             if book.version == before.book.version:
                 now = before
             else:
-                now = self.snapshot = self._compile(book)
+                now = self.held.snapshot = self._compile(book)
                 self.changes += 1
         if now is before:
             if recovered:
@@ -159,12 +159,12 @@ class LiveRules:
 
     def _switch(self, policy: str, switch: KillSwitch | None) -> None:
         with self._mutex:
-            before = self.snapshot
+            before = self.held.snapshot
             if switch is None:
                 self._thrown.pop(policy, None)
             else:
                 self._thrown[policy] = switch
-            now = self.snapshot = self._compile(before.book)
+            now = self.held.snapshot = self._compile(before.book)
         self._announce_switches(before.switches, now.switches)
 
     def _compile(self, book: RuleBook) -> RulesSnapshot:
@@ -186,7 +186,7 @@ class LiveRules:
             until=switch.until and switch.until.isoformat(),
             reason=switch.reason,
         )
-        version = self.snapshot.book.version
+        version = self.held.snapshot.book.version
         self._publish(
             RateLimitSwitched,
             lambda: RateLimitSwitched(
@@ -195,7 +195,7 @@ class LiveRules:
         )
 
     def _require_policy(self, policy: str) -> None:
-        names = {rule.policy for rule in self.snapshot.book.rules}
+        names = {rule.policy for rule in self.held.snapshot.book.rules}
         if policy and policy not in names:
             raise InvalidInputError(
                 f"policy={policy!r}: no rule has this name; there are {', '.join(sorted(names)) or 'none'}"
@@ -206,7 +206,7 @@ class LiveRules:
             self._notifier.publish(event())
 
     def __repr__(self) -> str:
-        return f"LiveRules({self.snapshot.book!r}, switched_off={len(self.snapshot.switches)})"
+        return f"LiveRules({self.held.snapshot.book!r}, switched_off={len(self.held.snapshot.switches)})"
 
 
 def _book(rules: Rules) -> RuleBook:

@@ -1,4 +1,4 @@
-"""The rules as one check reads them."""
+"""The rules as checks read them."""
 
 from datetime import datetime
 from typing import Final
@@ -28,6 +28,19 @@ class RulesSnapshot:
         self.rules: Final = rules
         self.switches: Final = switches
         self.until: Final = until
+
+
+class CurrentRules:
+    """Hold the snapshot that checks read: `LiveRules` replaces it.
+
+    Args:
+        snapshot: The first one.
+    """
+
+    __slots__ = ("snapshot",)
+
+    def __init__(self, snapshot: RulesSnapshot) -> None:
+        self.snapshot = snapshot
 
 
 def take_snapshot(

@@ -87,7 +87,10 @@ def convert(old: BucketSpec, new: BucketSpec, level: i64, last: i64, now_us: i64
     part: i64 = level - tokens * old.units_per_token
     part_units: i64 = max(0, int(float(part) / float(old.units_per_token) * float(new.units_per_token)) - 1)
     anchor_us = max(last * old.tick_us, now_us)
-    return min(new.capacity, tokens * new.units_per_token + part_units), -(-anchor_us // new.tick_us)
+    anchor = -(-anchor_us // new.tick_us)
+    if tokens >= new.max_tokens:  # the product could leave the range
+        return new.capacity, anchor
+    return min(new.capacity, tokens * new.units_per_token + part_units), anchor
 
 
 def full_at_us(spec: BucketSpec, level: i64, last: i64) -> i64:
