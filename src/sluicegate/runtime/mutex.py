@@ -15,6 +15,7 @@ _MAX_YIELDS = 20_000  # a second or two
 
 _locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
 _tokens: "weakref.WeakSet[LockToken]" = weakref.WeakSet()
+_forks = [0]
 _locked_for_fork: list[Lock] = []
 _taken_for_fork: list["LockToken"] = []
 
@@ -68,6 +69,11 @@ def wait_until_free(free: list[None]) -> None:
     raise TimeoutError("a lock was not released in time")
 
 
+def fork_count() -> int:
+    """Return how often this process was forked off: a child counts one more than its parent."""
+    return _forks[0]
+
+
 def _before_fork() -> None:
     _locked_for_fork.extend(lock for lock in list(_locks) if lock.acquire(timeout=_FORK_WAIT_S))
     for token in list(_tokens):
@@ -89,6 +95,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
+    _forks[0] += 1
     _locked_for_fork.clear()
     _taken_for_fork.clear()
     for lock in list(_locks):

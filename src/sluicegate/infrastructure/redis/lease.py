@@ -1,5 +1,6 @@
 """One bucket that this process borrows from: what it has, and how much it should ask for."""
 
+from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
@@ -16,6 +17,15 @@ PERIOD_US: Final = 500_000
 
 HOT: Final = 8
 """How many times a check's cost must be taken in a period before borrowing pays."""
+
+MAX_LEASES: Final = 10_000
+"""Most buckets whose use is counted."""
+
+MAX_BYTES: Final = 8 * 2**20
+"""About how much memory they take at most."""
+
+_BYTES_OF_ONE: Final = 500  # without its key
+_SECOND_CHANCES: Final = 8  # loans that are passed over to find a lease that has none
 
 GROWTH: Final = 8
 """A loan is at most this many times the one before: of a bucket that has just become hot, nothing is known."""
@@ -98,6 +108,10 @@ class Lease:
         self.owner: object = None
         """The `LeaseRouter` that asks the server for it."""
 
+    def aside(self) -> BucketRequest:
+        """Return a request of the bucket that pays for nothing."""
+        return BucketRequest(self.key, self.spec, 0)
+
 
 def units_wanted(lease: Lease, request: BucketRequest, now_us: int, hot: int) -> int:
     """Return how much to borrow: what a period takes at the recent pace, in whole tokens; 0 if that is too little to borrow.
@@ -127,3 +141,60 @@ def bucket_level(lease: Lease, now_us: int) -> BucketLevel:
     elapsed_us = now_us - lease.read_us
     level, tick = refill(lease.spec, lease.level, 0, elapsed_us)
     return BucketLevel(level, tick * lease.spec.tick_us - elapsed_us)
+
+
+class BoundedLeases:
+    """Hold at most `max_leases` leases in at most about `max_bytes` of memory, in the order in which they came.
+
+    Args:
+        max_leases: At least 1.
+        max_bytes: Keys included.
+    """
+
+    __slots__ = ("_by_key", "_bytes", "_max_bytes", "_max_leases")
+
+    def __init__(self, max_leases: int, max_bytes: int) -> None:
+        self._max_leases = max_leases
+        self._max_bytes = max_bytes
+        self._by_key: OrderedDict[str, Lease] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: str) -> Lease | None:
+        """Return a bucket's lease; None if there is none."""
+        return self._by_key.get(key)
+
+    def add(self, lease: Lease) -> None:
+        """Hold the lease of a bucket that has none."""
+        self._by_key[lease.key] = lease
+        self._bytes += _BYTES_OF_ONE + len(lease.key)
+
+    def remove(self, key: str) -> None:
+        """Drop a bucket's lease."""
+        del self._by_key[key]
+        self._bytes -= _BYTES_OF_ONE + len(key)
+
+    def surplus(self, key: str) -> Lease | None:
+        """Return the lease that must be removed before another one is added; None if there is room.
+
+        That is the oldest one without a loan if it is among the first few, else the oldest.
+
+        Args:
+            key: The bucket whose lease will be added.
+        """
+        size = self._bytes + _BYTES_OF_ONE + len(key)
+        if not self._by_key or (len(self._by_key) < self._max_leases and size <= self._max_bytes):
+            return None
+        for _ in range(_SECOND_CHANCES):
+            oldest = next(iter(self._by_key.values()))
+            if not oldest.units:
+                break
+            self._by_key.move_to_end(oldest.key)
+        return next(iter(self._by_key.values()))
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        self._by_key.clear()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._by_key)

@@ -1,49 +1,29 @@
 """What this process has borrowed from hot buckets, and spends without asking the server.
 
 The server counts a loan against the bucket's capacity until it is reported as spent, comes back, or ends; see the loans in
-`token_bucket.lua`. Whatever is in doubt is left to end there, and never spent or returned here: that could mint tokens, whereas
-this way a check can only be denied that might have passed.
+`token_bucket.lua`. Whatever is in doubt is left to end there, and never spent or returned here: that could mint tokens.
 """
 
-import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from random import SystemRandom
-from typing import Final
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.infrastructure.redis.lease import (
     GROWTH,
     HOT,
+    MAX_BYTES,
+    MAX_LEASES,
     SPENT_US,
+    BoundedLeases,
     Lease,
     LeaseRequest,
     bucket_level,
     units_wanted,
 )
 from sluicegate.infrastructure.redis.script import LeaseTerms, Loan
-from sluicegate.runtime.mutex import new_mutex
+from sluicegate.runtime.mutex import fork_count, new_mutex
 from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
-
-MAX_LEASES: Final = 10_000
-"""Most buckets that are counted."""
-
-MAX_BYTES: Final = 8 * 2**20
-"""About how much memory they take at most."""
-
-_BYTES_OF_ONE: Final = 500  # without its key
-_SECOND_CHANCES: Final = 8
-
-_forks: Final = [0]  # how often this process was forked off; parent and child must not both spend a loan
-
-
-def _count_fork() -> None:
-    _forks[0] += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_fork)
 
 
 class LeaseTable:
@@ -51,9 +31,8 @@ class LeaseTable:
 
     Args:
         clock: This process's; it must not stand still while the machine sleeps.
-        max_leases: Most buckets that are counted, at least 1. Beyond it the oldest one without a loan is dropped, if it is
-            found among the first few, else the oldest one.
-        max_bytes: About how much memory they take at most.
+        max_leases: See `BoundedLeases`.
+        max_bytes: See `BoundedLeases`.
         hot: How many times a check's cost must be taken in a period before borrowing pays.
     """
 
@@ -66,22 +45,19 @@ class LeaseTable:
         hot: int = HOT,
     ) -> None:
         self._now_ns: Callable[[], int] = SuspendAwareClock().now_ns if clock is None else reader_ns(clock)
-        self._max_leases = max_leases
-        self._max_bytes = max_bytes
         self._hot = hot
         self._mutex = new_mutex()
-        self._leases: OrderedDict[str, Lease] = OrderedDict()
-        self._bytes = 0
+        self._leases = BoundedLeases(max_leases, max_bytes)
         self._active: dict[str, Lease] = {}  # those with a loan or a question, and some that had one lately
         self._questions = 0
-        self._fork = _forks[0]
+        self._fork = fork_count()
         self._random = SystemRandom()  # processes that were forked must not draw the same numbers
         self.borrowed = 0.0
         """Tokens that were lent to this process so far."""
         self.returned = 0.0
         """Tokens of them that were given back."""
         self.lost = 0.0
-        """Tokens of them that ended unspent, or are in doubt because an answer of the server was lost."""
+        """Tokens of them that ended unspent, or are in doubt because an answer was lost."""
 
     def pay(self, request: BucketRequest, owner: object) -> tuple[BucketLevel | None, LeaseRequest | None]:
         """Pay from a loan if one suffices, and return what to ask the server for.
@@ -199,7 +175,7 @@ class LeaseTable:
                     due.append(self._return_all(lease, owner, now_us))
                 elif lease.until_us - now_us < SPENT_US // 2:
                     terms = LeaseTerms(lease.lease_id, 0, lease.units, 0)
-                    due.append(self._question(lease, _aside(lease), terms, owner, now_us))
+                    due.append(self._question(lease, lease.aside(), terms, owner, now_us))
         return due
 
     def owns_any(self, owner: object) -> bool:
@@ -283,11 +259,6 @@ class LeaseTable:
         """Tokens that were lent and have been spent."""
         return self.borrowed - self.returned - self.lost - sum(self.held.values())
 
-    def forget_all(self) -> None:
-        """Drop everything without telling the server, as a forked child does: the loans are its parent's."""
-        with self._mutex:
-            self._forget_all()
-
     def __len__(self) -> int:
         return len(self._leases)
 
@@ -300,14 +271,13 @@ class LeaseTable:
     # All below are called with the lock held.
 
     def _check_fork(self) -> None:
-        if self._fork != _forks[0]:
-            self._fork = _forks[0]
+        if self._fork != fork_count():  # parent and child must not both spend a loan
+            self._fork = fork_count()
             self._forget_all()
 
     def _forget_all(self) -> None:
         self._leases.clear()
         self._active.clear()
-        self._bytes = 0
         self.borrowed = self.returned = self.lost = 0.0
 
     def _find(self, key: str) -> Lease | None:
@@ -321,32 +291,20 @@ class LeaseTable:
             if lease is not None:
                 self._lose(lease)
                 self._drop(lease.key)
-            size = _BYTES_OF_ONE + len(request.key)
-            while self._leases and (len(self._leases) >= self._max_leases or self._bytes + size > self._max_bytes):
-                self._drop_oldest()
+            while (surplus := self._leases.surplus(request.key)) is not None:
+                self._lose(surplus)
+                self._drop(surplus.key)
             lease = Lease(request.key, request.spec, self._new_id(), now_us)
-            self._leases[request.key] = lease
-            self._bytes += size
+            self._leases.add(lease)
         if lease.asking and now_us - lease.asked_us > SPENT_US:
             self._give_up(lease, 0)  # the event loop that asked has ended
         if lease.units and now_us >= lease.until_us:
             self._lose(lease)
         return lease
 
-    def _drop_oldest(self) -> None:
-        for _ in range(_SECOND_CHANCES):
-            oldest = next(iter(self._leases.values()))
-            if not oldest.units:
-                break
-            self._leases.move_to_end(oldest.key)
-        oldest = next(iter(self._leases.values()))
-        self._lose(oldest)
-        self._drop(oldest.key)
-
     def _drop(self, key: str) -> None:
-        del self._leases[key]
+        self._leases.remove(key)
         self._active.pop(key, None)
-        self._bytes -= _BYTES_OF_ONE + len(key)
 
     def _renewal(self, lease: Lease, request: BucketRequest, owner: object, now_us: int) -> LeaseRequest | None:
         if lease.units >= lease.low or lease.asking:
@@ -355,12 +313,12 @@ class LeaseTable:
         more = units_wanted(lease, request, now_us, self._hot)
         if not more:
             return None
-        return self._question(lease, _aside(lease), LeaseTerms(lease.lease_id, 0, lease.units, more), owner, now_us)
+        return self._question(lease, lease.aside(), LeaseTerms(lease.lease_id, 0, lease.units, more), owner, now_us)
 
     def _return_all(self, lease: Lease, owner: object, now_us: int) -> LeaseRequest:
         terms = LeaseTerms(lease.lease_id, lease.units, 0, 0)
         lease.units = 0
-        return self._question(lease, _aside(lease), terms, owner, now_us)
+        return self._question(lease, lease.aside(), terms, owner, now_us)
 
     def _question(
         self, lease: Lease, request: BucketRequest, terms: LeaseTerms, owner: object, now_us: int
@@ -390,8 +348,3 @@ class LeaseTable:
 
     def _new_id(self) -> int:
         return self._random.getrandbits(52) + 1
-
-
-def _aside(lease: Lease) -> BucketRequest:
-    """Return a request of the bucket that pays for nothing."""
-    return BucketRequest(lease.key, lease.spec, 0)
