@@ -8,11 +8,12 @@ import tracemalloc
 from collections.abc import Callable
 from threading import Lock
 
+from sluicegate.runtime.turn import Turn
+
 from sluicegate import MemoryStorage, RateLimitRule, SyncTokenBucketAdapter
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.infrastructure.redis.denial_cache import DenialCache
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.runtime.turn import Turn
 
 COUNT = 10_000
 RULE = RateLimitRule.per_hour(1000, burst=100)
