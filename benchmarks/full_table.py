@@ -69,9 +69,9 @@ async def add_to(section: Section, size: Size) -> None:
         )
         timed += [Timed(**found) for found in json.loads((await process.communicate())[0])]
     conditions = (
-        f"A table of {size.full_table:,} keys, full, each key used {_TIMES_USED} times; {size.timed_checks:,} checks of new clients in"
-        " each of three states: no bucket is full again, each was expected to be but is not, and each is. `own` is the processor"
-        " time of the thread, where the garbage collector did not run."
+        f"A table of {size.full_table:,} keys, full, each used {_TIMES_USED} times; {size.timed_checks:,} checks of new clients"
+        " in each of three states: no bucket is full again, each was expected to be but is not, and each is. `own` is the"
+        " processor time of the thread, where the garbage collector did not run."
     )
     head = (
         "",
