@@ -51,9 +51,9 @@ async def _processes(server: RedisServer, size: Size, section: Section) -> None:
             )
             for at, (name, _) in enumerate(CONNECT)
         ]
-        await alternate(contestants, rounds=5, checks=size.joint_checks)
+        await alternate(contestants, rounds=3, checks=size.joint_checks)
         conditions = (
-            f"Each process runs 50 callers, allowed, 1,000 clients; 5 rounds of {size.joint_checks:,} checks per process; the"
+            f"Each process runs 50 callers, allowed, 1,000 clients; 3 rounds of {size.joint_checks:,} checks per process; the"
             " wall clock of the slowest process per check of all of them. The server has a core to itself at best."
         )
         section.tables.append(compare(f"{count} process{'' if count == 1 else 'es'}", conditions, contestants))
