@@ -192,7 +192,9 @@ async def cluster() -> None:  # noqa: PLR0915 - one story, told in order
                         admitted[key] += verdict.allowed
                     except StorageError as error:
                         reasons[error.reason] += 1
-                        await asyncio.sleep(0)  # an open breaker answers at once: the event loop must get to reconnecting
+                        await asyncio.sleep(
+                            0
+                        )  # an open breaker answers at once: the event loop must get to reconnecting
                     latencies.append(time.monotonic() - started)
 
             async def load(seconds: float) -> float:

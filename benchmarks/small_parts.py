@@ -1,7 +1,7 @@
 """What the parts of a check take, for the pages that name them: `python benchmarks/small_parts.py`.
 
-First the steps of a plain check in memory, each with all that it calls; then what a lock costs, and what could replace it; then
-the bytes that a bucket, a cached denial and a counted lease take. With the interpreter of `benchmarks/.venv` the parts are
+First the steps of a plain check in memory, each with all that it calls; then what a lock costs, and the list that replaces it; then the
+bytes that a bucket, a cached denial and a counted lease take. With the interpreter of `benchmarks/.venv` the parts are
 compiled, as in a wheel; with that of `.venv` they are not. Calls are made from this interpreted file in either case.
 """
 
@@ -76,9 +76,9 @@ def steps() -> None:
 
 
 def lock() -> None:
-    """Print what a lock takes in interpreted code, in three ways, and a list that stands for one."""
-    mutex, token = Lock(), [None]
-    acquire, release, pop, append = mutex.acquire, mutex.release, token.pop, token.append
+    """Print what a lock takes in interpreted code, in two ways, and the list with one item that is the lock of `LockToken`."""
+    mutex, free = Lock(), [None]
+    acquire, release = mutex.acquire, mutex.release
 
     def with_statement() -> None:
         with mutex:
@@ -88,13 +88,13 @@ def lock() -> None:
         acquire()
         release()
 
-    def list_methods() -> None:
-        pop()
-        append(None)
+    def list_operations() -> None:
+        del free[-1]
+        free.append(None)
 
     nanoseconds("a lock in a `with`", with_statement)
     nanoseconds("a lock's acquire and release", methods)
-    nanoseconds("a list's pop and append", list_methods)
+    nanoseconds("an item taken out of a list and put back", list_operations)
 
 
 def sizes() -> None:

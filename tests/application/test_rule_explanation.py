@@ -8,8 +8,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from sluicegate import InvalidInputError, MemoryStorage, Success, SyncTokenBucketAdapter
-from sluicegate.application.live_rules import take_snapshot
 from sluicegate.application.rule_explanation import Explainer, Explanation
+from sluicegate.application.rules_snapshot import take_snapshot
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict

@@ -105,11 +105,11 @@ def test_a_reset_bucket_counts_as_full() -> None:
     """It is filed until its old time, and leaves then; it can be spent again meanwhile."""
     table = BucketTable(10)
     table.take((request("a", cost=5),), START_US)
-    table.reset([request("a"), request("unknown")])
+    table.reset([request("a"), request("unknown")], START_US)
     assert len(table) == 1
     assert table.take((request("a", cost=5),), START_US).allowed
     assert not table.take((request("a"),), START_US).allowed
-    table.reset([request("a")])
+    table.reset([request("a")], START_US)
     table.take((request("b"),), START_US + 63 * S)
     assert len(table) == 1
 

@@ -32,6 +32,9 @@ from sluicegate import (
     rate_limit,
     rate_limited,
 )
+from sluicegate.asgi import DenialResponse
+from sluicegate.flask import FlaskRateLimit as FlaskRateLimitOfItsModule
+from sluicegate.wsgi import WSGIRateLimitMiddleware as WSGIMiddlewareOfItsModule
 
 
 async def check() -> str:
@@ -74,7 +77,17 @@ def protect(app: Callable[..., Awaitable[None]]) -> None:
     assert_type(rate_limit(rule, "5/hour per user", cost=2, limiter=limiter), rate_limit)
     RateLimitTransport("10/second", limiter=limiter)
     WSGIRateLimitMiddleware(lambda environ, start_response: [b""], rules={"GET /": rule})
-    FlaskRateLimit(rules={"GET /": rule})
+    FlaskRateLimit(rules={"GET /": rule}, headers="both", cost=lambda request: 2)
+    RateLimitMiddleware(app, on_denied=slow_down)
+    assert_type(FlaskRateLimitOfItsModule(), FlaskRateLimit)
+    WSGIMiddlewareOfItsModule(lambda environ, start_response: [b""], trusted_proxies=["10.0.0.0/8"])
+
+
+def slow_down(scope: object, denial: DenialResponse) -> Callable[..., Awaitable[None]]:
+    """Answer a denied request in another way."""
+    assert_type(denial.decision.result, RateLimitResult)
+    assert_type(denial.status, int)
+    raise NotImplementedError(scope)
 
 
 @rate_limited("5/minute", identifier=str)

@@ -132,7 +132,7 @@ def decision_of(check: Check) -> Decision:
     rules = check.rules
     if rules is None or check.listed is not None or rules.disabled is not None:
         return Decision(answer)
-    if len(rules.rules) == 1:
+    if len(rules.limits) == 1:  # not `rules.rules`: mypy would narrow it, and mypyc build a new tuple
         return Decision(answer, rules.rules, rules.rules[0], check.degraded)
     if check.verdict is not None:
         return Decision(answer, rules.rules, rules.rules[binding(check.requests, check.verdict)])

@@ -5,8 +5,9 @@ from datetime import datetime
 
 from sluicegate.application.check import Check, prepare
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
-from sluicegate.application.live_rules import LiveRules, RulesSnapshot
+from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
+from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot
 from sluicegate.application.shadow_rules import ShadowRules
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
@@ -51,6 +52,7 @@ class Checker:
         storage: object,
     ) -> None:
         self.live_rules = live_rules
+        self._current_rules: CurrentRules = live_rules.held
         self.failure_policy = failure_policy
         self.shadow_rules = ShadowRules(notifier)
         self._key_format = key_format
@@ -68,9 +70,7 @@ class Checker:
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        snapshot = self.live_rules.snapshot
-        if snapshot.until is not None:
-            snapshot = self.live_rules.current()
+        snapshot = self._current()
         check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self._utc_now)
         if not check.requests:
             self._announce_unasked(check, snapshot, endpoint)
@@ -89,6 +89,18 @@ class Checker:
             if shadow.is_open:
                 self._decide_nowait(shadow)
                 check.waits = check.waits or shadow.waits
+
+    def match(self, method: str, path: str) -> str | None:
+        """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`."""
+        return self._current().rules.match(method, path)
+
+    def scopes_of(self, endpoint: str) -> tuple[str, ...]:
+        """Return the scopes whose identifiers a check of an endpoint needs; see `CompiledRules.scopes_of`."""
+        return self._current().rules.scopes_of(endpoint)
+
+    def _current(self) -> RulesSnapshot:
+        snapshot = self._current_rules.snapshot
+        return snapshot if snapshot.until is None else self.live_rules.current()
 
     def _decide_nowait(self, check: Check) -> None:
         try:

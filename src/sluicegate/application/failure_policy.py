@@ -105,7 +105,7 @@ class FailurePolicy:
     def forget(self, check: Check) -> None:
         """Fill the local buckets of a check again: an operator's reset means these as well."""
         with self._mutex:
-            self._buckets.reset(check.requests)
+            self._buckets.reset(check.requests, self._clock.now_us())
 
 
 def reason_of(error: Exception) -> str:

@@ -6,6 +6,7 @@ not on the way of a check.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
@@ -16,9 +17,39 @@ from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.result import RateLimitResult, Result, Success
 
+_success: Final = Success  # compiled code finds it without a look-up in the module's names
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class AsyncFace:
+class LimiterFace:
+    """What both kinds of limiter do alike.
+
+    Args:
+        checker: Prepares checks, decides those that need no waiting, and finishes them.
+    """
+
+    def __init__(self, checker: Checker) -> None:
+        self._checker = checker
+
+    def match(self, method: str, path: str) -> str | None:
+        """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`.
+
+        Args:
+            method: The request's method in capitals, or `WEBSOCKET`.
+            path: The path, decoded, without the query.
+        """
+        return self._checker.match(method, path)
+
+    def scopes_of(self, endpoint: str) -> tuple[str, ...]:
+        """Return the scopes whose identifiers a check of an endpoint needs, each once; empty if no rule is for it.
+
+        These are the scopes of its rules, and those of the allow and deny lists.
+        """
+        return self._checker.scopes_of(endpoint)
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class AsyncFace(LimiterFace):
     """Decide checks for code with an event loop.
 
     Args:
@@ -27,7 +58,7 @@ class AsyncFace:
     """
 
     def __init__(self, checker: Checker, take: Callable[[Sequence[BucketRequest]], Awaitable[Verdict]]) -> None:
-        self._checker = checker
+        super().__init__(checker)
         self._take = take
 
     async def is_allowed(
@@ -52,7 +83,7 @@ class AsyncFace:
             self._checker.finish(check)
         result = check.result
         assert result is not None  # noqa: S101 - the check is done
-        return Success(result)
+        return _success(result)
 
     async def check(self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0) -> Decision:
         """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
@@ -68,7 +99,7 @@ class AsyncFace:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class SyncFace:
+class SyncFace(LimiterFace):
     """Decide checks for code without an event loop.
 
     Args:
@@ -77,7 +108,7 @@ class SyncFace:
     """
 
     def __init__(self, checker: Checker, take: Callable[[Sequence[BucketRequest]], Verdict]) -> None:
-        self._checker = checker
+        super().__init__(checker)
         self._take = take
 
     def is_allowed(
@@ -102,7 +133,7 @@ class SyncFace:
             self._checker.finish(check)
         result = check.result
         assert result is not None  # noqa: S101 - the check is done
-        return Success(result)
+        return _success(result)
 
     def check(self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0) -> Decision:
         """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.

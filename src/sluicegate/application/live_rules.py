@@ -5,35 +5,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sluicegate.application.notifier import Notifier
+from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot, is_over, take_snapshot
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
 from sluicegate.domain.rule_book import KillSwitch, RuleBook, Rules
 from sluicegate.runtime.mutex import new_mutex
 
 _LONGEST_S: Final = 366 * 86_400  # of a kill switch that ends by itself
-
-
-class RulesSnapshot:
-    """All that one check reads of the rules. It is replaced whole, so that no check sees half of a change.
-
-    Args:
-        book: The rules as the operators wrote them.
-        rules: The same, compiled, without what is switched off.
-        switches: The kill switches that are thrown: the book's and those thrown at run time.
-        until: When the first of these ends; None: none does by itself.
-    """
-
-    __slots__ = ("book", "rules", "switches", "until")
-
-    def __init__(
-        self, book: RuleBook, rules: CompiledRules, switches: tuple[KillSwitch, ...], until: datetime | None
-    ) -> None:
-        self.book: Final = book
-        self.rules: Final = rules
-        self.switches: Final = switches
-        self.until: Final = until
 
 
 class LiveRules:
@@ -63,32 +42,32 @@ class LiveRules:
         """How often rules were refused."""
         self.last_error = ""
         """Why rules were refused the last time; empty once others came into force."""
-        self.snapshot: RulesSnapshot = self._compile(_book(rules))
+        self.held = CurrentRules(self._compile(_book(rules)))
         """What checks read, unless its `until` has passed; see `current`."""
-        self._announce_switches((), self.snapshot.switches)
+        self._announce_switches((), self.held.snapshot.switches)
 
     def current(self) -> RulesSnapshot:
         """Return what checks read, without kill switches that have ended."""
-        snapshot = self.snapshot
+        snapshot = self.held.snapshot
         if snapshot.until is None or self._utc_now() < snapshot.until:
             return snapshot
         with self._mutex:
-            before = self.snapshot
+            before = self.held.snapshot
             if before.until is not None and self._utc_now() >= before.until:
-                self.snapshot = self._compile(before.book)
-            snapshot = self.snapshot
+                self.held.snapshot = self._compile(before.book)
+            snapshot = self.held.snapshot
         self._announce_switches(before.switches, snapshot.switches)
         return snapshot
 
     @property
     def version(self) -> str:
         """The version of the rules in force; see `RuleBook.version`."""
-        return self.snapshot.book.version
+        return self.held.snapshot.book.version
 
     @property
     def book(self) -> RuleBook:
         """The rules in force, as they were written."""
-        return self.snapshot.book
+        return self.held.snapshot.book
 
     @property
     def switched_off(self) -> tuple[KillSwitch, ...]:
@@ -105,12 +84,12 @@ class LiveRules:
         """
         book = _book(rules)
         with self._mutex:
-            before, recovered = self.snapshot, self.last_error
+            before, recovered = self.held.snapshot, self.last_error
             self.last_error = ""
             if book.version == before.book.version:
                 now = before
             else:
-                now = self.snapshot = self._compile(book)
+                now = self.held.snapshot = self._compile(book)
                 self.changes += 1
         if now is before:
             if recovered:
@@ -180,17 +159,17 @@ class LiveRules:
 
     def _switch(self, policy: str, switch: KillSwitch | None) -> None:
         with self._mutex:
-            before = self.snapshot
+            before = self.held.snapshot
             if switch is None:
                 self._thrown.pop(policy, None)
             else:
                 self._thrown[policy] = switch
-            now = self.snapshot = self._compile(before.book)
+            now = self.held.snapshot = self._compile(before.book)
         self._announce_switches(before.switches, now.switches)
 
     def _compile(self, book: RuleBook) -> RulesSnapshot:
         now = self._utc_now()
-        self._thrown = {policy: switch for policy, switch in self._thrown.items() if not _ended(switch, now)}
+        self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
         return take_snapshot(book, self._key_format, now, tuple(self._thrown.values()))
 
     def _announce_switches(self, before: tuple[KillSwitch, ...], after: tuple[KillSwitch, ...]) -> None:
@@ -207,7 +186,7 @@ class LiveRules:
             until=switch.until and switch.until.isoformat(),
             reason=switch.reason,
         )
-        version = self.snapshot.book.version
+        version = self.held.snapshot.book.version
         self._publish(
             RateLimitSwitched,
             lambda: RateLimitSwitched(
@@ -216,7 +195,7 @@ class LiveRules:
         )
 
     def _require_policy(self, policy: str) -> None:
-        names = {rule.policy for rule in self.snapshot.book.rules}
+        names = {rule.policy for rule in self.held.snapshot.book.rules}
         if policy and policy not in names:
             raise InvalidInputError(
                 f"policy={policy!r}: no rule has this name; there are {', '.join(sorted(names)) or 'none'}"
@@ -227,33 +206,8 @@ class LiveRules:
             self._notifier.publish(event())
 
     def __repr__(self) -> str:
-        return f"LiveRules({self.snapshot.book!r}, switched_off={len(self.snapshot.switches)})"
-
-
-def take_snapshot(
-    book: RuleBook, key_format: KeyFormat, now: datetime, thrown: tuple[KillSwitch, ...] = ()
-) -> RulesSnapshot:
-    """Return what checks read of a book.
-
-    Args:
-        book: The rules.
-        key_format: How buckets are named.
-        now: The wall clock's instant, for kill switches that have ended.
-        thrown: Kill switches beside those of the book.
-    """
-    switches = (*(switch for switch in book.kill_switches if not _ended(switch, now)), *thrown)
-    off = {policy for switch in switches for policy in switch.policies}
-    everything = any(not switch.policies for switch in switches)
-    rules = CompiledRules(
-        book, key_format, switched_off=(lambda rule: rule.policy in off) if off else None, everything=everything
-    )
-    ends = [switch.until for switch in switches if switch.until is not None]
-    return RulesSnapshot(book, rules, switches, min(ends, default=None))
+        return f"LiveRules({self.held.snapshot.book!r}, switched_off={len(self.held.snapshot.switches)})"
 
 
 def _book(rules: Rules) -> RuleBook:
     return rules if isinstance(rules, RuleBook) else RuleBook(rules)
-
-
-def _ended(switch: KillSwitch, now: datetime) -> bool:
-    return switch.until is not None and switch.until <= now

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from sluicegate.application.check import Check, prepare, requests_for
-from sluicegate.application.live_rules import RulesSnapshot
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import EndpointRules, Limit

@@ -100,26 +100,10 @@ class TokenBucketAdapter(AsyncFace):
         self.rules = checker.live_rules
         """The rules in force: swap them, switch them off and on, read their version."""
 
-    def match(self, method: str, path: str) -> str | None:
-        """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`.
-
-        Args:
-            method: The request's method in capitals, or `WEBSOCKET`.
-            path: The path, decoded, without the query.
-        """
-        return self.rules.current().rules.match(method, path)
-
     @property
     def scopes(self) -> frozenset[str]:
         """The scopes that the rules count, all together."""
         return self.rules.current().rules.scopes
-
-    def scopes_of(self, endpoint: str) -> tuple[str, ...]:
-        """Return the scopes whose identifiers a check of an endpoint needs, each once; empty if no rule is for it.
-
-        These are the scopes of its rules, and those of the allow and deny lists.
-        """
-        return self.rules.current().rules.scopes_of(endpoint)
 
     async def wait(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0, timeout_s: float | None = None

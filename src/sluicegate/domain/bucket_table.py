@@ -110,12 +110,13 @@ class BucketTable:
             levels.append(BucketLevel(level, anchor * spec.tick_us - now_us))
         return tuple(levels)
 
-    def reset(self, requests: Sequence[BucketRequest]) -> None:
-        """Make each bucket full."""
+    def reset(self, requests: Sequence[BucketRequest], now_us: i64) -> tuple[BucketLevel, ...]:
+        """Make each bucket full, and return the levels."""
         for request in requests:
             bucket = self._buckets.get(request.key)
             if bucket is not None:
                 bucket.last = _RESET
+        return self.peek(requests, now_us)
 
     def _settle(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what became of it
         self, request: BucketRequest, bucket: _Bucket | None, level: i64, anchor: i64, allowed: bool, now_us: i64

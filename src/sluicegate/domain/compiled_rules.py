@@ -50,8 +50,6 @@ class Limit:
         overrides: "IdentifierIndex[Substitute] | None" = None,
     ) -> None:
         spec: BucketSpec = rule.spec
-        # Without a size it is a quarter of the capacity: a few processes find something, and storages lend less as a rule.
-        lease = max(1, rule.max_tokens // 4) if rule.lease is True else int(rule.lease)
         self.rule: Final = rule
         self.bucket: Final = bucket
         self.before: Final = key_frame[0]
@@ -61,7 +59,7 @@ class Limit:
         self.spec: Final = spec
         self.max_tokens: Final = spec.max_tokens
         self.cost_units: Final[i64] = rule.cost * spec.units_per_token
-        self.lease_units: Final[i64] = lease * spec.units_per_token
+        self.lease_units: Final[i64] = rule.lease_tokens * spec.units_per_token
 
     def identifier_of(self, identifier: str | Mapping[str, str]) -> str:
         """Return the identifier that this rule counts; empty for a global rule that got none.

@@ -103,6 +103,14 @@ class RateLimitRule:
         """The rule's name for clients and reports: its own, else one made of scope, capacity and seconds to full."""
         return self.name or f"{self.scope}-{self.max_tokens}-{self.full_seconds}s"
 
+    @property
+    def lease_tokens(self) -> int:
+        """The most tokens that a process may borrow at a time; 0: none.
+
+        Without a size it is a quarter of the capacity: a few processes find something, and storages lend less as a rule.
+        """
+        return max(1, self.max_tokens // 4) if self.lease is True else int(self.lease)
+
     def with_limit_of(self, other: "RateLimitRule") -> "RateLimitRule":
         """Return this rule with the capacity and the rate of another one; scope, cost and effect stay its own."""
         lease = self.lease if isinstance(self.lease, bool) else min(self.lease, other.max_tokens)

@@ -17,6 +17,7 @@ from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.result import RateLimitResult
 
 _SECOND_US: Final = 1_000_000
+_result: Final = RateLimitResult  # compiled code finds it without a look-up in the module's names
 
 
 def refill(spec: BucketSpec, level: i64, last: i64, now_us: i64) -> tuple[i64, i64]:
@@ -86,7 +87,10 @@ def convert(old: BucketSpec, new: BucketSpec, level: i64, last: i64, now_us: i64
     part: i64 = level - tokens * old.units_per_token
     part_units: i64 = max(0, int(float(part) / float(old.units_per_token) * float(new.units_per_token)) - 1)
     anchor_us = max(last * old.tick_us, now_us)
-    return min(new.capacity, tokens * new.units_per_token + part_units), -(-anchor_us // new.tick_us)
+    anchor = -(-anchor_us // new.tick_us)
+    if tokens >= new.max_tokens:  # the product could leave the range
+        return new.capacity, anchor
+    return min(new.capacity, tokens * new.units_per_token + part_units), anchor
 
 
 def full_at_us(spec: BucketSpec, level: i64, last: i64) -> i64:
@@ -123,7 +127,7 @@ def result(spec: BucketSpec, cost_units: i64, level: i64, effective_in_us: i64, 
     retry_after = 0.0
     if not allowed and level < cost_units:
         retry_after = float(wait_us(spec, cost_units, level, effective_in_us)) / 1e6
-    return RateLimitResult(allowed, retry_after, level // spec.units_per_token, spec.max_tokens, reset_seconds)
+    return _result(allowed, retry_after, level // spec.units_per_token, spec.max_tokens, reset_seconds)
 
 
 def binding(requests: Sequence[BucketRequest], verdict: Verdict) -> int:

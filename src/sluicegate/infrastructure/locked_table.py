@@ -8,7 +8,7 @@ from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, StorageTraits
-from sluicegate.runtime.mutex import new_mutex
+from sluicegate.runtime.mutex import LockToken, wait_until_free
 from sluicegate.runtime.system_clock import reader_ns
 
 
@@ -33,15 +33,26 @@ class LockedTable:
         """The greatest number of buckets held."""
         self._now_ns: Callable[[], int] = reader_ns(clock)
         self._table = BucketTable(max_keys)
-        self._mutex = new_mutex()
+        self._lock = LockToken()
+        self._free: list[None] = self._lock.free
         self.traits = StorageTraits()
         """It never waits, and keys need no hash tags."""
 
     def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
         several = requests if isinstance(requests, tuple) else tuple(requests)
-        with self._mutex:
+        free = self._free
+        while True:  # see `LockToken`
+            try:
+                del free[-1]
+            except IndexError:
+                wait_until_free(free)
+            else:
+                break
+        try:
             return self._table.take(several, self._now_ns() // 1000)
+        finally:
+            free.append(None)
 
     def take_blocking(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
@@ -49,18 +60,34 @@ class LockedTable:
 
     def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels."""
-        with self._mutex:
-            return self._table.peek(requests, self._now_ns() // 1000)
+        return self._locked(self._table.peek, requests)
 
     def refund_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        with self._mutex:
-            return self._table.refund(requests, self._now_ns() // 1000)
+        return self._locked(self._table.refund, requests)
 
     def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        with self._mutex:
-            self._table.reset(requests)
+        self._locked(self._table.reset, requests)
+
+    def _locked(
+        self,
+        verb: Callable[[Sequence[BucketRequest], int], tuple[BucketLevel, ...]],
+        requests: Sequence[BucketRequest],
+    ) -> tuple[BucketLevel, ...]:
+        """Call a verb of the table while no other thread uses it."""
+        free = self._free
+        while True:
+            try:
+                del free[-1]
+            except IndexError:
+                wait_until_free(free)
+            else:
+                break
+        try:
+            return verb(requests, self._now_ns() // 1000)
+        finally:
+            free.append(None)
 
     @property
     def evicted_unfull(self) -> int:

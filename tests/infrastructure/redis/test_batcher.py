@@ -29,7 +29,7 @@ class Transport:
         return asyncio.Protocol()
 
     def set_protocol(self, protocol: Any) -> None:
-        """Note who reads."""
+        """Note what receives."""
         self.protocol = protocol
 
     def write(self, data: bytes) -> None:
@@ -150,6 +150,27 @@ async def test_a_short_deadline_behind_long_ones_is_kept(sent: bool) -> None:
     assert [await reason(future) for future in (*long, behind)] == ["connection"] * 4
 
 
+async def test_deadlines_share_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many checks wait, with longer and shorter deadlines, the timer is set only for an earlier one."""
+    transport = Transport()
+    transport.replying = False
+    to = batcher(lambda: Connection(transport))
+    loop = asyncio.get_running_loop()
+    armed: list[float] = []
+    call_at = loop.call_at
+
+    def counting(when: float, *args: Any, **named: Any) -> Any:
+        armed.append(when)
+        return call_at(when, *args, **named)
+
+    monkeypatch.setattr(loop, "call_at", counting)
+    futures = [submit(to, deadline_s=deadline_s) for deadline_s in (9.0, 8.0) * 200]
+    assert len(armed) == 2
+    monkeypatch.undo()
+    await to.aclose()
+    await asyncio.gather(*futures, return_exceptions=True)
+
+
 async def test_the_earliest_deadline_goes_out_first() -> None:
     """What waits is sent in the order of its deadlines; with equal ones, in the order of arrival."""
     transport = Transport()
@@ -204,12 +225,12 @@ async def test_a_full_queue_refuses_at_once() -> None:
 def test_connections_are_closed_with_the_event_loop() -> None:
     """A caller who never closes the storage leaves no task behind when the loop ends."""
     transport = Transport()
-    holder: list[Batcher] = []
+    made: list[Batcher] = []
 
     async def once() -> None:
-        holder.append(batcher(lambda: Connection(transport)))
-        await submit(holder[0])
-        assert len(holder[0].pipelines) == 1
+        made.append(batcher(lambda: Connection(transport)))
+        await submit(made[0])
+        assert len(made[0].pipelines) == 1
 
     asyncio.run(once())
-    assert holder[0].pipelines == []
+    assert made[0].pipelines == []

@@ -74,7 +74,7 @@ async def test_tls_carries_many_checks_at_a_time(certificates: Path, tls_port: i
             assert all(verdict.allowed for verdict in verdicts)
 
 
-async def test_tls_with_a_certificate_that_nobody_vouches_for(tls_port: int) -> None:
+async def test_tls_with_an_unknown_certificate_is_refused(tls_port: int) -> None:
     """Verification is on unless it is turned off: an unknown certificate is a failed connection."""
     async with RedisStorage.from_url(f"rediss://127.0.0.1:{tls_port}", deadline_ms=10_000) as storage:
         with pytest.raises(StorageError) as caught:
@@ -119,7 +119,7 @@ async def test_a_client_that_the_user_has(redis_server: RedisServer) -> None:
 
 @pytest.mark.parametrize("binary", [redis_7, redis_6], indirect=True)
 async def test_the_least_acl_is_enough(binary: Any) -> None:
-    """A user who may do nothing else than what the documentation says can take, peek, refund and reset."""
+    """A user with only the permissions that the documentation names can take, peek, refund and reset."""
     with RedisServer(binary=binary()) as server:
         client: Any = server.client()
         client.execute_command("ACL", "SETUSER", "limits", *LEAST_ACL)
@@ -142,7 +142,7 @@ async def test_the_least_acl_is_enough(binary: Any) -> None:
 
 @pytest.mark.parametrize("missing", ["+evalsha", "+mget", "+set"])
 async def test_a_permission_that_is_missing_is_named(missing: str) -> None:
-    """An incomplete ACL is a storage error with a reason of its own, not an allow that nobody sees."""
+    """An incomplete ACL is a storage error with its own reason, not a silent allow."""
     with RedisServer() as server:
         acl = [rule for rule in LEAST_ACL if rule != missing]
         server.client().execute_command("ACL", "SETUSER", "limits", *acl)

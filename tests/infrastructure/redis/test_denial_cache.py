@@ -58,7 +58,7 @@ class DistantServer:
         """Take from the server, and store the verdict."""
         begun = self.cache.begin()
         self.pass_us(there_us)
-        verdict = self.table.take(requests, self.server_us)
+        verdict = self.table.take(tuple(requests), self.server_us)
         self.pass_us(back_us)
         self.cache.store(requests, verdict, begun)
         return verdict
@@ -90,7 +90,7 @@ def wait_of(requests: list[BucketRequest], verdict: Verdict) -> int:
         max_size=40,
     )
 )
-def test_nobody_is_denied_who_would_pass_and_every_wait_is_the_servers(steps: list[tuple]) -> None:
+def test_no_check_is_denied_that_would_pass_and_every_wait_is_the_servers(steps: list[tuple]) -> None:
     """What is cached is true at that instant, and ends when the server's own answer said that it would."""
     server = DistantServer()
     ends: dict[tuple[str, ...], tuple[int, int]] = {}

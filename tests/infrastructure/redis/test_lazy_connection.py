@@ -14,7 +14,7 @@ def _run(program: str) -> str:
 
 
 def test_importing_the_package_imports_no_redis() -> None:
-    """Who limits in memory neither needs nor pays for redis-py."""
+    """An application that limits in memory neither needs redis-py nor imports it."""
     assert _run("import sys, sluicegate; print('redis' in sys.modules, 'hiredis' in sys.modules)") == "False False\n"
 
 

@@ -132,7 +132,7 @@ async def test_a_peek_counts_what_is_borrowed_here(storage: RedisStorage) -> Non
 
 
 async def test_a_check_that_costs_more_than_the_loan_is_paid_from_both(storage: RedisStorage) -> None:
-    """Nobody is denied what the bucket and this process's loan have together."""
+    """No check is denied that the bucket and this process's loan can pay together."""
     for _ in range(100):
         await storage.take([request()])
     assert 0 < storage.leases.held[KEY] < 1_900
@@ -296,7 +296,7 @@ async def test_a_bucket_on_a_cluster_is_lent(cluster_set: ClusterSet) -> None:
 def test_processes_that_are_killed_at_random_never_admit_more_than_the_rule(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """Four processes borrow of one bucket, and one is killed every half second: no window is above the bound."""
+    """Four processes borrow from one bucket, and one is killed every half second: no window is above the bound."""
     hot = Hot(max_tokens=400, per_second=2_000)
     outcome = run(redis_server.url, hot, tmp_path / "tally", workers=4, seconds=5.0, kill_every_s=0.5)
     assert outcome.kills >= 2

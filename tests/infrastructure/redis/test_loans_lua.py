@@ -31,7 +31,7 @@ from support.scripted_buckets import ScriptedBuckets, evaluate
 
 START_US = 1_795_000_000_123_456
 KEY = "rate_limit:global:GET /"
-USED_US = 2_000_000  # how long a holder spends, from when it asked
+USED_US = 2_000_000  # how long a process spends a loan, counted from the question
 RULE = RateLimitRule(100, 600, "global")
 
 
@@ -96,7 +96,7 @@ def test_what_is_returned_is_in_the_bucket_again(lua: ScriptedBuckets) -> None:
 
 
 def test_nothing_comes_back_twice_nor_after_the_end(lua: ScriptedBuckets) -> None:
-    """A return counts up to what is lent to this holder, and a loan that has ended is worth nothing."""
+    """A return counts up to what is lent to this process, and a loan that has ended is worth nothing."""
     lua.client.flushall()
     lua.call([(TAKE, [request(100)])], START_US)
     lua.lend(request(0), START_US + 2_000_000, lease_id=0, wanted=tokens(10))
@@ -115,7 +115,7 @@ def test_nothing_comes_back_twice_nor_after_the_end(lua: ScriptedBuckets) -> Non
     assert late.verdict.levels[0].level == tokens(35)
 
 
-def test_what_a_holder_keeps_beyond_the_end_is_made_room_for(lua: ScriptedBuckets) -> None:
+def test_room_is_made_for_what_a_process_keeps_beyond_the_end(lua: ScriptedBuckets) -> None:
     """A report that comes late takes back what was refilled meanwhile, rather than leaving more than the capacity."""
     lua.client.flushall()
     lua.lend(request(1), START_US, lease_id=0, wanted=tokens(20))
@@ -137,7 +137,7 @@ def test_at_most_half_of_what_is_left_is_lent_and_of_the_capacity(lua: ScriptedB
 
 
 def test_a_denial_lends_nothing_and_writes_nothing(lua: ScriptedBuckets) -> None:
-    """Who cannot pay cannot borrow; the stored value stays as it was."""
+    """A check that is not paid borrows nothing; the stored value stays as it was."""
     lua.client.flushall()
     lua.call([(TAKE, [request(97)])], START_US)
     before = lua.client.get(KEY)
@@ -147,7 +147,7 @@ def test_a_denial_lends_nothing_and_writes_nothing(lua: ScriptedBuckets) -> None
 
 
 def test_too_many_loans_of_one_bucket_are_refused(lua: ScriptedBuckets) -> None:
-    """The value at a key stays short, whoever asks; checks are decided as ever."""
+    """The value at a key stays short, however many processes ask; checks are decided as ever."""
     lua.client.flushall()
     spec = RateLimitRule(100_000, 1, "global").spec
     loans = [lua.lend(request(1, spec), START_US, lease_id=n, wanted=tokens(10, spec)) for n in range(70)]
@@ -209,7 +209,7 @@ def test_checks_of_one_call_see_each_others_loans(lua: ScriptedBuckets) -> None:
 
 
 def test_a_loan_that_has_ended_is_counted_once_in_a_call(lua: ScriptedBuckets) -> None:
-    """Who asks second in a call finds what who asks first has found."""
+    """The second check of a call finds the state that the first one left."""
     lua.client.flushall()
     lua.lend(request(1), START_US, lease_id=0, wanted=tokens(20))
     peeks = lua.call([(PEEK, [request(0)]), (PEEK, [request(0)])], START_US + LENT_US + 500_000)
@@ -221,7 +221,7 @@ def _verdict(answer: object) -> Verdict:
 
 
 def test_after_the_clock_stepped_back_a_loan_ends_no_later_than_a_new_one(lua: ScriptedBuckets) -> None:
-    """Nobody waits for hours until a loan from before the step ends."""
+    """No check waits for hours until a loan from before the step ends."""
     lua.client.flushall()
     lua.lend(request(1), START_US, lease_id=0, wanted=tokens(20))
     earlier = START_US - 3_600_000_000
@@ -252,7 +252,7 @@ lending_rules = st.builds(
 
 
 @dataclass(slots=True)
-class Holder:
+class Borrower:
     """A process that borrows: what it may spend, until when, and under which number."""
 
     number: int
@@ -261,7 +261,7 @@ class Holder:
 
 
 class Borrowers:
-    """Some processes that borrow of one bucket, and do with it what processes do.
+    """Some processes that borrow from one bucket, and do with loans whatever processes may do.
 
     Args:
         lua: The bucket's server.
@@ -271,7 +271,7 @@ class Borrowers:
     def __init__(self, lua: ScriptedBuckets, spec: BucketSpec) -> None:
         self.lua, self.spec = lua, spec
         self.now_us = START_US
-        self.holders = [Holder(0), Holder(1)]
+        self.borrowers = [Borrower(0), Borrower(1)]
         self.numbers = itertools.count(2)
         self.admitted: list[tuple[int, int]] = []
 
@@ -288,61 +288,59 @@ class Borrowers:
     @property
     def held(self) -> int:
         """What the processes could spend."""
-        return sum(one.units for one in self.holders if self.now_us < one.until_us)
+        return sum(one.units for one in self.borrowers if self.now_us < one.until_us)
 
-    def take(self, _: Holder, units: int, __: int = 0) -> None:
+    def take(self, _: Borrower, units: int, __: int = 0) -> None:
         """Pay at the server."""
         if units and self.lua.call([(TAKE, [self.asked(units)])], self.now_us)[0].allowed:
             self.admitted.append((self.now_us, units))
 
-    def drain(self, lease_id: Holder, *_: int) -> None:
+    def drain(self, one: Borrower, *_: int) -> None:
         """Pay all there is at the server."""
-        self.take(lease_id, self.level)
+        self.take(one, self.level)
 
-    def spend_all(self, lease_id: Holder, *_: int) -> None:
+    def spend_all(self, one: Borrower, *_: int) -> None:
         """Pay all of a loan."""
-        if self.now_us < lease_id.until_us:
-            self.spend(lease_id, lease_id.units)
+        if self.now_us < one.until_us:
+            self.spend(one, one.units)
 
-    def spend(self, lease_id: Holder, units: int, _: int = 0) -> None:
+    def spend(self, one: Borrower, units: int, _: int = 0) -> None:
         """Pay from a loan."""
-        if lease_id.units >= units:
-            lease_id.units -= units
+        if one.units >= units:
+            one.units -= units
             self.admitted.append((self.now_us, units))
 
-    def give_back(self, lease_id: Holder, *_: int) -> None:
+    def give_back(self, one: Borrower, *_: int) -> None:
         """Return all."""
-        returned, lease_id.units = lease_id.units, 0
-        self.lua.lend(self.asked(0), self.now_us, lease_id=lease_id.number, returned=returned)
+        returned, one.units = one.units, 0
+        self.lua.lend(self.asked(0), self.now_us, lease_id=one.number, returned=returned)
 
-    def lose(self, lease_id: Holder, units: int, wanted: int) -> None:
-        """Die, or lose the reply, which is the same: it asks under another number from then on."""
-        self.lua.lend(self.asked(units), self.now_us, lease_id=lease_id.number, kept=lease_id.units, wanted=wanted)
-        lease_id.number, lease_id.units = next(self.numbers), 0
+    def lose(self, one: Borrower, units: int, wanted: int) -> None:
+        """End, or lose the reply, which is the same: it asks under another number from then on."""
+        self.lua.lend(self.asked(units), self.now_us, lease_id=one.number, kept=one.units, wanted=wanted)
+        one.number, one.units = next(self.numbers), 0
 
-    def borrow(self, lease_id: Holder, units: int, wanted: int) -> None:
+    def borrow(self, one: Borrower, units: int, wanted: int) -> None:
         """Pay at the server, and borrow."""
-        loan = self.lua.lend(
-            self.asked(units), self.now_us, lease_id=lease_id.number, kept=lease_id.units, wanted=wanted
-        )
+        loan = self.lua.lend(self.asked(units), self.now_us, lease_id=one.number, kept=one.units, wanted=wanted)
         if loan.verdict.allowed and units:
             self.admitted.append((self.now_us, units))
-        lease_id.units += loan.units
-        lease_id.until_us = self.now_us + USED_US
+        one.units += loan.units
+        one.until_us = self.now_us + USED_US
 
-    def borrow_late(self, lease_id: Holder, units: int, wanted: int) -> None:
+    def borrow_late(self, one: Borrower, units: int, wanted: int) -> None:
         """Borrow, and go on spending while the call is on its way."""
-        sent_us, kept = self.now_us, lease_id.units
+        sent_us, kept = self.now_us, one.units
         self.now_us += 1000
-        self.spend(lease_id, units)
-        loan = self.lua.lend(self.asked(0), self.now_us, lease_id=lease_id.number, kept=kept, wanted=wanted)
-        lease_id.units += loan.units
-        lease_id.until_us = sent_us + USED_US
+        self.spend(one, units)
+        loan = self.lua.lend(self.asked(0), self.now_us, lease_id=one.number, kept=kept, wanted=wanted)
+        one.units += loan.units
+        one.until_us = sent_us + USED_US
 
 
 @example(_coarse(2, 60_000), 59654)
 @given(lending_rules, st.integers(0, 2**32))
-def test_whatever_holders_do_no_window_admits_more_than_the_rule(
+def test_whatever_processes_do_no_window_admits_more_than_the_rule(
     lua: ScriptedBuckets, spec: BucketSpec, seed: int
 ) -> None:
     """Payments and what is spent of loans stay within capacity plus refill, through crashes, late reports and lost replies."""
@@ -351,13 +349,13 @@ def test_whatever_holders_do_no_window_admits_more_than_the_rule(
     world = Borrowers(lua, spec)
     for _ in range(60):
         world.now_us += rng.choice(PAUSES_US)
-        lease_id = rng.choice(world.holders)
-        if world.now_us >= lease_id.until_us:
-            lease_id.units = 0
+        one = rng.choice(world.borrowers)
+        if world.now_us >= one.until_us:
+            one.units = 0
         units, wanted = tokens(rng.choice((1, 1, 2, 5)), spec), tokens(rng.choice((0, 3, 30)), spec)
         units = min(units, spec.capacity)
         action = rng.choice(ACTIONS)
-        getattr(world, action)(lease_id, units, wanted)
+        getattr(world, action)(one, units, wanted)
         most = _most_above_refill(world.admitted, spec)
         assert most <= spec.capacity, f"{most} of {spec.capacity} units after {action}"
         assert world.level + world.held <= spec.capacity, f"after {action}"

@@ -239,7 +239,7 @@ async def test_a_full_server_is_told_by_its_reason_and_denials_still_come_from_i
 
 
 async def test_a_replica_is_refused_until_it_is_a_master(redis_server: RedisServer) -> None:
-    """READONLY drops the connection, so that the next one goes to whoever is master then."""
+    """READONLY drops the connection, so that the next one goes to whichever server is the master then."""
     with RedisServer() as server:
         client: Any = server.client()
         async with RedisStorage.from_url(server.url, deadline_ms=DEADLINE_MS) as storage:

@@ -57,7 +57,7 @@ def sentinels() -> Iterator[SentinelSet]:
 
 
 async def test_sentinel_a_new_master_is_found_after_a_planned_and_an_unplanned_failover(sentinels: SentinelSet) -> None:
-    """The storage goes on with whoever is master, from a URL and from a client."""
+    """The storage goes on with whichever server is the master, from a URL and from a client."""
     client = Sentinel([("127.0.0.1", sentinel.port) for sentinel in sentinels.sentinels]).master_for("limits")  # type: ignore[no-untyped-call]
     storages = [
         RedisStorage.from_url(sentinels.url, deadline_ms=200),

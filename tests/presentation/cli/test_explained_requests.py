@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sluicegate import MemoryStorage, TokenBucketAdapter
-from sluicegate.application.live_rules import take_snapshot
 from sluicegate.application.rule_explanation import Explainer
+from sluicegate.application.rules_snapshot import take_snapshot
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import Verdict
 from sluicegate.infrastructure.rules_file.reader import parse_rules

@@ -270,8 +270,8 @@ async def test_another_answer_that_fails() -> None:
     assert [message for _, message, _ in logger.records] == ["on_denied failed."]
 
 
-async def test_users_are_whom_authentication_verified() -> None:
-    """`scope["user"]` first, then `request.state.user_id`; who is neither is counted by address."""
+async def test_users_that_authentication_verified() -> None:
+    """`scope["user"]` first, then `request.state.user_id`; a client without either is counted by address."""
     rule = RateLimitRule(1, 1, "user")
     app = limited(rules={"GET /": rule})
     alice, bob = {"user": SimpleUser("alice")}, {"state": {"user_id": 7}}
@@ -298,7 +298,7 @@ async def test_own_scopes_by_functions_sync_and_async() -> None:
 
 
 async def test_a_function_that_fails_leaves_the_address() -> None:
-    """An identifier function's error is told, and nobody gets past the rule by it."""
+    """An identifier function's error is logged, and the client is counted all the same."""
 
     def broken(_: Any) -> str:
         raise LookupError
@@ -310,7 +310,7 @@ async def test_a_function_that_fails_leaves_the_address() -> None:
 
 
 def test_a_scope_without_a_function_is_refused_at_the_start() -> None:
-    """A rule that counts what nobody names is an error when the application starts, not when requests come."""
+    """A rule with a scope that no function names is an error when the application starts, not when requests come."""
     with pytest.raises(InvalidInputError, match="no function for the scope 'tenant'"):
         limited(rules={"GET /": RateLimitRule(1, 1, "tenant")})
 
@@ -334,8 +334,8 @@ async def test_no_client_address() -> None:
     assert [(await get(app, client=None, headers=header)).status for _ in range(2)] == [200, 429]
 
 
-async def test_a_proxy_that_nobody_trusts_is_noticed() -> None:
-    """If a local peer speaks for others and nobody is trusted, all its clients are counted as one: that is told, once."""
+async def test_an_untrusted_proxy_is_noticed() -> None:
+    """If a local peer forwards requests and no proxy is trusted, one warning says that all its clients are counted as one."""
     logger = RecordingLogger()
     app = limited(rules={"GET /": TWO}, logger=logger)
     for _ in range(3):

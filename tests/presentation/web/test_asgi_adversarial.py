@@ -270,7 +270,7 @@ async def test_a_poisoned_host_header() -> None:
 
 
 async def test_a_victims_name_in_a_token() -> None:
-    """Nobody is locked out by somebody else who claims to be them."""
+    """A client that claims another user's name does not use up that user's bucket."""
     target = Target()
     app = ours(target.app(), rules={"POST /login": PER_USER})
     claims = base64.urlsafe_b64encode(b'{"sub": "victim"}').decode()
@@ -281,7 +281,7 @@ async def test_a_victims_name_in_a_token() -> None:
 
 
 async def test_a_name_like_an_anonymous_one() -> None:
-    """A user who is called like somebody who is not signed in does not share their bucket."""
+    """A user whose name reads like that of an anonymous client does not share its bucket."""
     target = Target()
     app = ours(target.app(), rules={"POST /login": PER_USER})
     for _ in range(10):
@@ -300,7 +300,7 @@ async def test_a_path_with_another_case_is_another_path() -> None:
 
 
 async def test_an_identifier_of_60_kilobytes() -> None:
-    """A key that a client chose is cut to a digest: it costs no memory, raises nothing and passes nobody."""
+    """A key that a client chose is cut to a digest: it costs no memory, raises nothing and is counted."""
     target = Target()
     app = ours(
         target.app(),

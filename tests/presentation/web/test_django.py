@@ -94,8 +94,8 @@ def test_unmatched_paths_exemptions_and_proxies() -> None:
     assert client.get("/x", headers={"X-Forwarded-For": "1.1.1.1, 203.0.113.9"}).status_code == 404
 
 
-def test_users_are_whom_django_signed_in() -> None:
-    """`user` is the signed-in user's key; who is not signed in is counted by address."""
+def test_users_that_django_signed_in() -> None:
+    """`user` is the signed-in user's key; an anonymous client is counted by address."""
 
     class User:
         pk = 7
@@ -134,7 +134,7 @@ def test_rest_framework() -> None:
 
 
 def test_bad_throttles() -> None:
-    """A throttle with a rule that cannot be read, or counts what nobody names, is an error where it is made."""
+    """A throttle with a rule that cannot be read, or with an unknown scope, is an error where it is made."""
     with pytest.raises(InvalidInputError, match="at least one"):
         throttle()
     with pytest.raises(InvalidInputError, match="'tenant'"):

@@ -66,7 +66,7 @@ async def test_two_rules_and_two_dependencies(limiter: TokenBucketAdapter) -> No
 
 
 async def test_cost_and_identifier_from_the_request(limiter: TokenBucketAdapter) -> None:
-    """What a request takes, and for whom it counts, may depend on it; coroutine functions will do."""
+    """The cost and the identifier may depend on the request; coroutine functions are awaited."""
 
     async def key(request: Request) -> str | None:
         return request.headers.get("x-api-key")
@@ -126,7 +126,7 @@ async def test_methods_and_addresses(limiter: TokenBucketAdapter) -> None:
 
 
 async def test_who_is_not_counted_by_address(limiter: TokenBucketAdapter) -> None:
-    """A rule for users counts users, and an identifier function names whom a rule without a scope counts."""
+    """A rule for users counts users, and an identifier function names the client for a rule without a scope."""
 
     def key(request: Request) -> str:
         return request.headers["x-key"]
@@ -149,7 +149,7 @@ async def test_all_rules_are_told(limiter: TokenBucketAdapter) -> None:
 
 
 async def test_behind_a_proxy(limiter: TokenBucketAdapter) -> None:
-    """A trusted proxy's word is taken for whom it speaks for; nobody else's is."""
+    """The header of a trusted proxy is believed, any other is not."""
     app = application(rate_limit("1/minute", limiter=limiter, trusted_proxies=["10.0.0.0/8"]), path="/")
     for peer, client, status in (
         ("10.0.0.1", "203.0.113.1", 200),
@@ -190,7 +190,7 @@ def test_openapi_shows_a_429(limiter: TokenBucketAdapter) -> None:
 
 
 async def test_while_the_storage_fails() -> None:
-    """The failure policy answers here too, and a quota that nobody counted is not told."""
+    """The failure policy answers here too, and a quota that was not counted is not told."""
     for policy, status in (("allow", 200), ("deny", 503)):
         limiter = TokenBucketAdapter(storage=FailingStorage(), rules={}, on_storage_error=policy)  # type: ignore[arg-type]
         answer = await get(application(rate_limit("1/minute", limiter=limiter)), "/items/1")

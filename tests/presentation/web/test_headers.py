@@ -75,7 +75,7 @@ def test_each_endpoint_has_its_own_texts() -> None:
 
 
 def test_nothing_is_told_where_nothing_is_known() -> None:
-    """There are no fields without a rule or while nobody counts; a local bucket counts."""
+    """There are no fields without a rule or while requests are not counted; a local bucket counts."""
     none = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
     assert QuotaHeaders("both").build(decision(none)) == ()
     assert QuotaHeaders("both").build(decision(ALLOWED, (BURST,), BURST, "allow")) == ()

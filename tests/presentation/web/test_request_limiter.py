@@ -251,7 +251,7 @@ async def test_many_at_once_while_rules_change(redis_server: RedisServer) -> Non
 
 
 async def test_nothing_is_told_while_redis_is_away() -> None:
-    """A quota that nobody counted is not told."""
+    """A quota that was not counted is not told."""
     storage = RedisStorage.from_url("redis://127.0.0.1:1/0", deadline_ms=500)
     limiter = TokenBucketAdapter(storage=storage, rules={"GET /": FEW}, logger=RecordingLogger())
     answer = await get(RateLimitMiddleware(ok, limiter=limiter))
@@ -261,7 +261,7 @@ async def test_nothing_is_told_while_redis_is_away() -> None:
 
 
 async def test_a_proxy_is_noticed_whenever_it_appears() -> None:
-    """A proxy that nobody trusts is reported once, however many requests came without it; a public peer's header is not."""
+    """An untrusted proxy is reported once, however many requests came without it; a public peer's header is not."""
     logger = RecordingLogger()
     limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={"GET /": MORE}, logger=RecordingLogger())
     app = RateLimitMiddleware(ok, limiter=limiter, logger=logger)

@@ -56,14 +56,12 @@ class ClusterRouter:
         """
         if self._closed:
             raise StorageError("connection", "The storage was closed.")
-        requests = call.requests
-        call.slot = slot = key_slot(requests[0].key.encode())
-        if len(requests) > 1:
-            slots = [key_slot(request.key.encode()) for request in requests]
-            if any(other != slot for other in slots):
-                self._split(call, slots)
-                return
-        self._node(self._owner(slot)).submit(call)
+        slots = [key_slot(request.key.encode()) for request in call.requests]
+        call.slot = slots[0]
+        if len(slots) > 1 and any(slot != slots[0] for slot in slots):
+            self._split(call, slots)
+        else:
+            self._node(self._owner(slots[0])).submit(call)
 
     async def aclose(self) -> None:
         """Close the connections to all nodes."""

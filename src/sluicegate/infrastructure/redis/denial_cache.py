@@ -4,14 +4,16 @@ Until then the answer is known without asking the server, which sees one check a
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
+
+from mypy_extensions import mypyc_attr
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.token_bucket import refill, wait_us
 from sluicegate.runtime.mutex import new_mutex
-from sluicegate.runtime.system_clock import SystemClock
+from sluicegate.runtime.system_clock import reader_ns
 
 MAX_DENIALS: Final = 10_000
 """Most denials that are cached."""
@@ -30,6 +32,7 @@ Begun: TypeAlias = tuple[int, int]
 """When a question was asked, and the number of the last `forget` before it; see `DenialCache.begin`."""
 
 
+@mypyc_attr(acyclic=True)  # it is in no reference cycle: the garbage collector need not look at it
 class KnownDenial:
     """A check that the server denied.
 
@@ -79,7 +82,7 @@ class DenialCache:
     def __init__(
         self, *, clock: Clock | None = None, max_denials: int = MAX_DENIALS, max_bytes: int = MAX_BYTES
     ) -> None:
-        self._clock: Clock = clock or SystemClock()
+        self._now_ns: Callable[[], int] = reader_ns(clock)
         self._max_denials = max_denials
         self._max_bytes = max_bytes
         self._mutex = new_mutex()
@@ -102,7 +105,7 @@ class DenialCache:
         denial = self._denials.get(_key(requests))
         if denial is None:
             return None
-        now_us = self._clock.now_us()
+        now_us = self._now_us()
         if now_us >= denial.until_us:
             return None
         levels: list[BucketLevel] = []
@@ -122,7 +125,7 @@ class DenialCache:
 
     def begin(self) -> Begun:
         """Return what `store` needs to know of the moment before the server is asked."""
-        return self._clock.now_us(), self._forgets
+        return self._now_us(), self._forgets
 
     def store(self, requests: Sequence[BucketRequest], verdict: Verdict, begun: Begun) -> None:
         """Cache the server's denial; if it allowed the check, drop what was cached of it.
@@ -148,7 +151,7 @@ class DenialCache:
             if level.level < request.cost_units:
                 wait = wait_us(request.spec, request.cost_units, level.level, level.effective_in_us)
                 longest_us = max(longest_us, wait)
-        now_us = self._clock.now_us()
+        now_us = self._now_us()
         until_us = asked_us + min(MAX_AGE_US, longest_us)
         if now_us >= until_us:
             return
@@ -174,6 +177,9 @@ class DenialCache:
                 if len(self._raised) > _MAX_RAISED:
                     self._floor = next(iter(self._raised.values()))  # first, because `lookup` takes no lock
                     self._raised.popitem(last=False)
+
+    def _now_us(self) -> int:
+        return self._now_ns() // 1000
 
     def _raised_since(self, key: str, asked_after: int) -> bool:
         if self._forgets == asked_after:

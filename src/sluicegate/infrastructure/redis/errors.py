@@ -1,4 +1,4 @@
-"""What went wrong between us and Redis, in a word of a closed set, and what it means for the connection."""
+"""What went wrong with Redis, in one word of a closed set, and what it means for the connection."""
 
 import re
 from typing import Any, Literal, cast
@@ -27,7 +27,7 @@ REASONS = frozenset({
     "timeout", "connection", "auth", "no_permission", "readonly", "loading", "busy", "oom", "misconf", "noreplicas",
     "masterdown", "cluster_down", "try_again", "wrong_reply", "server_error", "breaker_open", "overload",
 })  # fmt: skip
-"""Every reason that `RedisStorage` raises."""
+"""Every reason that a `StorageError` of `RedisStorage` may have."""
 
 _REASON_OF = {
     "READONLY": "readonly", "LOADING": "loading", "BUSY": "busy", "OOM": "oom", "MISCONF": "misconf",
@@ -36,7 +36,7 @@ _REASON_OF = {
 }  # fmt: skip
 # Redis 6.2 wraps what a script's command raised: "Error running script (…): @user_script:12: -OOM command not …".
 _CODE = re.compile(rf"(?:^|[\s-])({'|'.join(_REASON_OF)})\b")
-# What Redis 6.2 and 7.0, and what later versions say of a command that a script's user may not run.
+# Redis 6.2 and 7.0, and later versions, about a command that the script's user may not run.
 _NO_PERMISSION = ("The user executing the script can't", "ACL failure in script")
 _MAX_MESSAGE = 200
 
@@ -44,11 +44,11 @@ FaultKind = Literal["no_script", "moved", "ask", "try_again", "reply", "lost"]
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Say what went wrong.
+    """What went wrong, and what follows from it.
 
     Args:
-        kind: `no_script`, `moved`, `ask` and `try_again` prove that nothing was executed; `reply` is any other error that
-            the server replied; `lost` is an end of the connection, or a reason to end it.
+        kind: `no_script`, `moved`, `ask` and `try_again` prove that nothing was executed; `reply` is any other error reply;
+            `lost` means that the connection has ended, or must be given up.
         reason: One of `REASONS`.
         message: What the server or the client library said, without identifiers or passwords.
         address: Where `moved` and `ask` point to.
@@ -60,12 +60,12 @@ class Fault(msgspec.Struct, frozen=True):
     address: tuple[str, int] | None = None
 
     def error(self) -> StorageError:
-        """Return the error that a caller gets: one of its own, because raising an exception changes it."""
+        """Return a new error for one caller: raising an exception changes it."""
         return StorageError(self.reason, self.message)
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Tell what an exception of the client library means."""
+    """Return what an exception of redis-py, asyncio or this package means."""
     message = f"{error}"[:_MAX_MESSAGE] or type(error).__name__
     if isinstance(error, ResponseError):
         return _fault_of_reply(error, message)
@@ -80,7 +80,7 @@ def fault_of(error: BaseException) -> Fault:
         case RedisConnectionError() | OSError():
             return Fault("lost", _REASON_OF.get(code, "connection"), message)
         case _:
-            # What is left of the library's errors is about replies; what is not even one of those, about us or the loop.
+            # The other errors of redis-py are about replies; anything else is a fault of this package or of the event loop.
             reason = "wrong_reply" if isinstance(error, RedisError) else "connection"
             return Fault("lost", reason, f"{type(error).__name__} while talking to the server")
 
@@ -88,15 +88,15 @@ def fault_of(error: BaseException) -> Fault:
 def _fault_of_reply(error: ResponseError, message: str) -> Fault:
     if isinstance(error, NoScriptError):
         return Fault("no_script", "server_error", message)
-    if isinstance(error, AskError):  # and MovedError, which is one to the library
+    if isinstance(error, AskError):  # or MovedError, its subclass
         kind: FaultKind = "moved" if isinstance(error, MovedError) else "ask"
         address = (str(cast("Any", error).host), int(error.port))
-        return Fault(kind, "cluster_down", "The cluster keeps sending this check on.", address)
+        return Fault(kind, "cluster_down", "The cluster keeps redirecting this check.", address)
     if isinstance(error, TryAgainError):
         return Fault("try_again", "try_again", message)
     found = _CODE.search(f"{error.status_code or ''} {message}")
     reason = _REASON_OF[found[1]] if found else "server_error"
     if any(phrase in message for phrase in _NO_PERMISSION):
         reason = "no_permission"
-    # A replica stays one on this connection, and a login that was lost is not found again on it.
+    # On this connection a replica stays a replica, and a lost login stays lost.
     return Fault("lost" if reason in {"readonly", "auth"} else "reply", reason, message)

@@ -7,11 +7,11 @@ this way a check can only be denied that might have passed.
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import SystemRandom
 from typing import Final
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.infrastructure.redis.lease import (
     GROWTH,
@@ -24,7 +24,7 @@ from sluicegate.infrastructure.redis.lease import (
 )
 from sluicegate.infrastructure.redis.script import LeaseTerms, Loan
 from sluicegate.runtime.mutex import new_mutex
-from sluicegate.runtime.system_clock import SuspendAwareClock
+from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
 
 MAX_LEASES: Final = 10_000
 """Most buckets that are counted."""
@@ -65,7 +65,7 @@ class LeaseTable:
         max_bytes: int = MAX_BYTES,
         hot: int = HOT,
     ) -> None:
-        self._clock: Clock = clock or SuspendAwareClock()
+        self._now_ns: Callable[[], int] = SuspendAwareClock().now_ns if clock is None else reader_ns(clock)
         self._max_leases = max_leases
         self._max_bytes = max_bytes
         self._hot = hot
@@ -96,7 +96,7 @@ class LeaseTable:
         """
         with self._mutex:
             cost = request.cost_units
-            now_us = self._clock.now_us()
+            now_us = self._now_us()
             lease = self._lease(request, now_us)
             if lease.units >= cost:
                 lease.units -= cost
@@ -113,7 +113,7 @@ class LeaseTable:
             lease.units = 0
             return None, self._question(lease, request, terms, owner, now_us)
 
-    def spend(self, request: BucketRequest, *, to_the_end: bool) -> BucketLevel | None:
+    def spend(self, request: BucketRequest, *, to_the_end: bool) -> Verdict | None:
         """Pay from a loan that suffices, without asking for anything.
 
         Args:
@@ -121,7 +121,7 @@ class LeaseTable:
             to_the_end: Whether a loan that should be renewed may be spent as well.
 
         Returns:
-            What is left in the bucket, or None if it was not paid.
+            The payment, with what is left in the bucket and of the loan together; None if it was not paid.
         """
         with self._mutex:
             lease = self._find(request.key)
@@ -130,11 +130,13 @@ class LeaseTable:
             left = lease.units - request.cost_units
             if left < (0 if to_the_end else lease.low):
                 return None
-            now_us = self._clock.now_us()
+            now_us = self._now_us()
             if now_us >= lease.until_us:
                 return None
             lease.units = left
-            return bucket_level(lease, now_us)
+            level = bucket_level(lease, now_us)
+            total = BucketLevel(min(lease.spec.capacity, level.level + left), level.effective_in_us)
+            return Verdict(allowed=True, levels=(total,))
 
     def suffices(self, request: BucketRequest) -> bool:
         """Return whether a loan could pay, even if it should be renewed."""
@@ -144,7 +146,7 @@ class LeaseTable:
                 lease is not None
                 and lease.spec.text == request.spec.text
                 and lease.units >= request.cost_units
-                and self._clock.now_us() < lease.until_us
+                and self._now_us() < lease.until_us
             )
 
     def give_back(self, request: BucketRequest, owner: object, *, if_of_another_rule: bool) -> LeaseRequest | None:
@@ -159,7 +161,7 @@ class LeaseTable:
             lease = self._find(request.key)
             if lease is None or (if_of_another_rule and lease.spec.text == request.spec.text):
                 return None
-            now_us = self._clock.now_us()
+            now_us = self._now_us()
             if lease.asking or lease.unconfirmed or not lease.units or now_us >= lease.until_us:
                 return None
             return self._return_all(lease, owner, now_us)
@@ -180,7 +182,7 @@ class LeaseTable:
         """
         due: list[LeaseRequest] = []
         with self._mutex:
-            now_us = self._clock.now_us()
+            now_us = self._now_us()
             for key in keys:
                 lease = self._find(key)
                 if lease is None or lease.owner is not owner or lease.asking:
@@ -235,12 +237,12 @@ class LeaseTable:
             ):  # after a pause the first loan is as large as the last one, not eight times that
                 lease.wanted //= GROWTH
             left = loan.verdict.levels[0]
-            lease.level, lease.read_us = left.level, self._clock.now_us() + left.effective_in_us
+            lease.level, lease.read_us = left.level, self._now_us() + left.effective_in_us
 
     def observe(self, request: BucketRequest, left: BucketLevel) -> int:
         """Note what the server said is left in a bucket, and return the units that are borrowed from it."""
         with self._mutex:
-            now_us = self._clock.now_us()
+            now_us = self._now_us()
             lease = self._find(request.key)
             if lease is None or now_us >= lease.until_us:
                 return 0
@@ -269,7 +271,7 @@ class LeaseTable:
         """The tokens that are lent to this process now and not yet spent, by bucket."""
         with self._mutex:
             self._check_fork()
-            now_us = self._clock.now_us()
+            now_us = self._now_us()
             return {
                 key: lease.units / lease.spec.units_per_token
                 for key, lease in self._active.items()
@@ -291,6 +293,9 @@ class LeaseTable:
 
     def __repr__(self) -> str:
         return f"LeaseTable(held={sum(self.held.values()):g}, borrowed={self.borrowed:g}, returned={self.returned:g})"
+
+    def _now_us(self) -> int:
+        return self._now_ns() // 1000
 
     # All below are called with the lock held.
 

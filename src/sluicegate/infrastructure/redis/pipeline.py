@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from mypy_extensions import mypyc_attr
+
 from sluicegate.infrastructure.redis.connection import Receiver, RedisConnection, reply_reader, transport_of
 from sluicegate.infrastructure.redis.errors import Fault, fault_of
 from sluicegate.infrastructure.redis.script import ASKING, Call, ScriptClient, fail, read, settle
@@ -21,6 +23,7 @@ _ENDED: Final = Fault("lost", "connection", "The server closed the connection.")
 _UNEXPECTED: Final = Fault("lost", "wrong_reply", "The server sent a reply to nothing.")
 
 
+@mypyc_attr(acyclic=True)  # it is in no reference cycle: the garbage collector need not look at it
 class SentCall:
     """A script call whose reply has not arrived; without calls it is an `ASKING`.
 

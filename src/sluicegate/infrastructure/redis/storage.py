@@ -1,4 +1,7 @@
-"""Buckets in Redis or Valkey: shared by all processes, exact, and no call waits longer than its deadline."""
+"""Buckets in Redis or Valkey: shared by all processes, exact, and no call waits longer than its deadline.
+
+This module is not compiled: users subclass `RedisStorage` and patch its methods, and its arguments are checked with messages.
+"""
 
 import asyncio
 import os
@@ -95,9 +98,9 @@ class RedisStorage:
         request = requests[0]
         if request.lease_units and len(requests) == 1:
             leases = self.connections.leases
-            level = leases.spend(request, to_the_end=False)
-            if level is not None:
-                return Verdict(allowed=True, levels=self._with_leased(requests, (level,)))
+            verdict = leases.spend(request, to_the_end=False)
+            if verdict is not None:
+                return verdict
             if leases.suffices(request):
                 return None  # the lease is to be renewed; it comes before a denial that was true without it
         return None if self.denials is None else self.denials.lookup(requests)
@@ -121,13 +124,9 @@ class RedisStorage:
         request = requests[0]
         if not request.lease_units or len(requests) > 1:
             return verdict
-        levels = verdict.levels
-        if not verdict.allowed:
-            level = self.connections.leases.spend(request, to_the_end=True)
-            if level is None:
-                return verdict
-            levels = (level,)
-        return Verdict(allowed=True, levels=self._with_leased(requests, levels))
+        if verdict.allowed:
+            return Verdict(allowed=True, levels=self._with_leased(requests, verdict.levels))
+        return self.connections.leases.spend(request, to_the_end=True) or verdict
 
     async def peek(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels, with what this process has borrowed from them. Writes nothing."""

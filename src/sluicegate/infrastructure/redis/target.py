@@ -1,4 +1,4 @@
-"""From a URL, or a client that the user has, to where Redis is and how to log in."""
+"""Where Redis is and how to log in, read from a URL or from a client of redis-py."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,13 +22,13 @@ from sluicegate.infrastructure.redis.connection import Connector, DirectConnecto
 _SENTINEL_PORT = 26379
 _REDIS_PORT = 6379
 
-# What a connection may inherit from a user's client. All else is a matter of pools, retries and decoding.
+# The options of a user's client that are used. All others are about pools, retries and decoding.
 _INHERITED = frozenset({
     "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
     "socket_keepalive", "socket_keepalive_options", "socket_type", "redis_connect_func",
 })  # fmt: skip
 
-# A plain client's connections would block the event loop; these do the same without.
+# A sync client's connections would block the event loop; these are their async counterparts.
 _ASYNC_CLASS: dict[type[Any], type[Any]] = {
     plain.Connection: Connection,
     plain.SSLConnection: SSLConnection,
@@ -39,7 +39,7 @@ _TOPOLOGY = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}
 
 
 class RedisTarget:
-    """Say where Redis is, and how to log in. Holds nothing that belongs to an event loop.
+    """Where Redis is, and how to log in. Holds nothing that belongs to an event loop.
 
     Args:
         topology: `single`, `sentinel` or `cluster`.
@@ -131,15 +131,15 @@ def target_of_url(url: str) -> RedisTarget:
 
 
 def target_of_client(client: object) -> RedisTarget:
-    """Read where a client of redis-py connects to. The client itself is not used, nor closed.
+    """Read where a client of redis-py connects to. The client itself is neither used nor closed.
 
     Raises:
-        InvalidTypeError: If it is no such client, or its connections are of a class that is not known here.
+        InvalidTypeError: If it is not such a client, or its connections are of an unknown class.
     """
     if isinstance(client, RedisCluster | PlainRedisCluster):
         manager: Any = client.nodes_manager
         options: dict[str, Any] = dict(manager.connection_kwargs)
-        # The client may have a greeting of its own (READONLY, to read from replicas), which writes must not inherit.
+        # The client may send READONLY when it connects, to read from replicas; writes must not do that.
         options.pop("redis_connect_func", None)
         tls = bool(options.pop("ssl", False)) or any(name.startswith("ssl_") for name in options)
         hosts = [(str(node.host), int(node.port)) for node in manager.startup_nodes.values()]
@@ -173,8 +173,8 @@ def target_of_client(client: object) -> RedisTarget:
 
 
 def _target_of_hosts(kind: str, topology: str, rest: str) -> RedisTarget:
-    """Read a URL with several hosts, which no URL parser knows: login and arguments through redis-py's, hosts by hand."""
-    # Some releases of Python refuse a list of hosts with an IPv6 address in it, so they never see it.
+    """Parse a URL with several hosts, which no URL parser does: login and arguments with redis-py's parser, hosts here."""
+    # Some versions of Python refuse a list of hosts with an IPv6 address, so the list is cut out first.
     hosts_end = next((at for at, char in enumerate(rest) if char in "/?#"), len(rest))
     split = urlsplit(f"//hosts{rest[hosts_end:]}")
     login, at, hosts_text = rest[:hosts_end].rpartition("@")

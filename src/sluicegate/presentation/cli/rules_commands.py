@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from sluicegate.application.live_rules import take_snapshot
 from sluicegate.application.rule_explanation import ExplainedRule, Explainer, Explanation
 from sluicegate.application.rule_lint import Finding, lint, sample_path
+from sluicegate.application.rules_snapshot import take_snapshot
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal, SupportsIndex, TypeAlias, get_args
 
@@ -21,6 +20,7 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _MAX_HOPS = 64
 _MAX_CACHED = 4096  # texts whose addresses are kept
+_LONGEST = 80  # characters of an address with brackets, zone and port
 _ADDRESS = re.compile(r"\[([^\[\]]{2,64})\](?::[0-9]{1,5})?|([0-9.]{7,15})(?::[0-9]{1,5})?|([0-9A-Fa-f:.%\w]{2,64})")
 
 
@@ -78,7 +78,7 @@ class ClientAddresses:
         self._trusts_unix = UNIX in proxies
         self._networks = tuple([_network(proxy) for proxy in proxies if proxy != UNIX])
         self._previous_hop = _previous_forwarded if header == "forwarded" else _previous_plain
-        self._known = lru_cache(maxsize=_MAX_CACHED)(self._look_up)
+        self._cache: dict[str, _Known] = {}
         self.header: ForwardedHeader = header
         """The header in which proxies name their clients."""
         self.trusts_proxies = bool(proxies)
@@ -116,13 +116,23 @@ class ClientAddresses:
             if not rest:
                 break
             rest, hop = self._previous_hop(rest)
-            known = self._known(hop)
+            known = self._known(hop.strip())
             if known.client is None:
                 break
             client = known.client
             if not known.trusted:
                 break
         return client
+
+    def _known(self, text: str) -> _Known:
+        known = self._cache.get(text)
+        if known is None:
+            known = self._look_up(text)
+            if len(text) <= _LONGEST:  # a client's header may be of any length, and is not kept
+                if len(self._cache) >= _MAX_CACHED:
+                    self._cache.clear()
+                self._cache[text] = known
+        return known
 
     def _look_up(self, text: str) -> _Known:
         address = _parse(text)
@@ -138,7 +148,7 @@ class ClientAddresses:
 
 def _parse(text: str) -> _Address | None:
     """Return an address without port, brackets and zone; an IPv4 address if an IPv6 one carries it."""
-    match = _ADDRESS.fullmatch(text.strip())
+    match = _ADDRESS.fullmatch(text)
     if match is None:
         return None
     try:

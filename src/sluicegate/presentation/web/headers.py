@@ -61,6 +61,13 @@ class _PolicyTexts:
             ]
         )
 
+    def name_of(self, binding: RateLimitRule | None) -> str:
+        """Return the policy of the rule that binds."""
+        for index, rule in enumerate(self.rules):
+            if rule is binding:
+                return self.names[index]
+        return _DEFAULT_POLICY if binding is None else binding.policy
+
 
 class QuotaHeaders:
     """Write the header fields that tell clients of their quota.
@@ -83,32 +90,30 @@ class QuotaHeaders:
     def build(self, decision: Decision) -> Headers:
         """Return the fields for a response of any status.
 
-        There are none if no rule is for the request, and none while nobody counts: the full quota that the failure policy
+        There are none if no rule is for the request, and none while requests are not counted: the full quota that the policy
         answers is made up.
         """
         result = decision.result
-        if result.limit == 0 or decision.degraded in {"allow", "deny"}:
+        if result.limit == 0 or (decision.degraded is not None and decision.degraded != "local"):
             return ()
         # On a denial `t` is never later than Retry-After, as the draft asks.
         seconds: int | None = result.reset_seconds
         if not result.allowed:
             seconds = retry_after_seconds(result.retry_after)
-        fields: list[tuple[str, str]] = []
+        fields: Headers = ()
         if self._draft:
-            after = "" if seconds is None else f";t={seconds}"
             if decision.rules:
                 texts = self._texts_of(decision.rules)
-                name, policies = _name(texts, decision.binding), texts.policies
+                policies, name = texts.policies, texts.name_of(decision.binding)
             else:
-                name, policies = _DEFAULT_POLICY, f'"{_DEFAULT_POLICY}";q={result.limit}'
-            fields.append(("ratelimit-policy", policies))
-            fields.append(("ratelimit", f'"{name}";r={result.remaining}{after}'))
+                policies, name = f'"{_DEFAULT_POLICY}";q={result.limit}', _DEFAULT_POLICY
+            left = f'"{name}";r={result.remaining}' if seconds is None else f'"{name}";r={result.remaining};t={seconds}'
+            fields = (("ratelimit-policy", policies), ("ratelimit", left))
         if self._legacy:
-            fields.append(("x-ratelimit-limit", str(result.limit)))
-            fields.append(("x-ratelimit-remaining", str(result.remaining)))
+            fields += (("x-ratelimit-limit", str(result.limit)), ("x-ratelimit-remaining", str(result.remaining)))
             if seconds is not None:
-                fields.append(("x-ratelimit-reset", str(seconds)))
-        return tuple(fields)
+                fields += (("x-ratelimit-reset", str(seconds)),)
+        return fields
 
     def _texts_of(self, rules: tuple[RateLimitRule, ...]) -> _PolicyTexts:
         texts = self._texts.get(id(rules))
@@ -162,10 +167,3 @@ def build_denial(decision: Decision, quota: QuotaHeaders) -> DenialResponse:
 def retry_after_seconds(retry_after: float) -> int | None:
     """Return whole seconds, rounded up and at least 1 (RFC 9110, section 10.2.3); None if no wait helps."""
     return None if math.isinf(retry_after) else max(1, math.ceil(retry_after))
-
-
-def _name(texts: _PolicyTexts, binding: RateLimitRule | None) -> str:
-    for index, rule in enumerate(texts.rules):
-        if rule is binding:
-            return texts.names[index]
-    return _DEFAULT_POLICY if binding is None else binding.policy

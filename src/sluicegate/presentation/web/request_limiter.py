@@ -1,4 +1,4 @@
-"""The way of a request, for every framework: which endpoint, whose request, at what cost, and what the client is told.
+"""What every framework does with a request: find its endpoint, client and cost, ask the limiter, and word the answer.
 
 The faces differ in how they read a request and send an answer, and in whether they wait: `check` awaits the limiter and the
 application's functions, `check_blocking` calls them. All else is here once.
