@@ -1,7 +1,7 @@
 """What the parts of a check take, for the pages that name them: `python benchmarks/small_parts.py`.
 
-First the steps of a plain check in memory, each with all that it calls; then what a lock costs, and the list that replaces it; then the
-bytes that a bucket, a cached denial and a counted lease take. With the interpreter of `benchmarks/.venv` the parts are
+First the steps of a plain check in memory, each with all that it calls; then what a lock costs, and the list that replaces it;
+then the bytes that a bucket, a cached denial and a counted lease take. With the interpreter of `benchmarks/.venv` the parts are
 compiled, as in a wheel; with that of `.venv` they are not. Calls are made from this interpreted file in either case.
 """
 
