@@ -2,8 +2,8 @@
 
     python bench.py [--quick | --scale] [--only SECTION …] [--keep]
 
-Needs an environment that `make bench` builds, with the compiled wheel or the pure one (`make bench PURE=1`),
-and redis-server for the parts that use Redis.
+Needs an environment that `make bench` builds, with the compiled wheel or the pure one (`make bench PURE=1`), and redis-server
+for the parts that use Redis. With the compiled wheel the section `pure` measures the sources as they are, for comparison.
 """
 
 import argparse
@@ -14,16 +14,16 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # the tests' Redis servers serve here too
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # for the tests' Redis servers
 
 from report import RESULTS, Section, document, machine, show, show_goals  # noqa: E402
 from sizes import FULL, QUICK, SCALE  # noqa: E402
 
-SECTIONS = ("start", "memory", "keys", "redis", "middleware")
+SECTIONS = ("start", "memory", "pure", "keys", "redis", "middleware")
 
 
 def main() -> int:
-    """Run the sections that were asked for, and write the report if it was all of them."""
+    """Run the requested sections, and write the report if it was all of them."""
     parser = argparse.ArgumentParser(description="Measure sluicegate beside its peers.")
     parser.add_argument("--quick", action="store_true", help="less work in each round, for a first look")
     parser.add_argument("--scale", action="store_true", help="also ten million keys and several processes")
@@ -31,7 +31,7 @@ def main() -> int:
         "--only", nargs="+", choices=(*SECTIONS, "scale"), help="only these sections; RESULTS.md stays as it is"
     )
     arguments = parser.parse_args()
-    size, mode = (QUICK, "quick") if arguments.quick else (SCALE, "scale") if arguments.scale else (FULL, "full")
+    size = QUICK if arguments.quick else SCALE if arguments.scale else FULL
     names = arguments.only or (*SECTIONS, *(["scale"] if arguments.scale else []))
     facts = machine()
     print("\n".join(facts))
@@ -49,7 +49,7 @@ def main() -> int:
 
         for plot in (plot for section in sections for plot in section.plots):
             draw(plot)
-        RESULTS.write_text(document(facts, sections, mode), encoding="utf-8")
+        RESULTS.write_text(document(facts, sections, size.name), encoding="utf-8")
         print(f"written: {RESULTS}")
     return 0
 

@@ -39,7 +39,7 @@ async def run(size: Size) -> Section:
 
 
 async def _processes(server: RedisServer, size: Size, section: Section) -> None:
-    """Compare so many processes, each with 50 callers, on one server."""
+    """Compare by the number of processes, each with 50 callers, on one server."""
     series: dict[str, list[tuple[float, float]]] = {name: [] for name, _ in CONNECT}
     for count in size.processes:
         contestants = [
@@ -51,9 +51,9 @@ async def _processes(server: RedisServer, size: Size, section: Section) -> None:
             )
             for at, (name, _) in enumerate(CONNECT)
         ]
-        await alternate(contestants, rounds=5, checks=size.joint_checks)
+        await alternate(contestants, rounds=3, checks=size.joint_checks)
         conditions = (
-            f"Each process runs 50 callers, allowed, 1,000 clients; 5 rounds of {size.joint_checks:,} checks per process; the"
+            f"Each process runs 50 callers, allowed, 1,000 clients; 3 rounds of {size.joint_checks:,} checks per process; the"
             " wall clock of the slowest process per check of all of them. The server has a core to itself at best."
         )
         section.tables.append(compare(f"{count} process{'' if count == 1 else 'es'}", conditions, contestants))
@@ -99,13 +99,13 @@ async def _compare(  # noqa: PLR0913, PLR0917 - the conditions of a comparison
     connected: list[peers.Connected] = []
     contestants: list[Contestant] = []
     for name, connect in CONNECT:
-        open_way = await connect(server.url, _MILLION, _MILLION)
-        connected.append(open_way)
-        check = open_way.check
+        allowing = await connect(server.url, _MILLION, _MILLION)
+        connected.append(allowing)
+        check = allowing.check
         if denied_percent:
-            shut = await connect(server.url, 1, 1)
-            connected.append(shut)
-            check = _mixed(open_way.check, shut.check, denied_percent)
+            denying = await connect(server.url, 1, 1)
+            connected.append(denying)
+            check = _mixed(allowing.check, denying.check, denied_percent)
         work = together(check, names, _CALLERS, [])
         contestants.append(Contestant(name, work, ours=name.startswith("sluicegate"), peer=not name.startswith("bare")))
     await alternate(contestants, rounds=5, checks=size.joint_checks)
@@ -115,13 +115,13 @@ async def _compare(  # noqa: PLR0913, PLR0917 - the conditions of a comparison
         await one.aclose()
 
 
-def _mixed(open_way: Check, shut: Check, denied_percent: int) -> Check:
-    """Return a check of which so many in a hundred go to buckets that are empty; ten clients have those."""
+def _mixed(allowing: Check, denying: Check, denied_percent: int) -> Check:
+    """Return a check of which the given percentage goes to empty buckets, those of ten clients."""
     turn: Callable[[], int] = cycle(range(100)).__next__
 
     def check(client: str) -> object:
         number = turn()
-        return shut(f"flood-{number % 10}") if number < denied_percent else open_way(client)
+        return denying(f"flood-{number % 10}") if number < denied_percent else allowing(client)
 
     return check
 

@@ -1,9 +1,9 @@
 """Time that a limiter adds to a request: the bare application, ours and slowapi's, in one run and one process.
 
 Run: `.venv/bin/python benchmarks/http_overhead.py`. With a redis-server in PATH it also measures 50 requests at once on Redis.
-Each round measures all contenders one after the other, so that the machine's moods fall on all of them. Printed is the least of
-the rounds, the one that other processes disturbed least, and the median beside it. slowapi has two middlewares: our share is told
-of the ASGI one, which its documentation calls the faster; the one on Starlette's BaseHTTPMiddleware adds several times as much.
+Each round measures all contenders one after the other, so that other load on the machine hits all of them. Printed are the
+shortest round, which other processes disturbed least, and the median. slowapi has two middlewares: our share refers to the ASGI
+one, which its documentation calls the faster; the one on Starlette's BaseHTTPMiddleware adds several times as much.
 """
 
 import asyncio
@@ -51,11 +51,11 @@ async def receive() -> dict[str, Any]:
 
 
 async def send(_: object) -> None:
-    """Take no notice."""
+    """Discard a message."""
 
 
 async def endpoint() -> dict[str, str]:
-    """Answer."""
+    """Return a small body."""
     return {"hello": "world"}
 
 
@@ -118,7 +118,7 @@ async def one_after_another(app: Application, requests: int) -> tuple[float, flo
 
 
 async def at_once(app: Application, requests: int) -> tuple[float, float]:
-    """Do the same with 50 requests under way at a time."""
+    """Return what `one_after_another` does, with 50 requests at a time."""
     scope = http_scope(
         "GET", "/items/7", headers=[("host", "a.example"), ("user-agent", "benchmark"), ("accept", "*/*")]
     )
@@ -133,7 +133,7 @@ async def at_once(app: Application, requests: int) -> tuple[float, float]:
 
 
 async def compare(title: str, apps: dict[str, Application], measure: Measure, requests: int) -> None:
-    """Measure the applications in turns and print what each adds."""
+    """Measure the applications in alternating rounds and print what each adds."""
     for app in apps.values():
         await measure(app, requests // 4)
     rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in apps}

@@ -1,7 +1,7 @@
 """Send ten million different identifiers through a bounded storage and watch the memory: `make soak`.
 
-An honest client is limited all the while: a bucket of 5 a minute, asked once a second of the storage's clock. The flood's own
-buckets are full again after 12 seconds, so full buckets always exist, and the honest client must never gain a token by it.
+An honest client is limited meanwhile: 5 a minute, one check a second of the storage's clock. The flood's own buckets are full
+again after 12 seconds, so there are always full ones to forget, and the honest client must never gain a token from it.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The limiters that keep their state in the process, each as its documentation has it at its fastest."""
+"""The limiters that keep their state in memory, each set up as its documentation says is fastest."""
 
 import limits
 import limits.aio.storage
@@ -12,7 +12,7 @@ import throttled.store
 import token_bucket
 from pyrate_limiter import Limiter, Rate, SingleBucketFactory, StateBucket, TokenBucket
 
-from rounds import Check, PlainCheck
+from rounds import Check, SyncCheck
 from sluicegate import MemoryStorage, RateLimitRule, SyncTokenBucketAdapter, TokenBucketAdapter
 
 ENDPOINT = "GET /items"
@@ -24,15 +24,14 @@ def rule(burst: int, per_hour: int) -> RateLimitRule:
     return RateLimitRule.per_hour(per_hour, burst=burst)
 
 
-def ours(burst: int, per_hour: int, *, rules: int = 1) -> Check:
-    """Return a check of ours."""
-    several = tuple(RateLimitRule.per_hour(per_hour, burst=burst * (n + 1)) for n in range(rules))
-    is_allowed = TokenBucketAdapter(storage=MemoryStorage(), rules={ENDPOINT: several}).is_allowed
+def ours(burst: int, per_hour: int) -> Check:
+    """Return a check of our asynchronous limiter."""
+    is_allowed = TokenBucketAdapter(storage=MemoryStorage(), rules={ENDPOINT: rule(burst, per_hour)}).is_allowed
     return lambda client: is_allowed(endpoint=ENDPOINT, identifier=client)
 
 
-def ours_plain(burst: int, per_hour: int) -> PlainCheck:
-    """Return a check of our synchronous face."""
+def ours_sync(burst: int, per_hour: int) -> SyncCheck:
+    """Return a check of our synchronous limiter."""
     limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={ENDPOINT: rule(burst, per_hour)})
     is_allowed = limiter.is_allowed
     return lambda client: is_allowed(endpoint=ENDPOINT, identifier=client)
@@ -45,15 +44,15 @@ def limits_async(burst: int, _per_hour: int) -> Check:
     return lambda client: hit(item, ENDPOINT, client)
 
 
-def limits_plain(burst: int, _per_hour: int) -> PlainCheck:
-    """Return the same without a coroutine."""
+def limits_sync(burst: int, _per_hour: int) -> SyncCheck:
+    """Return a check of `limits` without a coroutine."""
     hit = limits.strategies.FixedWindowRateLimiter(limits.storage.MemoryStorage()).hit
     item = limits.RateLimitItemPerHour(burst)
     return lambda client: hit(item, ENDPOINT, client)
 
 
 def throttled_async(burst: int, per_hour: int) -> Check:
-    """Return a check of throttled-py's token bucket, with a store that forgets no client."""
+    """Return a check of throttled-py's token bucket, with a store that has room for every client."""
     limiter = throttled.asyncio.Throttled(
         using=throttled.asyncio.RateLimiterType.TOKEN_BUCKET.value,
         quota=throttled.asyncio.rate_limiter.per_hour(per_hour, burst=burst),
@@ -62,8 +61,8 @@ def throttled_async(burst: int, per_hour: int) -> Check:
     return limiter.limit
 
 
-def throttled_plain(burst: int, per_hour: int) -> PlainCheck:
-    """Return the same without a coroutine."""
+def throttled_sync(burst: int, per_hour: int) -> SyncCheck:
+    """Return a check of throttled-py's token bucket without a coroutine."""
     limiter = throttled.Throttled(
         using=throttled.RateLimiterType.TOKEN_BUCKET.value,
         quota=throttled.rate_limiter.per_hour(per_hour, burst=burst),
@@ -86,6 +85,6 @@ def pyrate_async(burst: int, per_hour: int) -> Check:
     return check
 
 
-def falconry_plain(burst: int, per_hour: int) -> PlainCheck:
+def falconry_sync(burst: int, per_hour: int) -> SyncCheck:
     """Return a check of falconry's token-bucket, which has no coroutines."""
     return token_bucket.Limiter(per_hour / 3600, burst, token_bucket.MemoryStorage()).consume

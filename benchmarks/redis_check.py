@@ -1,7 +1,7 @@
 """A check on Redis beside a bare redis-py EVALSHA of the same script: `python benchmarks/redis_check.py [callers …]`.
 
-Both run in the same process against the same server, in turns, for each number of concurrent callers; the medians of the rounds
-are printed. `server` is Redis' own time per check, from its command statistics.
+Both run in the same process against the same server, in alternating rounds, for each number of concurrent callers; printed are
+the medians of the rounds. `server` is Redis' own time per check, from its command statistics.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ TIGHT = RateLimitRule.per_day(1)
 THREE = tuple(RateLimitRule(max_tokens=1_000_000, refill_rate=rate, scope="ip") for rate in (6e7, 5e7, 4e7))
 
 
-async def run(ask: Callable[[int], Awaitable[object]], callers: int) -> tuple[float, float, float]:
-    """Let callers ask as fast as they get answers. Returns checks a second, and p50 and p99 in microseconds."""
+async def run(check: Callable[[int], Awaitable[object]], callers: int) -> tuple[float, float, float]:
+    """Let callers check as fast as they get answers. Return checks a second, and p50 and p99 in microseconds."""
     latencies: list[float] = []
     start = time.perf_counter()
 
     async def caller(number: int) -> None:
         while (begun := time.perf_counter()) < start + SECONDS:
-            await ask(number)
+            await check(number)
             latencies.append(time.perf_counter() - begun)
 
     await asyncio.gather(*[caller(number) for number in range(callers)])
@@ -71,16 +71,16 @@ async def main(numbers: Sequence[int]) -> None:
         async def bare(number: int) -> None:
             await client.evalsha(script.digest, *calls[number])  # type: ignore[arg-type]
 
-        def ask(endpoint: str, spread: int) -> Callable[[int], Awaitable[object]]:
+        def check_of(endpoint: str, spread: int) -> Callable[[int], Awaitable[object]]:
             names = [f"client-{number % spread}" for number in range(max(numbers))]
             return lambda number: limiter.is_allowed(endpoint=endpoint, identifier=names[number])
 
         work = {
             "bare EVALSHA": bare,
-            "check": ask("GET /", max(numbers)),
-            "check, one key": ask("GET /", 1),
-            "check, denied": ask("GET /denied", 1),
-            "check, 3 rules": ask("GET /three", max(numbers)),
+            "check": check_of("GET /", max(numbers)),
+            "check, one key": check_of("GET /", 1),
+            "check, denied": check_of("GET /denied", 1),
+            "check, 3 rules": check_of("GET /three", max(numbers)),
         }
         for callers in numbers:
             rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in work}

@@ -1,8 +1,8 @@
 """What a check costs its caller while Redis fails: `python benchmarks/redis_faults.py [scenario …]`.
 
-Checks arrive at a fixed rate, whatever becomes of the ones before; real servers are stopped, killed, filled, demoted. Each
-line tells how long callers waited, who decided, and how soon the storage decided again. The event loop's own delay is
-measured beside it: what the machine adds is not what the limiter adds.
+Checks arrive at a fixed rate, whatever becomes of earlier ones; real servers are stopped, killed, filled, demoted. Each line
+tells how long callers waited, who decided, and how soon the storage decided again. The event loop's own delay is measured beside
+it: what the machine adds is not what the limiter adds.
 """
 
 import asyncio
@@ -30,46 +30,41 @@ RULE = RateLimitRule.per_day(100_000_000)
 
 
 class Watched:
-    """A storage that remembers who decided."""
+    """A storage that notes who decided the check that ended last: itself, or the reason why it did not.
 
-    bounded_wait = True
+    It leaves out `take_nowait`, so that every check comes through `take`.
+
+    Args:
+        storage: The storage.
+    """
 
     def __init__(self, storage: RedisStorage) -> None:
-        self.storage = storage
-        self.hash_tags = storage.hash_tags
+        self._storage = storage
+        self.traits = storage.traits
         self.outcome = ""
 
     async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
-        """Ask the storage."""
+        """Take from the storage."""
         try:
-            verdict = await self.storage.take(requests)
+            verdict = await self._storage.take(requests)
         except StorageError as error:
-            OUTCOME.set(error.reason)
+            self.outcome = error.reason
             raise
-        OUTCOME.set("storage")
+        self.outcome = "storage"
         return verdict
-
-
-class _Outcome:
-    """The reason of the check that ends now: set and read without an await in between."""
-
-    def __init__(self) -> None:
-        self.value = ""
-
-    def set(self, value: str) -> None:
-        """Remember."""
-        self.value = value
-
-
-OUTCOME = _Outcome()
 
 
 class Load:
     """Checks at a fixed rate, and what became of each."""
 
     def __init__(self, storage: RedisStorage) -> None:
-        self.limiter = TokenBucketAdapter(storage=Watched(storage), rules={"GET /": RULE}, logger=RecordingLogger())  # type: ignore[arg-type]
-        self.storage = storage
+        self._storage = Watched(storage)
+        self._limiter = TokenBucketAdapter(
+            storage=self._storage,  # type: ignore[arg-type]
+            rules={"GET /": RULE},
+            logger=RecordingLogger(),
+            deadline_ms=DEADLINE_MS,
+        )
         self.checks: list[tuple[float, float, str]] = []
         self.lags: list[float] = []
         self.errors: list[BaseException] = []
@@ -79,10 +74,11 @@ class Load:
         """Check once."""
         started = time.perf_counter()
         try:
-            await self.limiter.is_allowed(endpoint="GET /", identifier="somebody")
-        except Exception as error:  # noqa: BLE001 - none may come, whatever it is
+            await self._limiter.is_allowed(endpoint="GET /", identifier="192.0.2.1")
+        except Exception as error:  # noqa: BLE001 - a check must raise none, of whatever kind
             self.errors.append(error)
-        self.checks.append((started, time.perf_counter() - started, OUTCOME.value))
+        # The outcome is this check's: between the storage's answer and this line there is no await that could switch tasks.
+        self.checks.append((started, time.perf_counter() - started, self._storage.outcome))
 
     async def run(self, seconds: float) -> None:
         """Send checks for a number of seconds."""
@@ -207,7 +203,7 @@ async def flushed() -> None:
     """The script cache is flushed every 50 ms."""
     with RedisServer() as server:
         client = server.client()
-        client.ping()  # its socket is ours, and no leak
+        client.ping()  # opens this client's socket before sockets are counted
         stop = asyncio.Event()
 
         async def flush() -> None:
@@ -226,7 +222,7 @@ async def full() -> None:
     """The server's memory is full and nothing may be evicted."""
     with RedisServer("--maxmemory-policy", "noeviction") as server:
         client = server.client()
-        client.ping()  # its socket is ours, and no leak
+        client.ping()  # opens this client's socket before sockets are counted
         await measure(
             "maxmemory, noeviction",
             server.url,
@@ -253,7 +249,7 @@ async def readonly() -> None:
     """The server becomes a replica and then a master again."""
     with RedisServer() as other, RedisServer() as server:
         client = server.client()
-        client.ping()  # its socket is ours, and no leak
+        client.ping()  # opens this client's socket before sockets are counted
         await measure(
             "READONLY (demoted)",
             server.url,

@@ -36,7 +36,7 @@ _COMPARED = (
 
 @dataclass(slots=True)
 class Goal:
-    """What was wanted and what was reached.
+    """A goal, and what was reached.
 
     Args:
         work: What was done.
@@ -99,7 +99,7 @@ class Plot:
 
     @property
     def path(self) -> Path:
-        """Where it is kept."""
+        """The file that it is drawn into."""
         return PLOTS / f"{self.file}.svg"
 
 
@@ -128,7 +128,7 @@ def compare(
     contestants: Sequence[Contestant],
     extra: Sequence[tuple[str, Callable[[Contestant], str]]] = (),
 ) -> Table:
-    """Return the table of contestants that met in the same rounds; the first one is ours, to which the ratios refer."""
+    """Return the table of contestants of the same rounds; the ratios refer to the first one, which is ours."""
     ours = contestants[0]
     head = ("", "median us", "fastest", "slowest", "checks/s", "times ours", *(name for name, _ in extra))
     rows = [
@@ -147,17 +147,17 @@ def compare(
 
 
 def best_peer(contestants: Iterable[Contestant]) -> Contestant:
-    """Return the fastest limiter of others."""
+    """Return the fastest of other projects' limiters."""
     return min((one for one in contestants if one.peer and not one.ours), key=lambda one: one.median)
 
 
 def at_least(work: str, times: float, reached: float, *, than: str) -> Goal:
-    """Return a goal of the kind `so many times as fast`."""
+    """Return a goal to be a number of times as fast as something."""
     return Goal(work, f"at least {times:g} times as fast as {than}", f"{reached:.2f}", reached >= times)
 
 
 def at_most(work: str, most: float, reached: float, *, unit: str) -> Goal:
-    """Return a goal of the kind `no more than`."""
+    """Return a goal to stay within a bound."""
     return Goal(work, f"at most {most:g} {unit}", f"{reached:.2f}", reached <= most)
 
 
@@ -183,9 +183,9 @@ def document(facts: Sequence[str], sections: Sequence[Section], mode: str) -> st
         "# Results",
         "",
         f"Written by `make bench` ({KIND}, {mode}); not edited by hand. All contestants of a table did the same work in one run,",
-        "in rounds that alternate in a turning order. `times ours` is the median of the rounds' ratios: 3.00 means that it takes",
-        "three times as long as ours does. The machine may have been busy with other work: ratios of one table bear that,",
-        "figures of two runs do not.",
+        "in alternating rounds, in a rotating order. `times ours` is the median of the rounds' ratios: 3.00 means that it takes",
+        "three times as long as ours does. The machine may have been busy with other work: compare ratios of one table, not",
+        "figures of two runs. A goal that begins with `try` is beyond what is required.",
         "",
         *(f"- {fact}" for fact in facts),
         "",
@@ -214,7 +214,7 @@ def show(section: Section) -> None:
 
 
 def show_goals(sections: Sequence[Section]) -> None:
-    """Print what was reached."""
+    """Print the goals, and what was reached."""
     print("\n== Goals\n" + "\n".join(_goals(sections).lines()))
 
 

@@ -1,4 +1,4 @@
-"""Alternating rounds: each contestant works in every round, in a turning order, so that a noisy neighbour meets them all."""
+"""Alternating rounds: each contestant works in every round, in a rotating order, so that other load on the machine hits all."""
 
 import asyncio
 import gc
@@ -6,31 +6,33 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 Check = Callable[[str], Awaitable[object]]
 """One check of one client, async."""
 
-PlainCheck = Callable[[str], object]
+SyncCheck = Callable[[str], object]
 """One check of one client, sync."""
+
+Work = Callable[[int], Awaitable[float]]
+"""One round: the number of checks in, the microseconds that each took out."""
 
 
 @dataclass(slots=True)
 class Contestant:
-    """Somebody who works in each round.
+    """What is measured in each round.
 
     Args:
         name: What the table calls it.
-        work: Does one round of `checks` and returns what each check took, in microseconds.
+        work: Does one round.
         ours: Whether it is this project's.
-        peer: Whether it is a rate limiter of others; neither: a yardstick.
-        note: What else the table says about it.
+        peer: Whether it is another project's rate limiter; neither: a yardstick.
     """
 
     name: str
-    work: Callable[[int], Awaitable[float]]
+    work: Work
     ours: bool = False
     peer: bool = True
-    note: str = ""
     figures: list[float] = field(default_factory=list)
 
     @property
@@ -45,10 +47,10 @@ class Contestant:
 
 
 async def alternate(contestants: Sequence[Contestant], *, rounds: int, checks: int) -> None:
-    """Let all contestants work in turn; their figures are kept with them. One round in front warms up.
+    """Let all contestants work in turn, and keep their figures with them. A shorter round in front warms up.
 
     Args:
-        contestants: Who works.
+        contestants: What is measured.
         rounds: How often.
         checks: Checks per round.
     """
@@ -66,21 +68,17 @@ def ratio(one: Contestant, other: Contestant) -> float:
     return statistics.median(mine / theirs for mine, theirs in zip(one.figures, other.figures, strict=True))
 
 
-def one_by_one(check: Check, clients: Sequence[str]) -> Callable[[int], Awaitable[float]]:
+def one_by_one(check: Check, clients: Sequence[str]) -> Work:
     """Return the work of a caller that awaits one check after the other, for each client in turn."""
 
     async def work(checks: int) -> float:
-        turns = _turns(clients, checks)
-        started_ns = time.perf_counter_ns()
-        for client in turns:
-            await check(client)
-        return (time.perf_counter_ns() - started_ns) / checks / 1000
+        return await _await_each(check, _turns(clients, checks))
 
     return work
 
 
-def one_by_one_plain(check: PlainCheck, clients: Sequence[str]) -> Callable[[int], Awaitable[float]]:
-    """Do the same without a coroutine."""
+def one_by_one_sync(check: SyncCheck, clients: Sequence[str]) -> Work:
+    """Return the work of a caller that does one check after the other without a coroutine."""
 
     async def work(checks: int) -> float:
         turns = _turns(clients, checks)
@@ -92,16 +90,33 @@ def one_by_one_plain(check: PlainCheck, clients: Sequence[str]) -> Callable[[int
     return work
 
 
-def together(
-    check: Check, clients: Sequence[str], callers: int, latencies_us: list[float]
-) -> Callable[[int], Awaitable[float]]:
+def one_by_one_of_many(check: Check, client: Callable[[int], str], number_of_clients: int) -> Work:
+    """Return the work of a caller that awaits one check after the other, each round for other ones of very many clients.
+
+    Each check gets a fresh text, as a request brings one: one that is kept for each client would have to be fetched from memory
+    as well.
+
+    Args:
+        check: One check.
+        client: Returns the name of the client with a number below `number_of_clients`.
+        number_of_clients: How many there are.
+    """
+    numbers = count()
+
+    async def work(checks: int) -> float:
+        return await _await_each(check, [client(next(numbers) * _STRIDE % number_of_clients) for _ in range(checks)])
+
+    return work
+
+
+def together(check: Check, clients: Sequence[str], callers: int, latencies_us: list[float]) -> Work:
     """Return the work of many callers in one event loop, each of which awaits one check after the other.
 
     Args:
         check: One check.
-        clients: The clients, which the callers share out.
+        clients: The clients, which are divided among the callers.
         callers: How many tasks.
-        latencies_us: Where what each single check took is noted.
+        latencies_us: Gets what each single check took.
     """
 
     async def caller(turns: Sequence[str]) -> None:
@@ -127,6 +142,16 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
+async def _await_each(check: Check, turns: Sequence[str]) -> float:
+    started_ns = time.perf_counter_ns()
+    for client in turns:
+        await check(client)
+    return (time.perf_counter_ns() - started_ns) / len(turns) / 1000
+
+
+# It shares no factor with the numbers of clients used here: neighbours in time are not neighbours in memory.
+_STRIDE = 7919
+
+
 def _turns(clients: Sequence[str], checks: int) -> list[str]:
-    # A stride that shares no factor with the usual numbers of clients: neighbours in time are not neighbours in memory.
-    return [clients[number * 7919 % len(clients)] for number in range(checks)]
+    return [clients[number * _STRIDE % len(clients)] for number in range(checks)]

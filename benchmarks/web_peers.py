@@ -47,7 +47,7 @@ def ours(url: str = "", headers: HeaderStyle = "draft-11") -> FastAPI:
 
 
 def ours_without_headers(url: str = "") -> FastAPI:
-    """Return the same, without the headers that tell clients of their quota."""
+    """Return it behind our middleware, without the headers that tell clients of their quota."""
     return ours(url, "none")
 
 
@@ -70,7 +70,7 @@ def slowapi_older(url: str = "") -> FastAPI:
 
 
 def slowapi_without_headers(url: str = "") -> FastAPI:
-    """Return the same, without the headers that tell clients of their quota: its default, for which it asks less often."""
+    """Return it behind slowapi's ASGI middleware without quota headers: its default, which calls its storage less often."""
     app = slowapi(url)
     app.state.limiter._headers_enabled = False  # noqa: SLF001 - what its constructor sets
     return app
