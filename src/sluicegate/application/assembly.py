@@ -14,7 +14,7 @@ from sluicegate.domain.protocols import Clock, EventBusProtocol, LoggerProtocol,
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_book import Rules
 from sluicegate.runtime.stdlib_logger import StdlibLogger
-from sluicegate.runtime.system_clock import SystemClock, utc_now
+from sluicegate.runtime.system_clock import SystemClock, reader_ns, utc_now
 
 
 def assemble(  # noqa: PLR0913 - the arguments of both limiters
@@ -49,6 +49,7 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
     Raises:
         InvalidInputError: If an argument or a rule is wrong.
     """
+    now_ns = reader_ns(clock)
     clock = clock or SystemClock()
     wall_clock = wall_clock or utc_now
     key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tags)
@@ -60,7 +61,7 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
         key_format=key_format,
         failure_policy=failure_policy,
         notifier=notifier,
-        clock=clock,
+        now_ns=now_ns,
         utc_now=wall_clock,
         observed=event_bus is not None,
         storage=storage,

@@ -21,7 +21,7 @@ from sluicegate.domain.events import (
     RateLimitFailedOpen,
     RateLimitListed,
 )
-from sluicegate.domain.protocols import Clock, NonBlockingStorage
+from sluicegate.domain.protocols import NonBlockingStorage
 from sluicegate.domain.result import RateLimitResult
 
 
@@ -33,7 +33,7 @@ class Checker:
         key_format: How buckets are named.
         failure_policy: What to answer while the storage fails.
         notifier: Publishes events and writes log lines.
-        clock: What measures execution times.
+        now_ns: What measures execution times: reads a monotonic clock in nanoseconds.
         utc_now: The wall clock, for entries that have an end.
         observed: Whether there is a bus, which may have listeners.
         storage: Asked first whether it can decide at once, if it is a `NonBlockingStorage`.
@@ -46,7 +46,7 @@ class Checker:
         key_format: KeyFormat,
         failure_policy: FailurePolicy,
         notifier: Notifier,
-        clock: Clock,
+        now_ns: Callable[[], int],
         utc_now: Callable[[], datetime],
         observed: bool,
         storage: object,
@@ -57,7 +57,7 @@ class Checker:
         self.shadow_rules = ShadowRules(notifier)
         self._key_format = key_format
         self._notifier = notifier
-        self._clock = clock
+        self._now_ns = now_ns
         self._utc_now = utc_now
         self._observed = observed
         self._take_nowait: Callable[[Sequence[BucketRequest]], Verdict | None] = (
@@ -99,8 +99,7 @@ class Checker:
         return self._current().rules.scopes_of(endpoint)
 
     def _current(self) -> RulesSnapshot:
-        snapshot = self._current_rules.snapshot
-        return snapshot if snapshot.until is None else self.live_rules.current()
+        return self.live_rules.current() if self._current_rules.is_over else self._current_rules.snapshot
 
     def _decide_nowait(self, check: Check) -> None:
         try:
@@ -179,7 +178,7 @@ class Checker:
     def _announce_attempt(self, check: Check) -> None:
         if self._notifier.has_listener(RateLimitCheckAttempted):
             self._notifier.publish(RateLimitCheckAttempted(**_facts(check)))  # type: ignore[arg-type]
-        check.started_us = self._clock.now_us()
+        check.started_us = self._now_ns() // 1000
 
     def _announce_result(self, check: Check, result: RateLimitResult) -> None:
         event: RateLimitEvent
@@ -226,7 +225,7 @@ class Checker:
             self._announce_result(check, check.result)
 
     def _elapsed_ms(self, check: Check) -> float:
-        return (self._clock.now_us() - check.started_us) / 1000
+        return (self._now_ns() // 1000 - check.started_us) / 1000
 
 
 def _facts(check: Check) -> dict[str, object]:

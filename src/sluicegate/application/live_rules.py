@@ -42,18 +42,17 @@ class LiveRules:
         """How often rules were refused."""
         self.last_error = ""
         """Why rules were refused the last time; empty once others came into force."""
-        self.held = CurrentRules(self._compile(_book(rules)))
+        self.held = CurrentRules(self._compile(_book(rules)), utc_now)
         """What checks read, unless its `until` has passed; see `current`."""
         self._announce_switches((), self.held.snapshot.switches)
 
     def current(self) -> RulesSnapshot:
         """Return what checks read, without kill switches that have ended."""
-        snapshot = self.held.snapshot
-        if snapshot.until is None or self._utc_now() < snapshot.until:
-            return snapshot
+        if not self.held.is_over:
+            return self.held.snapshot
         with self._mutex:
             before = self.held.snapshot
-            if before.until is not None and self._utc_now() >= before.until:
+            if self.held.is_over:
                 self.held.snapshot = self._compile(before.book)
             snapshot = self.held.snapshot
         self._announce_switches(before.switches, snapshot.switches)

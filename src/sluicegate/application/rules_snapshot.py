@@ -1,5 +1,6 @@
 """The rules as checks read them."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -35,12 +36,20 @@ class CurrentRules:
 
     Args:
         snapshot: The first one.
+        utc_now: The wall clock.
     """
 
-    __slots__ = ("snapshot",)
+    __slots__ = ("_utc_now", "snapshot")
 
-    def __init__(self, snapshot: RulesSnapshot) -> None:
+    def __init__(self, snapshot: RulesSnapshot, utc_now: Callable[[], datetime]) -> None:
         self.snapshot = snapshot
+        self._utc_now = utc_now
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a kill switch of the snapshot has ended, so that it must be replaced before it is read."""
+        until = self.snapshot.until
+        return until is not None and self._utc_now() >= until
 
 
 def take_snapshot(

@@ -6,7 +6,6 @@ numbers: its level, and the tick `last` at which that level holds. `token_bucket
 doubles, which is why `MAX_UNITS` keeps every sum below 2**53. Nothing here reads a clock or rounds in a client's favour.
 """
 
-from collections.abc import Sequence
 from math import inf
 from typing import Final
 
@@ -130,7 +129,7 @@ def result(spec: BucketSpec, cost_units: i64, level: i64, effective_in_us: i64, 
     return _result(allowed, retry_after, level // spec.units_per_token, spec.max_tokens, reset_seconds)
 
 
-def binding(requests: Sequence[BucketRequest], verdict: Verdict) -> int:
+def binding(requests: tuple[BucketRequest, ...], verdict: Verdict) -> int:
     """Return which of several buckets binds: the one with the longest wait of a denial, else with the fewest tokens left.
 
     Of buckets that are equal in this the one that is full latest binds, then the first.
@@ -148,8 +147,9 @@ def binding(requests: Sequence[BucketRequest], verdict: Verdict) -> int:
     best_full_in_us: i64 = -1
     for at, request in enumerate(requests):
         spec = request.spec
-        level = verdict.levels[at].level
-        effective_in_us = verdict.levels[at].effective_in_us
+        bucket_level = verdict.levels[at]
+        level = bucket_level.level
+        effective_in_us = bucket_level.effective_in_us
         wait: i64 = 0
         if not verdict.allowed and level < request.cost_units:
             wait = wait_us(spec, request.cost_units, level, effective_in_us)
@@ -166,7 +166,7 @@ def binding(requests: Sequence[BucketRequest], verdict: Verdict) -> int:
     return best
 
 
-def binding_result(requests: Sequence[BucketRequest], verdict: Verdict) -> RateLimitResult:
+def binding_result(requests: tuple[BucketRequest, ...], verdict: Verdict) -> RateLimitResult:
     """Derive the client's answer from the bucket that binds."""
     at = 0 if len(requests) == 1 else binding(requests, verdict)
     request, level = requests[at], verdict.levels[at]

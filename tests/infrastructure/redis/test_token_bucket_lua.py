@@ -166,7 +166,8 @@ def test_what_is_stored_is_what_memory_holds(lua: ScriptedBuckets, spec: BucketS
     table = BucketTable(1)
     for now_us in (START_US, START_US + later_us):
         table.take((BucketRequest("k", spec, units),), now_us)
-    bucket = table._buckets["k"]
+    bucket = table._find("k")
+    assert bucket is not None
     assert (level, last) == (bucket.level, bucket.last)
 
 
