@@ -32,7 +32,8 @@ from sluicegate.domain.protocols import (
 )
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.domain.rule import RateLimitRule, RateLimitScope
-from sluicegate.domain.rule_book import KillSwitch, Listing, Override, RuleBook, RuleGroup
+from sluicegate.domain.rule_book import RuleBook
+from sluicegate.domain.rule_book_entries import KillSwitch, Listing, Override, RuleGroup
 from sluicegate.infrastructure.event_bus import BufferedEventBus, InlineEventBus
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.runtime.stdlib_logger import StdlibLogger

@@ -158,7 +158,7 @@ class KeepingStorage(MemoryStorage):
         self.asked: list[tuple[BucketRequest, ...]] = []
 
     def take_nowait(self, requests: object, /) -> Verdict:
-        """Keep the demands, and let pass."""
+        """Keep the requests and allow them."""
         self.asked.append(tuple(requests))  # type: ignore[arg-type]
         return super().take_nowait(requests)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Calls that nobody waits for: a thread behind a bounded queue, for listeners that may be slow, hang or raise."""
+"""Calls that no check waits for: a thread behind a bounded queue, for listeners that may be slow, hang or raise."""
 
 import asyncio
 import inspect

@@ -9,7 +9,7 @@ from sluicegate.domain.arguments import CERTAINLY_SHORT, require_cost, require_i
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Limit
-from sluicegate.domain.identifier_index import Now
+from sluicegate.domain.identifier_index import WallClock
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import OnStorageError, RateLimitRule
 from sluicegate.domain.token_bucket import binding, impossible, result
@@ -146,7 +146,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
     endpoint: object,
     identifier: object,
     cost: object,
-    now: Now,
+    now: WallClock,
     consult_lists: bool = True,
 ) -> Check:
     """Work out what to ask, or the answer if there is nothing to ask.

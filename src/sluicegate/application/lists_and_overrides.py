@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from sluicegate.domain.compiled_rules import EndpointRules, Limit, untouched
-from sluicegate.domain.identifier_index import IdentifierIndex, Now
+from sluicegate.domain.identifier_index import IdentifierIndex, WallClock
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitScope
-from sluicegate.domain.rule_book import Listed, Listing
+from sluicegate.domain.rule_book_entries import Listed, Listing
 
 
 class ListAnswer:
@@ -35,7 +35,7 @@ def find_listed(
     rules: EndpointRules | None,
     endpoint: str,
     identifier: str | dict[str, str],
-    now: Now,
+    now: WallClock,
 ) -> ListAnswer | None:
     """Return what the allow and deny lists say; None if they do not have the identifier.
 
@@ -67,7 +67,7 @@ def find_listed(
     return ListAnswer(result, endpoint if rules is None else rules.endpoint, found.listing, found_name)
 
 
-def with_overrides(rules: EndpointRules, identifier: str | dict[str, str], now: Now) -> EndpointRules:
+def with_overrides(rules: EndpointRules, identifier: str | dict[str, str], now: WallClock) -> EndpointRules:
     """Return the rules as they are for one identifier: the same object if no override is for it."""
     limits = _substituted(rules.limits, identifier, now)
     shadows = _substituted(rules.shadows, identifier, now)
@@ -83,7 +83,7 @@ def with_overrides(rules: EndpointRules, identifier: str | dict[str, str], now: 
     return EndpointRules(rules.endpoint, tuple(limits), tuple(shadows), disabled, rules.scopes)
 
 
-def _substituted(limits: tuple[Limit, ...], identifier: str | dict[str, str], now: Now) -> list[Limit] | None:
+def _substituted(limits: tuple[Limit, ...], identifier: str | dict[str, str], now: WallClock) -> list[Limit] | None:
     """Return the limits with those that an override replaces replaced, or left out; None if there is no such."""
     substituted: list[Limit] | None = None
     for at, limit in enumerate(limits):

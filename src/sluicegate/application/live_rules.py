@@ -9,7 +9,8 @@ from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot, i
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
-from sluicegate.domain.rule_book import KillSwitch, RuleBook, Rules
+from sluicegate.domain.rule_book import RuleBook, Rules
+from sluicegate.domain.rule_book_entries import KillSwitch
 from sluicegate.runtime.mutex import new_mutex
 
 _LONGEST_S: Final = 366 * 86_400  # of a kill switch that ends by itself

@@ -10,9 +10,10 @@ from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import EndpointRules, Limit
-from sluicegate.domain.identifier_index import Now
+from sluicegate.domain.identifier_index import WallClock
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book import UNMATCHED, Bound, KillSwitch
+from sluicegate.domain.rule_book import UNMATCHED
+from sluicegate.domain.rule_book_entries import Bound, KillSwitch
 
 Outcome = Literal["checked", "allowed", "denied", "impossible", "no_rule"]
 """What becomes of the request: its buckets decide, a list or switched-off rules let it pass, a list denies it, it costs more than
@@ -29,7 +30,7 @@ class ExplainedRule(msgspec.Struct, frozen=True, kw_only=True):
         policy: The rule's name.
         effect: What it does.
         why: Why it is here, and why it is as it is.
-        scope: Whom it counts.
+        scope: What it counts by.
         identifier: Who asks, as far as this rule is concerned; empty for a global rule.
         key: The bucket's key; empty where it is off.
         max_tokens: The capacity.
@@ -77,7 +78,7 @@ class Explainer:
         now: The wall clock.
     """
 
-    def __init__(self, snapshot: RulesSnapshot, key_format: KeyFormat, now: Now) -> None:
+    def __init__(self, snapshot: RulesSnapshot, key_format: KeyFormat, now: WallClock) -> None:
         self._snapshot = snapshot
         self._key_format = key_format
         self._now = now

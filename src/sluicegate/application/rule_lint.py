@@ -13,7 +13,8 @@ from sluicegate.domain.rate import exact_rate
 from sluicegate.domain.routing.table import RouteTable
 from sluicegate.domain.routing.template import Parameter, RouteTemplate, parse_endpoint
 from sluicegate.domain.rule import RateLimitRule, RateLimitScope
-from sluicegate.domain.rule_book import Bound, Listing, RuleBook, is_global
+from sluicegate.domain.rule_book import RuleBook
+from sluicegate.domain.rule_book_entries import Bound, Listing, is_global
 
 Place = tuple[str | int, ...]
 """Where in a rules file: keys and positions."""
@@ -201,7 +202,7 @@ def _part(place: Place, identifier: str) -> Finding:
     return Finding(
         code="part_of_client",
         place=place,
-        message=f"{identifier} is less than a /{_CLIENT_BITS}, which is one client to the middleware: it matches nobody there",
+        message=f"{identifier} is less than a /{_CLIENT_BITS}, which is one client to the middleware: it matches no client there",
         hint=f"write its /{_CLIENT_BITS}, or give the middleware another ipv6_prefix",
     )
 

@@ -1,7 +1,7 @@
 """What a valid endpoint, identifier and cost is. Nothing else decides it.
 
 Any `str` counts as its text and any whole number as its value, whatever subclass carries it: the members of enumerations hash
-and print in ways of their own, and would name buckets that nobody else finds.
+and print in ways of their own, and would name buckets that no other process finds.
 """
 
 from collections.abc import Mapping

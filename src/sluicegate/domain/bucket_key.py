@@ -23,8 +23,8 @@ class KeyFormat:
 
     Args:
         prefix: What every key begins with: up to 64 letters, digits or any of `_.:-`.
-        identifier_secret: If given, identifiers stand in keys as a BLAKE2b hash keyed with it (RFC 7693), 128 bits in
-            hexadecimal: nobody who reads the storage learns who was limited. At most 64 bytes.
+        identifier_secret: If given, keys carry identifiers as a BLAKE2b hash keyed with it (RFC 7693), 128 bits in
+            hexadecimal: the storage does not tell who was limited. At most 64 bytes.
         hash_tag: Whether to put braces round the identifier, so that on a Redis Cluster all rules of one identifier live
             in one slot.
 
@@ -46,10 +46,10 @@ class KeyFormat:
         self._hash_tag = hash_tag
 
     def frame(self, scope: str, endpoint: str, variant: str = "") -> tuple[str, str | None]:
-        """Return what stands before and after an identifier; for the global scope the whole key and None.
+        """Return the parts of a key before and after its identifier; for the global scope the whole key and None.
 
         Args:
-            scope: Whom the rule counts.
+            scope: What the rule counts by.
             endpoint: The endpoint as the rule names it: a template, not a concrete path.
             variant: What tells apart several rules of one scope on one endpoint; empty for the first. It follows the
                 scope after a `~`, which a scope's name cannot have.
@@ -61,7 +61,7 @@ class KeyFormat:
         return f"{self._prefix}:{scope}:{brace}", f"{closing}:{endpoint}"
 
     def encode(self, identifier: str) -> str:
-        """Return an identifier as it stands in a key: readable where it is ordinary, injective always.
+        """Return an identifier as keys write it: readable where it is ordinary, injective always.
 
         Args:
             identifier: The client; a plain text as `arguments.require_identifier` returns it.

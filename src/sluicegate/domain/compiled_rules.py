@@ -14,7 +14,8 @@ from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.routing.table import RouteTable
 from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book import UNMATCHED, Bound, Listed, Override, RuleBook, Rules
+from sluicegate.domain.rule_book import UNMATCHED, RuleBook, Rules
+from sluicegate.domain.rule_book_entries import Bound, Listed, Override
 
 __all__ = ["UNMATCHED", "CompiledRules", "EndpointRules", "Limit", "Rules", "Substitute"]
 
@@ -25,7 +26,7 @@ class Limit:
     Args:
         rule: The rule.
         bucket: What its keys name in the endpoint's place: the endpoint, a group, or `*`.
-        key_frame: What stands in a key before and after the identifier; after is None if the key has no identifier.
+        key_frame: The parts of a key before and after the identifier; after is None if the key has no identifier.
         overrides: The identifiers that another limit holds for; None: there are none.
     """
 

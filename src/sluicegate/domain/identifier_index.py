@@ -16,8 +16,6 @@ from sluicegate.domain.rule import RateLimitScope
 WallClock: TypeAlias = Callable[[], datetime]
 """Returns the current date and time with a time zone. Called only when a matching entry has an end."""
 
-Now = WallClock
-
 _MAPPED_BITS = 96
 
 # Together at most 28 MB, if every cached text has 64 characters of four bytes.
@@ -53,14 +51,14 @@ class IdentifierIndex(Generic[E]):
         InvalidInputError: If an address is invalid, or two entries are for the same identifier.
     """
 
-    __slots__ = ("_by_text", "_entries", "_scope", "_tree", "unknown")
+    __slots__ = ("_by_text", "_entries", "_scope", "_tree", "_unknown")
 
     def __init__(self, scope: str, entries: Iterable[E]) -> None:
         self._scope = scope
         self._entries = tuple(entries)
         self._by_text: dict[str, E] = {}
         self._tree: Any = None
-        self.unknown: set[str] = set()
+        self._unknown: set[str] = set()
         """Recent identifiers without an entry, for the scope `ip`: parsing an address takes longer than the lookup.
 
         Entries end but never begin, so an identifier without one never gets one.
@@ -95,7 +93,7 @@ class IdentifierIndex(Generic[E]):
         if self._tree is None:
             entry = self._by_text.get(identifier)
             return entry if entry is not None and _has_not_ended(entry, now) else None
-        if identifier in self.unknown:
+        if identifier in self._unknown:
             return None
         packed = _packed(identifier)
         node = None if packed is None else self._tree.search_best(packed=packed[0], masklen=packed[1])
@@ -114,9 +112,9 @@ class IdentifierIndex(Generic[E]):
     def _cache_unknown(self, identifier: str) -> None:
         if len(identifier) > _MAX_CACHED_CHARACTERS:
             return
-        if len(self.unknown) >= _MAX_CACHED:
-            self.unknown.clear()
-        self.unknown.add(identifier)
+        if len(self._unknown) >= _MAX_CACHED:
+            self._unknown.clear()
+        self._unknown.add(identifier)
 
 
 def read_network(text: str) -> IPv4Network | IPv6Network:

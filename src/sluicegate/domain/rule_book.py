@@ -12,22 +12,7 @@ from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.identifier_index import IdentifierIndex
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book_entries import Bound, KillSwitch, Listed, Listing, Override, RuleGroup, is_global
-
-__all__ = [
-    "UNMATCHED",
-    "Bound",
-    "KillSwitch",
-    "Listed",
-    "Listing",
-    "Override",
-    "RuleBook",
-    "RuleGroup",
-    "Rules",
-    "describe",
-    "is_global",
-    "rules_of",
-]
+from sluicegate.domain.rule_book_entries import Bound, KillSwitch, Listed, Listing, Override, RuleGroup
 
 Rules: TypeAlias = Mapping[str, RateLimitRule | Sequence[RateLimitRule]]
 """Endpoints and their rules, as users write them. A `RuleBook` is such a mapping too."""

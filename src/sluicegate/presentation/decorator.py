@@ -133,5 +133,5 @@ def _spread(function: Callable[..., Any]) -> Callable[[_Arguments], Any]:
 
 
 def _call_as_request(place: str, arguments: _Arguments) -> IncomingRequest:
-    """Return a call as a request, of a peer that stands for all who have no identifier."""
+    """Return a call as a request, from the peer that all callers without an identifier share."""
     return IncomingRequest("CALL", place, place, EVERYBODY, arguments)

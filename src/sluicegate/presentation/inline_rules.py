@@ -49,7 +49,7 @@ class InlineLimiters(Generic[L]):
         self._at: dict[str, tuple[str, L]] = {}
 
     def at(self, place: str) -> tuple[str, L]:
-        """Return the endpoint that stands for a place, and its limiter.
+        """Return the endpoint and the limiter of a place in the code.
 
         Args:
             place: What tells the place from others. It comes from code, not from clients: there are as many as places.

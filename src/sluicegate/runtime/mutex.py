@@ -6,7 +6,7 @@ the parent has locked. None of them is re-entrant.
 
 import os
 import weakref
-from threading import Lock
+from threading import Lock, get_ident
 from time import sleep
 
 _FORK_WAIT_S = 1.0  # longer than any holder works
@@ -16,8 +16,7 @@ _MAX_YIELDS = 20_000  # a second or two
 _locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
 _tokens: "weakref.WeakSet[LockToken]" = weakref.WeakSet()
 _forks = [0]
-_locked_for_fork: list[Lock] = []
-_taken_for_fork: list["LockToken"] = []
+_held_for_fork: dict[int, tuple[list[Lock], list["LockToken"]]] = {}  # by the thread that forks
 
 
 def new_mutex() -> Lock:
@@ -75,33 +74,41 @@ def fork_count() -> int:
 
 
 def _before_fork() -> None:
-    _locked_for_fork.extend(lock for lock in list(_locks) if lock.acquire(timeout=_FORK_WAIT_S))
-    for token in list(_tokens):
+    # A lock that is not free in time is held by the thread that forks, which will release it in both processes.
+    tokens = [token for token in list(_tokens) if _taken(token.free)]
+    locks = [lock for lock in list(_locks) if lock.acquire(timeout=_FORK_WAIT_S)]
+    _held_for_fork[get_ident()] = locks, tokens
+
+
+def _taken(free: list[None]) -> bool:
+    """Take a token as soon as it is free; return whether it was in time."""
+    while True:
         try:
-            wait_until_free(token.free)
-            del token.free[-1]
-        except (IndexError, TimeoutError):
+            wait_until_free(free)
+            del free[-1]
+        except IndexError:
             continue
-        _taken_for_fork.append(token)
+        except TimeoutError:
+            return False
+        return True
 
 
 def _after_fork_in_parent() -> None:
-    for lock in _locked_for_fork:
+    locks, tokens = _held_for_fork.pop(get_ident(), ((), ()))
+    for lock in locks:
         lock.release()
-    for token in _taken_for_fork:
+    for token in tokens:
         token.free.append(None)
-    _locked_for_fork.clear()
-    _taken_for_fork.clear()
 
 
 def _after_fork_in_child() -> None:
     _forks[0] += 1
-    _locked_for_fork.clear()
-    _taken_for_fork.clear()
-    for lock in list(_locks):
+    locks, tokens = _held_for_fork.pop(get_ident(), ((), ()))
+    _held_for_fork.clear()
+    for lock in locks:
         lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - what `threading` itself does in a child
-    for token in list(_tokens):
-        token.free[:] = [None]
+    for token in tokens:
+        token.free.append(None)
 
 
 if hasattr(os, "register_at_fork"):

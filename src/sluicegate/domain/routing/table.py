@@ -1,6 +1,6 @@
 """Find the endpoint that a request belongs to: the first declared template that matches, as in Starlette's router."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from sluicegate.domain.routing.segment_tree import NEVER, SegmentTree
 from sluicegate.domain.routing.template import RouteTemplate
@@ -38,10 +38,6 @@ class RouteTable:
             path: The path, decoded, without the query: ASGI's `path` without its `root_path`.
         """
         return self._by_method.get(method, self._any).match(path)
-
-    def matcher(self, method: str) -> Callable[[str], str | None]:
-        """Return a function that matches paths for one method."""
-        return self._by_method.get(method, self._any).match
 
 
 def _template_methods(method: str) -> tuple[str, ...]:

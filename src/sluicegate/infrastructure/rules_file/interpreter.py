@@ -71,7 +71,7 @@ def _overrides(builder: RuleBuilder, name: str, policy: str | PolicyTable) -> li
 def _lists(file: RuleFileTable) -> dict[str, list[Listing]]:
     """Return the allow and deny lists."""
     lists: dict[str, list[Listing]] = {"allow": [], "deny": []}
-    identifiers: dict[str, list[tuple[FieldPath, str]]] = {}  # by scope: nobody may be in both lists
+    identifiers: dict[str, list[tuple[FieldPath, str]]] = {}  # by scope: none may be in both lists
     for which, scopes in (("allow", file.allow), ("deny", file.deny)):
         for scope, values in scopes.items():
             if is_global(scope):
