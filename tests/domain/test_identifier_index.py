@@ -108,7 +108,7 @@ def test_the_cache_is_bounded_in_bytes(scope: str) -> None:
         assert found(entries, f"{n:05}".rjust(64, "\U0001f30a")) is None
     for n in range(1_000):
         assert found(entries, f"{n:05}".rjust(100_000, "x")) is None
-    assert sum(map(sys.getsizeof, entries.unknown)) + sys.getsizeof(entries.unknown) < 32_000_000
+    assert sum(map(sys.getsizeof, entries._unknown)) + sys.getsizeof(entries._unknown) < 32_000_000
     assert found(entries, "10.0.0.1") == "10.0.0.1"
 
 
@@ -132,7 +132,7 @@ def test_an_address_without_an_entry_is_parsed_once() -> None:
     """The second lookup is answered from the cache."""
     entries = index("ip", "10.0.0.0/8")
     assert found(entries, "192.0.2.1") is None
-    assert "192.0.2.1" in entries.unknown
+    assert "192.0.2.1" in entries._unknown
     assert found(entries, "192.0.2.1") is None
 
 

@@ -43,7 +43,7 @@ class Check:
     """The failure policy that answered in the storage's place."""
     waits: bool = False
     """Whether the storage could not decide at once, this check or one of its shadows."""
-    started_us: int = 0
+    started_ns: int = 0
     """When it began, for its execution time; 0 where no listener wants to know."""
 
     def __init__(

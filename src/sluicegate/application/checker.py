@@ -178,7 +178,7 @@ class Checker:
     def _announce_attempt(self, check: Check) -> None:
         if self._notifier.has_listener(RateLimitCheckAttempted):
             self._notifier.publish(RateLimitCheckAttempted(**_facts(check)))  # type: ignore[arg-type]
-        check.started_us = self._now_ns() // 1000
+        check.started_ns = self._now_ns()
 
     def _announce_result(self, check: Check, result: RateLimitResult) -> None:
         event: RateLimitEvent
@@ -225,7 +225,7 @@ class Checker:
             self._announce_result(check, check.result)
 
     def _elapsed_ms(self, check: Check) -> float:
-        return (self._now_ns() // 1000 - check.started_us) / 1000
+        return (self._now_ns() - check.started_ns) / 1e6
 
 
 def _facts(check: Check) -> dict[str, object]:

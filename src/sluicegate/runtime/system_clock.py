@@ -64,6 +64,5 @@ class SuspendAwareClock:
         return "SuspendAwareClock()"
 
 
-def utc_now() -> datetime:
-    """Return the wall clock's instant, for people: reports and dated settings, never a decision."""
-    return datetime.now(UTC)
+utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
+"""Returns the wall clock's instant, for people: reports and dated settings, never a decision. A function costs twice as much."""
