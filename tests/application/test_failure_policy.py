@@ -1,14 +1,18 @@
 """What a check answers while the storage cannot, whatever goes wrong."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sluicegate import (
     Failure,
+    InvalidTypeError,
     MemoryStorage,
     RateLimitEvent,
     RateLimitFailedClosed,
@@ -21,6 +25,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
+from sluicegate.application.background_worker import BackgroundWorker
 from sluicegate.application.check import requests_for
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.notifier import Notifier
@@ -150,6 +155,24 @@ async def test_a_rules_own_policy_comes_first_and_the_strictest_wins() -> None:
     assert await verdicts("local") == [True, False, False]
     assert await verdicts("both") == [False, False, False]
     assert await verdicts("allow") == [True, True, True]
+
+
+async def test_the_decision_names_the_rule_that_answered() -> None:
+    """Several rules may have the same capacity: the one whose policy decided is told, not the first of that size."""
+    minute, hour = RateLimitRule.parse("10/minute"), RateLimitRule.parse("10/hour")
+    refusing, counting = replace(hour, on_storage_error="deny"), replace(hour, on_storage_error="local")
+    for rules, told in (
+        ((minute, refusing), refusing),
+        ((minute, counting), counting),
+        ((minute, hour), minute),
+        ((RateLimitRule.parse("20/hour"), minute), minute),
+    ):
+        limiter = TokenBucketAdapter(storage=FailingStorage(), rules={LOGIN: rules}, logger=RecordingLogger())
+        decision = await limiter.check(endpoint=LOGIN, identifier="a")
+        assert decision.degraded == (told.on_storage_error or "allow")
+        assert decision.binding is not None
+        assert decision.binding.spec == told.spec
+        assert decision.binding.on_storage_error == told.on_storage_error
 
 
 async def test_a_reset_means_the_local_bucket_too() -> None:
@@ -298,6 +321,64 @@ async def test_an_async_bus_is_served_on_the_checks_loop() -> None:
     assert len(got) == 2
 
 
+async def _never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+def test_a_loop_that_ended_does_not_count_against_others() -> None:
+    """Coroutines of listeners whose event loop was stopped for good take no place from those of a later loop."""
+    worker, ran = BackgroundWorker(), threading.Event()
+
+    async def set_it() -> None:
+        ran.set()
+
+    async def fill() -> None:
+        for _ in range(200):
+            worker.submit(_never)
+        while worker.dropped < 100:
+            await asyncio.sleep(0.001)
+
+    async def use() -> None:
+        worker.submit(set_it)
+        while not ran.is_set():
+            await asyncio.sleep(0.001)
+
+    with asyncio.Runner() as runner:
+        runner.run(fill())
+    with asyncio.Runner() as runner:
+        runner.run(asyncio.wait_for(use(), 10))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_has_a_queue_of_its_own() -> None:
+    """A fork while the queue is locked and filled: the child neither hangs nor repeats what the parent will do."""
+    worker, release, called = BackgroundWorker(), threading.Event(), []
+    worker.submit(release.wait)
+    worker.submit(called.append, "of the parent")
+    locked, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with worker._changed:
+            locked.set()
+            go_on.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)  # ends it if it hangs
+        done = threading.Event()
+        worker.submit(called.append, "of the child")
+        worker.submit(done.set)
+        os._exit(0 if done.wait(10) and called == ["of the child"] else 1)
+    go_on.set()
+    holder.join()
+    release.set()
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 class _Patient(FailingStorage):
     """A storage that keeps a deadline of its own, of a minute as long as it is told no other."""
 
@@ -317,3 +398,13 @@ async def test_the_shorter_deadline_counts() -> None:
     async with asyncio.timeout(10):
         assert (await limiter.is_allowed(endpoint=LOGIN, identifier="a")).value.allowed
     assert limiter.failures == {"timeout": 1}
+
+
+def test_a_deadline_that_cannot_be_shortened_is_refused() -> None:
+    """The error names what the storage lacks, when the limiter is built and not in its first check."""
+
+    class Stubborn(FailingStorage):
+        traits = StorageTraits(deadline_s=0.01)
+
+    with pytest.raises(InvalidTypeError, match=r"storage=Stubborn: has `traits\.deadline_s`, but no `with_deadline`"):
+        TokenBucketAdapter(storage=Stubborn(), rules={LOGIN: RULE})

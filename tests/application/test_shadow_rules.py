@@ -127,11 +127,14 @@ class ShadowFails(AwaitedStorage):
 
 @pytest.mark.parametrize("how", ["raise", "hang", "garbage"])
 async def test_its_failure_is_nobodys(how: str) -> None:
-    """The deciding rule's answer stands, exact and in time."""
+    """The deciding rule's answer stands, exact and in time; a warning says that the other one was not counted."""
     world = world_of(REAL, SHADOW, storage=ShadowFails(how))
     results = [await world.check() for _ in range(5)]
     assert [result.allowed for result in results] == [True] * 3 + [False] * 2
     assert world.limiter.failures == {}
+    assert [message for level, message, _ in world.logger.records if level == "warning"] == [
+        "The storage could not decide a rule in shadow mode; it was not counted."
+    ]
 
 
 @pytest.mark.parametrize("failure", ["raise", "hang", "garbage"])
@@ -143,6 +146,23 @@ async def test_a_storage_that_fails_for_all_is_answered_as_ever(failure: str) ->
     alone = world_of(SHADOW, storage=FailingStorage(failure))
     assert await alone.check() == RateLimitResult(True, 0.0, 1, 1, 0)
     assert sum(alone.limiter.failures.values()) == 1
+
+
+def test_a_caller_waits_for_one_deadline_only() -> None:
+    """Without an event loop the rules are asked in turn: where the first was not answered, the others are not asked."""
+    asked: list[str] = []
+
+    class Hanging(MemoryStorage):
+        take_nowait = None  # type: ignore[assignment] - every check waits
+
+        def take_blocking(self, requests: Any, /) -> Any:
+            asked.append(requests[0].key)
+            raise StorageError("timeout")
+
+    limiter = SyncTokenBucketAdapter(storage=Hanging(), rules={"a": (REAL, SHADOW)}, logger=RecordingLogger())
+    assert limiter.is_allowed(endpoint="a", identifier=IP) == Success(RateLimitResult(True, 0.0, 3, 3, 0))
+    assert len(asked) == 1
+    assert limiter.failures == {"timeout": 1}
 
 
 async def test_both_are_asked_together() -> None:

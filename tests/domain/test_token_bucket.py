@@ -12,7 +12,7 @@ from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import binding_result, full_at_us, impossible, refill
+from sluicegate.domain.token_bucket import binding, full_at_us, impossible, refill, result_at
 from support.bucket_requests import client_answer
 
 S = 1_000_000
@@ -93,14 +93,15 @@ def test_a_full_bucket_counts_from_the_next_tick() -> None:
 def test_the_result_that_binds() -> None:
     """The longest wait of a denial wins; without one, the fewest tokens left."""
     fast, slow = RateLimitRule.per_second(1, burst=5).spec, RateLimitRule.per_minute(1, burst=50).spec
-    requests = [
+    requests = (
         BucketRequest("fast", fast, 5 * fast.units_per_token),
         BucketRequest("slow", slow, 5 * slow.units_per_token),
-    ]
+    )
 
     def answer(allowed: bool, *tokens: int) -> RateLimitResult:
         levels = [BucketLevel(n * d.spec.units_per_token, 0) for n, d in zip(tokens, requests, strict=True)]
-        return binding_result(requests, Verdict(allowed, tuple(levels)))
+        verdict = Verdict(allowed, tuple(levels))
+        return result_at(requests, verdict, binding(requests, verdict))
 
     assert answer(False, 4, 50) == RateLimitResult(False, 1.0, 4, 5, 1)
     assert answer(False, 0, 4) == RateLimitResult(False, 60.0, 4, 50, 46 * 60)

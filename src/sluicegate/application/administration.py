@@ -12,6 +12,7 @@ from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.result import Failure, RateLimitResult, Success
+from sluicegate.domain.token_bucket import full
 
 
 class Administration:
@@ -69,8 +70,7 @@ class Administration:
             error=error,
             endpoint=rules.endpoint,
         )
-        full = rules.max_cost
-        return Success(RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0))
+        return Success(full(rules.max_cost))
 
     def find(self, endpoint: str, identifier: Identifier, cost: int, verb: str) -> Check | Failure[RateLimitError]:
         """Return a check of the buckets that an administrative call means, those of rules in shadow mode included.

@@ -10,7 +10,7 @@ from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import Clock, EventBusProtocol, LoggerProtocol, StorageTraits
+from sluicegate.domain.protocols import Clock, DeadlineStorage, EventBusProtocol, LoggerProtocol, StorageTraits
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_book import Rules
 from sluicegate.runtime.stdlib_logger import StdlibLogger
@@ -77,7 +77,7 @@ def require_traits(storage: object, verb: str) -> StorageTraits:
         verb: The method that tells the right kind of storage from others: `take` or `take_blocking`.
 
     Raises:
-        InvalidTypeError: If it has no such method, or no traits.
+        InvalidTypeError: If it has no such method, or no traits, or a deadline of its own that cannot be shortened.
     """
     traits = getattr(storage, "traits", None)
     if not isinstance(traits, StorageTraits) or not callable(getattr(storage, verb, None)):
@@ -85,6 +85,8 @@ def require_traits(storage: object, verb: str) -> StorageTraits:
         if verb != "take":
             kind = "SyncStorageProtocol (MemoryStorage, SyncRedisStorage)"
         raise InvalidTypeError(f"storage={type(storage).__name__}: expected a {kind} with `traits` and `{verb}`")
+    if traits.deadline_s is not None and not isinstance(storage, DeadlineStorage):
+        raise InvalidTypeError(f"storage={type(storage).__name__}: has `traits.deadline_s`, but no `with_deadline`")
     return traits
 
 

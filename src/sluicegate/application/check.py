@@ -12,7 +12,7 @@ from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Limit
 from sluicegate.domain.identifier_index import WallClock
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import OnStorageError, RateLimitRule
-from sluicegate.domain.token_bucket import binding, impossible, result
+from sluicegate.domain.token_bucket import binding, impossible, result_at
 
 NO_RULE: Final = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
 """The answer for an endpoint that no rule names."""
@@ -41,10 +41,12 @@ class Check:
     """What kept the storage from answering."""
     degraded: OnStorageError | None = None
     """The failure policy that answered in the storage's place."""
+    degraded_rule: RateLimitRule | None = None
+    """The rule that this answer describes."""
     waits: bool = False
     """Whether the storage could not decide at once, this check or one of its shadows."""
     started_ns: int = 0
-    """When it began, for its execution time; 0 where no listener wants to know."""
+    """When it began, for its execution time; 0 without an event bus."""
 
     def __init__(
         self,
@@ -71,10 +73,8 @@ class Check:
         """
         requests = self.requests
         at = 0 if len(requests) == 1 else binding(requests, verdict)
-        request = requests[at]
-        level = verdict.levels[at]
         self.verdict = verdict
-        self.result = result(request.spec, request.cost_units, level.level, level.effective_in_us, verdict.allowed)
+        self.result = result_at(requests, verdict, at)
 
 
 class Decision:
@@ -132,12 +132,14 @@ def decision_of(check: Check) -> Decision:
     rules = check.rules
     if rules is None or check.listed is not None or rules.disabled is not None:
         return Decision(answer)
+    if check.degraded is not None:
+        return Decision(answer, rules.rules, check.degraded_rule, check.degraded)
     if len(rules.limits) == 1:  # not `rules.rules`: mypy would narrow it, and mypyc build a new tuple
-        return Decision(answer, rules.rules, rules.rules[0], check.degraded)
+        return Decision(answer, rules.rules, rules.rules[0])
     if check.verdict is not None:
         return Decision(answer, rules.rules, rules.rules[binding(check.requests, check.verdict)])
-    limiting = [rule for rule in rules.rules if rule.max_tokens == answer.limit]
-    return Decision(answer, rules.rules, limiting[0] if limiting else None, check.degraded)
+    exceeded = [rule for rule in rules.rules if rule.max_tokens == answer.limit]  # the cost is above its capacity
+    return Decision(answer, rules.rules, exceeded[0] if exceeded else None)
 
 
 def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on

@@ -118,12 +118,23 @@ class Checker:
         """
         if check.shadows:
             shadow_error = self.shadow_rules.record(check)
-            if shadow_error is not None and not check.requests:
-                self.failure_policy.count(reason_of(shadow_error))
+            if shadow_error is not None and check.error is None:  # else it is the same failure
+                self._note_shadow_failure(check, shadow_error)
         if check.error is not None:
             self._answer_without_storage(check, check.error)
         elif self._observed and check.requests and check.result is not None:
             self._announce_result(check, check.result)
+
+    def _note_shadow_failure(self, check: Check, error: Exception) -> None:
+        reason = reason_of(error)
+        if not check.requests:  # else the check itself was decided, and is no failure
+            self.failure_policy.count(reason)
+        self._notifier.warn_throttled(
+            reason,
+            "The storage could not decide a rule in shadow mode; it was not counted.",
+            error=error,
+            endpoint=None if check.rules is None else check.rules.endpoint,
+        )
 
     def _answer_without_storage(self, check: Check, error: Exception) -> None:
         rules = check.rules
@@ -132,6 +143,7 @@ class Checker:
         answer = self.failure_policy.answer(rules, check.requests, reason)
         check.result = answer.result
         check.degraded = answer.policy
+        check.degraded_rule = answer.rule
         check.error = None  # its traceback leads back here
         self._notifier.warn_throttled(
             reason,

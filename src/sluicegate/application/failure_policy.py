@@ -15,8 +15,8 @@ from sluicegate.domain.compiled_rules import EndpointRules
 from sluicegate.domain.errors import InvalidInputError, StorageError
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.result import RateLimitResult
-from sluicegate.domain.rule import ON_STORAGE_ERROR, OnStorageError
-from sluicegate.domain.token_bucket import binding_result
+from sluicegate.domain.rule import ON_STORAGE_ERROR, OnStorageError, RateLimitRule
+from sluicegate.domain.token_bucket import binding, full, result_at
 from sluicegate.runtime.mutex import new_mutex
 
 MAX_LOCAL_KEYS: Final = 100_000
@@ -32,13 +32,15 @@ class FallbackAnswer:
     Args:
         result: The client's answer.
         policy: The policy that decided.
+        rule: The rule that the answer describes.
     """
 
-    __slots__ = ("policy", "result")
+    __slots__ = ("policy", "result", "rule")
 
-    def __init__(self, result: RateLimitResult, policy: OnStorageError) -> None:
+    def __init__(self, result: RateLimitResult, policy: OnStorageError, rule: RateLimitRule) -> None:
         self.result: Final = result
         self.policy: Final[OnStorageError] = policy
+        self.rule: Final = rule
 
 
 class FailurePolicy:
@@ -73,24 +75,25 @@ class FailurePolicy:
         """
         self.count(reason)
         local: list[BucketRequest] = []
+        local_rules: list[RateLimitRule] = []
         for at, rule in enumerate(rules.rules):
             policy = rule.on_storage_error or self._default
             if policy == "deny":
                 refused = RateLimitResult(
                     allowed=False, retry_after=RETRY_AFTER_REFUSAL, remaining=0, limit=rule.max_tokens, reset_seconds=0
                 )
-                return FallbackAnswer(refused, "deny")
+                return FallbackAnswer(refused, "deny", rule)
             if policy == "local":
                 local.append(requests[at])
+                local_rules.append(rule)
         if local:
             asked = tuple(local)
             with self._mutex:
                 verdict = self._buckets.take(asked, self._clock.now_us())
-            return FallbackAnswer(binding_result(asked, verdict), "local")
-        full = rules.max_cost
-        return FallbackAnswer(
-            RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0), "allow"
-        )
+            at = binding(asked, verdict)
+            return FallbackAnswer(result_at(asked, verdict, at), "local", local_rules[at])
+        smallest = min(rules.rules, key=_capacity)
+        return FallbackAnswer(full(smallest.max_tokens), "allow", smallest)
 
     @property
     def local_keys(self) -> int:
@@ -106,6 +109,10 @@ class FailurePolicy:
         """Fill the local buckets of a check again: an operator's reset means these as well."""
         with self._mutex:
             self._buckets.reset(check.requests, self._clock.now_us())
+
+
+def _capacity(rule: RateLimitRule) -> int:
+    return rule.max_tokens
 
 
 def reason_of(error: Exception) -> str:

@@ -165,7 +165,9 @@ async def _decide(check: Check, take: Callable[[Sequence[BucketRequest]], Awaita
 
 def _block(check: Check, take: Callable[[Sequence[BucketRequest]], Verdict]) -> None:
     for one in (check, *check.shadows):
-        if one.is_open:
+        if check.error is not None and one is not check:
+            one.error = check.error  # not asked, or a server that hangs would take a deadline for each of them
+        elif one.is_open:
             try:
                 one.conclude(take(one.requests))
             except Exception as error:  # noqa: BLE001 - `Checker.finish` makes it an answer

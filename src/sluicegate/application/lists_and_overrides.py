@@ -9,6 +9,7 @@ from sluicegate.domain.identifier_index import IdentifierIndex, WallClock
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitScope
 from sluicegate.domain.rule_book_entries import Listed, Listing
+from sluicegate.domain.token_bucket import full
 
 
 class ListAnswer:
@@ -63,7 +64,7 @@ def find_listed(
         reset = 0 if math.isinf(wait) else math.ceil(wait)
         result = RateLimitResult(allowed=False, retry_after=wait, remaining=0, limit=limit, reset_seconds=reset)
     else:
-        result = RateLimitResult(allowed=True, retry_after=0.0, remaining=limit, limit=limit, reset_seconds=0)
+        result = full(limit)
     return ListAnswer(result, endpoint if rules is None else rules.endpoint, found.listing, found_name)
 
 

@@ -16,6 +16,7 @@ from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED, RuleBook, Rules
 from sluicegate.domain.rule_book_entries import Bound, Listed, Override
+from sluicegate.domain.token_bucket import full
 
 __all__ = ["UNMATCHED", "CompiledRules", "EndpointRules", "Limit", "Rules", "Substitute"]
 
@@ -289,5 +290,4 @@ def _substitute(rule: RateLimitRule, override: Override, bucket: str, frame: tup
 
 def untouched(rules: Iterable[RateLimitRule]) -> RateLimitResult:
     """Return the answer where none of an endpoint's rules counts: allowed, and everything is left."""
-    full = min([rule.max_tokens for rule in rules])
-    return RateLimitResult(allowed=True, retry_after=0.0, remaining=full, limit=full, reset_seconds=0)
+    return full(min([rule.max_tokens for rule in rules]))

@@ -1,9 +1,9 @@
 """Which buckets are full by now: the order in which they can be forgotten without any client noticing.
 
-Each key is filed once, under an instant at which its bucket would be full if it were left alone. A bucket that is taken from
-again will be full later, never earlier, so what is filed is a lower bound: whoever gets a key from here looks at the bucket, and
-files the key again if it is not full yet. No call does more than file or return one key. A heap of all keys would cost 112 bytes
-a key; pages cost 8.
+Each key is filed once, under the instant at which its bucket would be full if it were left alone. A bucket that is taken from
+again will be full later: the caller looks at the bucket of each key that it gets from here, and files the key again if the
+bucket is not full yet. One that a refund, a reset or another rule fills earlier is only forgotten later than it could be.
+No call does more than file or return one key. A heap of all keys would cost 112 bytes a key; pages cost 8.
 """
 
 from heapq import heappop, heappush
@@ -47,7 +47,7 @@ class ExpiryQueue:
             page.append(key)
 
     def pop_due(self, now_us: i64) -> str | None:
-        """Remove and return a key that was filed for an instant before `now_us`, by a second at most; None if there is none."""
+        """Remove and return a key of a page that began at least a second ago; None: no such page. Its bucket may not be full."""
         if not self._starts or self._starts[0] + _SLOT_US > now_us:
             return None
         return self.pop_first()

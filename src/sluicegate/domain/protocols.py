@@ -132,7 +132,7 @@ class NonBlockingStorage(Protocol):
     def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
         """Do what `take` does, now; None if that needs waiting, and nothing has happened.
 
-        Memory always decides. Redis decides from a lease, or repeats a denial that is certainly still true.
+        Memory always decides. Redis decides from a lease, or repeats a denial of less than a second ago.
         """
         ...
 
@@ -162,7 +162,7 @@ class EventBusProtocol(Protocol):
         ...
 
     def publish(self, event: RateLimitEvent, /) -> object:
-        """Pass an event on. What it returns is awaited on the check's event loop if it can be, else ignored."""
+        """Pass an event on. A coroutine that it returns runs on the check's event loop, unless the bus is inline."""
         ...
 
 

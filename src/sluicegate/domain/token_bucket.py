@@ -166,11 +166,19 @@ def binding(requests: tuple[BucketRequest, ...], verdict: Verdict) -> int:
     return best
 
 
-def binding_result(requests: tuple[BucketRequest, ...], verdict: Verdict) -> RateLimitResult:
-    """Derive the client's answer from the bucket that binds."""
-    at = 0 if len(requests) == 1 else binding(requests, verdict)
+def result_at(requests: tuple[BucketRequest, ...], verdict: Verdict, at: int) -> RateLimitResult:
+    """Derive the client's answer from one of the buckets: the one that binds, which is the first of one."""
     request, level = requests[at], verdict.levels[at]
     return result(request.spec, request.cost_units, level.level, level.effective_in_us, verdict.allowed)
+
+
+def full(limit: int) -> RateLimitResult:
+    """Answer where nothing counts: allowed, and everything is left.
+
+    Args:
+        limit: The capacity.
+    """
+    return RateLimitResult(allowed=True, retry_after=0.0, remaining=limit, limit=limit, reset_seconds=0)
 
 
 def impossible(limit: int) -> RateLimitResult:

@@ -45,6 +45,15 @@ def test_pauses_grow_with_failures_but_never_beyond_half_a_second(failures: int,
     assert breaker.pause_s(0.0) == breaker.pause_s(1.0) / 2
 
 
+def test_the_first_pause_is_the_shortest() -> None:
+    """A server that was away for a moment is asked again after 25 to 50 milliseconds."""
+    breaker = CircuitBreaker()
+    breaker.trip("connection: refused")
+    assert (breaker.pause_s(0.0), breaker.pause_s(1.0)) == (0.025, 0.05)
+    breaker.trip("connection: refused")
+    assert breaker.pause_s(1.0) == 0.1
+
+
 def test_a_probe_that_was_answered_does_not_shorten_the_pauses_a_check_does() -> None:
     """A server that answers probes and refuses checks is not asked ever faster."""
     breaker = CircuitBreaker()

@@ -1,7 +1,10 @@
 """Different clients never have the same identifier."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sluicegate.domain.arguments import require_identifier
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.web.identifiers import (
     EVERYBODY,
@@ -71,6 +74,19 @@ def test_identifiers_never_collide() -> None:
     assert joined("a%3Ab") != joined("a:b")
     users = ["anonymous@192.0.2.1", "~anonymous@192.0.2.1", "~~anonymous@192.0.2.1", "~", "x", "anonymous"]
     assert len({verified_user(user) for user in users} | {anonymous_at("192.0.2.1")}) == len(users) + 1
+
+
+@given(
+    st.sampled_from(["user", "tenant", "user_provider"]),
+    st.sampled_from(["~", "anonymous@", "x", "\u20ac"]),
+    st.integers(1000, 1030),
+)
+def test_no_name_is_too_long_to_be_counted(scope: str, start: str, size: int) -> None:
+    """Whatever clients call themselves, their identifier is one that the limiter takes."""
+    name = start + "x" * (size - len(start.encode()))
+    found = identify((scope,), "192.0.2.1", {scope: name, "user": name}, "google" * 100)
+    assert isinstance(found, str)
+    assert require_identifier(found) == found
 
 
 def test_texts_of_any_length() -> None:

@@ -52,7 +52,7 @@ class CircuitBreaker:
         Args:
             chance: A new random number from 0 to 1, so that many processes do not probe at the same moments.
         """
-        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * (1 << min(self._failures, 10)))
+        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * (1 << min(max(self._failures - 1, 0), 10)))
         return longest * (0.5 + 0.5 * chance)
 
     def __repr__(self) -> str:

@@ -71,7 +71,8 @@ class DenialCache:
     denied here after the instant from which the server would let it pass. Counted from the reply, a wait that is told here ends
     at the same instant as the one that the server's own answer told. Between the two instants the server is asked.
 
-    What other processes take meanwhile makes a bucket emptier, which never makes a denial wrong. Safe to share between threads.
+    What other processes take meanwhile makes a bucket emptier, which never makes a denial wrong. Tokens that another process
+    puts back, with a reset, a refund or a returned lease, are seen a second later at most. Safe to share between threads.
 
     Args:
         clock: A monotonic clock; None: the process's.
@@ -172,10 +173,10 @@ class DenialCache:
         with self._mutex:
             self._forgets += 1
             for request in requests:
-                self._raised.pop(request.key, None)
-                self._raised[request.key] = self._forgets
+                self._raised[request.key] = self._forgets  # in one step, because `lookup` takes no lock
+                self._raised.move_to_end(request.key)
                 if len(self._raised) > _MAX_RAISED:
-                    self._floor = next(iter(self._raised.values()))  # first, because `lookup` takes no lock
+                    self._floor = next(iter(self._raised.values()))  # before the key goes, for the same reason
                     self._raised.popitem(last=False)
 
     def _now_us(self) -> int:

@@ -94,7 +94,7 @@ class RedisStorage:
         return self.connections.leases
 
     def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
-        """Pay from a lease, or return a denial that is certainly still true; None if the server must be asked."""
+        """Pay from a lease, or return a cached denial that still holds; None if the server must be asked."""
         request = requests[0]
         if request.lease_units and len(requests) == 1:
             leases = self.connections.leases
@@ -107,7 +107,7 @@ class RedisStorage:
 
     async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
-        verdict = self.take_nowait(requests)  # after a None a moment ago, this is one look into a dict
+        verdict = self.take_nowait(requests)  # a lease or a denial may have come since
         if verdict is not None:
             return verdict
         begun = self.begin_take()
@@ -239,8 +239,8 @@ class Connections:
             # A forked child: these sockets, and the selector that watches them, are its parent's. They are only forgotten.
             self._routers = {}
             self._pid = os.getpid()
-        for ended in [other for other in self._routers if other.is_closed()]:
-            del self._routers[ended]
+        for ended in [other for other in list(self._routers) if other.is_closed()]:
+            self._routers.pop(ended, None)  # another thread may be doing the same
         connect_timeout_s = max(self._deadline_s, _MIN_CONNECT_TIMEOUT_S)
         router: Router
         if self.target.topology == "cluster":

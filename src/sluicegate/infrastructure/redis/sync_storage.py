@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from copy import copy
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any, Self, cast
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
@@ -15,6 +15,7 @@ from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call
 from sluicegate.infrastructure.redis.storage import DEFAULT_DEADLINE_MS, RedisStorage
 from sluicegate.infrastructure.redis.target import target_of_url
+from sluicegate.runtime.mutex import new_mutex
 
 _GRACE_S = 0.005  # the loop answers in time; this is for the case that its thread does not get to run
 
@@ -140,7 +141,7 @@ class _LoopThread:
     """An event loop in a daemon thread: started when it is first needed, and anew in a forked child."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = new_mutex()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
         self._pid = 0

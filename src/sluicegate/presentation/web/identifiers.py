@@ -60,8 +60,8 @@ def identify(
         if name is None:
             return None
         if scope == _USER_PROVIDER:
-            name = identifier_text(joined(name, provider)) or name
-        found[scope] = name
+            name = joined(name, provider)
+        found[scope] = identifier_text(name) or name  # again, for what was put before or behind it makes it longer
     if len(found) > 1:
         return found
     return next(iter(found.values()), EVERYBODY)
