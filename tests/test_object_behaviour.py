@@ -4,6 +4,7 @@ import asyncio
 import copy
 import inspect
 import pickle
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -47,7 +48,7 @@ from sluicegate import (
     TokenBucketAdapter,
 )
 from sluicegate.application.check import Decision
-from sluicegate.testing import FakeClock
+from sluicegate.testing import FailingStorage, FakeClock
 
 ENDPOINT = "POST /login"
 RULE = RateLimitRule(max_tokens=2, refill_rate=60, scope=RateLimitScope.IP)
@@ -390,6 +391,20 @@ async def test_limiters_can_be_held_weakly_and_carry_attributes() -> None:
     assert weakref.ref(ours)() is ours
     ours.mark = 1  # type: ignore[attr-defined]
     assert ours.mark == 1  # type: ignore[attr-defined]
+
+
+async def test_a_cancellation_arrives_where_warnings_are_errors() -> None:
+    """What is thrown into a check that waits is what comes out of it, and nothing in between is deprecated."""
+    patient = TokenBucketAdapter(
+        storage=FailingStorage("hang"), rules={"a": RateLimitRule(1, 1, "ip")}, deadline_ms=60_000
+    )
+    task = asyncio.create_task(patient.is_allowed(endpoint="a", identifier="b"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 # Matching
