@@ -1,8 +1,9 @@
 """What the parts of a check take, for the pages that name them: `python benchmarks/small_parts.py`.
 
 First the steps of a plain check in memory, each with all that it calls; then what a lock costs, and the list that replaces it;
-then the bytes that a bucket, a cached denial and a counted lease take. With the interpreter of `benchmarks/.venv` the parts are
-compiled, as in a wheel; with that of `.venv` they are not. Calls are made from this interpreted file in either case.
+then the longest single insertion into dictionaries; then the bytes that a bucket, a cached denial and a counted lease take. With
+the interpreter of `benchmarks/.venv` the parts are compiled, as in a wheel; with that of `.venv` they are not. Calls are made
+from this interpreted file in either case.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ def main() -> None:
     print(f"{kind}; nanoseconds a call, the least mean of {ROUNDS} rounds of {CALLS:,} calls")
     steps()
     lock()
+    print("microseconds, the longest insertion into a dictionary that grows to a number of keys")
+    growth()
     print("bytes each, texts included")
     sizes()
 
@@ -95,6 +98,24 @@ def lock() -> None:
     nanoseconds("a lock in a `with`", with_statement)
     nanoseconds("a lock's acquire and release", methods)
     nanoseconds("an item taken out of a list and put back", list_operations)
+
+
+def growth() -> None:
+    """Print how long one insertion waits for a dictionary to be built anew: for all keys, and for one of 256 parts of them."""
+    for keys in (1_000_000, 1_000_000 // 256):
+        longest_ns = min(_longest_insertion_ns(keys) for _ in range(3))
+        print(f"  {longest_ns / 1000:6.0f}  {keys:,} keys")
+
+
+def _longest_insertion_ns(keys: int) -> int:
+    names = [str(number) for number in range(keys)]
+    grown: dict[str, None] = {}
+    longest_ns = 0
+    for name in names:
+        started_ns = time.perf_counter_ns()
+        grown[name] = None
+        longest_ns = max(longest_ns, time.perf_counter_ns() - started_ns)
+    return longest_ns
 
 
 def sizes() -> None:

@@ -1,22 +1,25 @@
 """Fixtures that start real servers once for the whole session. `tests/conftest.py` offers them to all tests."""
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 
 from support.redis_servers import ClusterSet, MissingServerError, RedisServer, SentinelSet, redis_6, redis_7
 
+S = TypeVar("S", RedisServer, SentinelSet, ClusterSet)
+
 
 @pytest.fixture(scope="session")
 def redis_7_server() -> Iterator[RedisServer]:
     """Run Debian's Redis 7.0."""
-    yield from _run(redis_7)
+    yield from run_or_skip(lambda: RedisServer(binary=redis_7()))
 
 
 @pytest.fixture(scope="session")
 def redis_6_server() -> Iterator[RedisServer]:
     """Run Redis 6.2."""
-    yield from _run(redis_6)
+    yield from run_or_skip(lambda: RedisServer(binary=redis_6()))
 
 
 @pytest.fixture
@@ -33,23 +36,13 @@ def binary(request: pytest.FixtureRequest) -> Callable[[], str]:
 @pytest.fixture(scope="session")
 def sentinel_set() -> Iterator[SentinelSet]:
     """Run a master, two replicas and three sentinels."""
-    try:
-        servers = SentinelSet()
-    except MissingServerError as error:
-        pytest.skip(str(error))
-    with servers:
-        yield servers
+    yield from run_or_skip(SentinelSet)
 
 
 @pytest.fixture(scope="session")
 def cluster_set() -> Iterator[ClusterSet]:
     """Run three masters and three replicas."""
-    try:
-        nodes = ClusterSet()
-    except MissingServerError as error:
-        pytest.skip(str(error))
-    with nodes:
-        yield nodes
+    yield from run_or_skip(ClusterSet)
 
 
 @pytest.fixture
@@ -59,10 +52,11 @@ def redis_server(redis_7_server: RedisServer) -> RedisServer:
     return redis_7_server
 
 
-def _run(find: Callable[[], str]) -> Iterator[RedisServer]:
+def run_or_skip(start: Callable[[], S]) -> Iterator[S]:
+    """Yield running servers to a fixture, and stop them; skip the test where a program is missing."""
     try:
-        binary = find()
+        servers = start()
     except MissingServerError as error:
         pytest.skip(str(error))
-    with RedisServer(binary=binary) as server:
-        yield server
+    with servers:
+        yield servers

@@ -13,7 +13,8 @@ from redis.crc import key_slot
 from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage, TokenBucketAdapter
 from sluicegate.domain.bucket_request import BucketRequest
 from support.bucket_requests import bucket_request
-from support.redis_servers import ClusterSet, MissingServerError, RedisServer, SentinelSet, redis_6
+from support.redis_servers import ClusterSet, RedisServer, SentinelSet, redis_6
+from support.server_fixtures import run_or_skip
 
 DAILY = RateLimitRule.per_day(5)
 ROOMY = RateLimitRule.per_day(1_000_000)
@@ -48,12 +49,7 @@ async def until_it_decides(storage: RedisStorage, requests: list[BucketRequest],
 @pytest.fixture
 def sentinels() -> Iterator[SentinelSet]:
     """Run a set that a test may wreck."""
-    try:
-        servers = SentinelSet()
-    except MissingServerError as error:
-        pytest.skip(str(error))
-    with servers:
-        yield servers
+    yield from run_or_skip(SentinelSet)
 
 
 async def test_sentinel_a_new_master_is_found_after_a_planned_and_an_unplanned_failover(sentinels: SentinelSet) -> None:
@@ -197,12 +193,7 @@ async def test_cluster_a_slot_on_the_move_keeps_its_limits(request: pytest.Fixtu
 @pytest.fixture
 def wreckable_cluster() -> Iterator[ClusterSet]:
     """Run a cluster that a test may wreck."""
-    try:
-        nodes = ClusterSet(node_timeout_ms=1000)
-    except MissingServerError as error:
-        pytest.skip(str(error))
-    with nodes:
-        yield nodes
+    yield from run_or_skip(lambda: ClusterSet(node_timeout_ms=1000))
 
 
 async def test_cluster_a_master_that_dies_is_replaced(wreckable_cluster: ClusterSet) -> None:

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -81,14 +81,22 @@ RULES = {
 }
 
 
+async def admitted(build: Build, scopes: Sequence[dict[str, Any]], *, rules: Any = RULES, **options: Any) -> int:
+    """Return how many of some requests reached the application."""
+    target = Target()
+    app = build(target.app(), rules=rules, **options)
+    for scope in scopes:
+        await send_scope(app, scope)
+    return target.calls
+
+
 @attack
 async def forged_x_forwarded_for(build: Build) -> int:
     """Another address in the header for each request."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for number in range(10):
-        await send_scope(app, http_scope("POST", "/login", headers=[("X-Forwarded-For", f"198.51.100.{number}")]))
-    return target.calls
+    scopes = [
+        http_scope("POST", "/login", headers=[("X-Forwarded-For", f"198.51.100.{number}")]) for number in range(10)
+    ]
+    return await admitted(build, scopes)
 
 
 @attack
@@ -116,101 +124,72 @@ async def forged_tokens(build: Build) -> int:
 @attack
 async def a_skipped_prefix(build: Build) -> int:
     """A path that only begins like one that is not counted."""
-    target = Target()
-    app = build(target.app(), rules=RULES, exempt=["/health"]) if build is ours else build(target.app(), rules=RULES)
-    for number in range(10):
-        await get(app, f"/healthrecords/{number}")
-    return target.calls
+    scopes = [http_scope("GET", f"/healthrecords/{number}") for number in range(10)]
+    options = {"exempt": ["/health"]} if build is ours else {}
+    return await admitted(build, scopes, **options)
 
 
 @attack
 async def one_bucket_per_concrete_path(build: Build) -> int:
     """Enumeration: another number for each request."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for number in range(10):
-        await get(app, f"/accounts/{number}")
-    return target.calls
+    scopes = [http_scope("GET", f"/accounts/{number}") for number in range(10)]
+    return await admitted(build, scopes)
 
 
 @attack
 async def a_nested_template(build: Build) -> int:
     """The same, with two parameters and a converter."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for number in range(10):
-        await get(app, f"/accounts/{number}/lines/{number}")
-    return target.calls
+    scopes = [http_scope("GET", f"/accounts/{number}/lines/{number}") for number in range(10)]
+    return await admitted(build, scopes)
 
 
 @attack
 async def slashes_in_a_path_parameter(build: Build) -> int:
     """Double and trailing slashes where a route takes any rest."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for number in range(10):
-        await get(app, "/files/a" + "/" * number)
-    return target.calls
+    scopes = [http_scope("GET", "/files/a" + "/" * number) for number in range(10)]
+    return await admitted(build, scopes)
 
 
 @attack
 async def a_mounted_application(build: Build) -> int:
     """A path inside a mount."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for number in range(10):
-        await get(app, f"/sub/items/{number}")
-    return target.calls
+    scopes = [http_scope("GET", f"/sub/items/{number}") for number in range(10)]
+    return await admitted(build, scopes)
 
 
 @attack
 async def head_in_place_of_get(build: Build) -> int:
     """HEAD runs the same code."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for _ in range(10):
-        await send_scope(app, http_scope("HEAD", "/login"))
-    return target.calls
+    scopes = [http_scope("HEAD", "/login") for _ in range(10)]
+    return await admitted(build, scopes)
 
 
 @attack
 async def a_path_of_8_kilobytes(build: Build) -> int:
     """A long path, each time another one."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for number in range(10):
-        await get(app, "/accounts/" + str(number) * 8_192)
-    return target.calls
+    scopes = [http_scope("GET", "/accounts/" + str(number) * 8_192) for number in range(10)]
+    return await admitted(build, scopes)
 
 
 @attack
 async def a_template_as_a_path(build: Build) -> int:
     """The text of a template in place of a value."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for number in range(10):
-        await get(app, "/accounts/{id}" if number % 2 else "/accounts/{x:int}")
-    return target.calls
+    scopes = [http_scope("GET", "/accounts/{id}" if number % 2 else "/accounts/{x:int}") for number in range(10)]
+    return await admitted(build, scopes)
 
 
 @attack
 async def a_websocket(build: Build) -> int:
     """A handshake is a request too."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for _ in range(10):
-        await send_scope(app, http_scope(path="/feed/a", kind="websocket"))
-    return target.calls
+    scopes = [http_scope(path="/feed/a", kind="websocket") for _ in range(10)]
+    return await admitted(build, scopes)
 
 
 @attack
 async def an_address_for_each_request(build: Build) -> int:
     """One subscriber's IPv6 network has 2**64 addresses."""
-    target = Target()
-    app = build(target.app(), rules=RULES)
-    for number in range(10):
-        await send_scope(app, http_scope("POST", "/login", client=(f"2001:db8:1:2::{number}", 1)))
-    return target.calls
+    scopes = [http_scope("POST", "/login", client=(f"2001:db8:1:2::{number}", 1)) for number in range(10)]
+    return await admitted(build, scopes)
 
 
 @attack
