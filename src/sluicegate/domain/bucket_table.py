@@ -14,7 +14,7 @@ from sluicegate.domain.token_bucket import anchor_after_payment, convert, full_a
 _RESET: Final = -1
 _GONE: Final = -2
 
-# A dictionary of a million keys takes 50 ms when it grows; one of a few thousand, a tenth of a millisecond.
+# A large dictionary stops everything when it grows: `benchmarks/small_parts.py` measures it.
 _SHARDS: Final = 256
 _SHARD_MASK: Final = _SHARDS - 1
 

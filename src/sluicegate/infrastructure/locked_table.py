@@ -77,7 +77,7 @@ class LockedTable:
     ) -> tuple[BucketLevel, ...]:
         """Call a verb of the table while no other thread uses it."""
         free = self._free
-        while True:
+        while True:  # see `LockToken`, which says why this stands here twice
             try:
                 del free[-1]
             except IndexError:

@@ -30,8 +30,8 @@ class LockToken:
     """A lock for the way of a check: a list with one item, which the thread that holds the lock has taken out.
 
     Taking the item out and putting it back are one step each, which neither another thread nor a signal handler can divide.
-    They cost 5 ns in compiled code, where a `with` of a `threading.Lock` costs 150. Use it in place, for a method of this
-    class would be one more step at which a signal handler may raise and leave the lock locked:
+    They cost a small fraction of a `with` of a `threading.Lock`; `benchmarks/small_parts.py` measures both. Use it in place,
+    for a method of this class would be one more step at which a signal handler may raise and leave the lock locked:
 
         while True:
             try:
