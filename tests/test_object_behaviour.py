@@ -418,7 +418,7 @@ async def test_answers_can_be_matched() -> None:
             assert left == 1
         case other:
             pytest.fail(f"{other!r}")
-    match await ours.reset(endpoint="GET /unknown", identifier="a"):
+    match await ours.refund(endpoint="GET /unknown", identifier="a"):
         case Failure(RateLimitError(reason=reason)):
             assert reason == "no_rule"
         case other:

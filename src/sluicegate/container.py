@@ -35,7 +35,7 @@ def build_storage(settings: Settings) -> StorageProtocol:
     Raises:
         InvalidInputError: If its URL is invalid, or needs a package that is not installed.
     """
-    if _is_memory(settings):
+    if is_memory(settings):
         return MemoryStorage()
     try:
         from sluicegate.infrastructure.redis.storage import RedisStorage  # noqa: PLC0415 - needs an extra
@@ -50,7 +50,7 @@ def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
     Raises:
         InvalidInputError: If its URL is invalid, or needs a package that is not installed.
     """
-    if _is_memory(settings):
+    if is_memory(settings):
         return MemoryStorage()
     try:
         from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage  # noqa: PLC0415 - needs an extra
@@ -217,7 +217,8 @@ def _from_url(settings: Settings, from_url: Callable[..., S]) -> S:
         raise InvalidInputError(f"SLUICEGATE_STORAGE_URL: {error}") from None
 
 
-def _is_memory(settings: Settings) -> bool:
+def is_memory(settings: Settings) -> bool:
+    """Return whether the settings name a storage that no other process sees."""
     return settings.storage_url.startswith("memory://")
 
 

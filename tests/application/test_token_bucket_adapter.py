@@ -2,8 +2,12 @@
 
 import asyncio
 import inspect
+import logging
 import math
-from enum import IntEnum, StrEnum
+import time
+from datetime import UTC, datetime, timedelta
+from enum import Enum, IntEnum, StrEnum
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +18,10 @@ from sluicegate import (
     InlineEventBus,
     InvalidInputError,
     InvalidTypeError,
+    KillSwitch,
+    Listing,
     MemoryStorage,
+    Override,
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
     RateLimitCheckDenied,
@@ -23,9 +30,16 @@ from sluicegate import (
     RateLimitResult,
     RateLimitRule,
     RateLimitScope,
+    RedisStorage,
+    RuleBook,
+    RuleGroup,
+    RuleRegistry,
+    StdlibLogger,
     Success,
+    SyncRedisStorage,
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
+    merge_rules,
 )
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
 from support.world import IP, World
@@ -196,16 +210,38 @@ async def test_reset_fills_the_bucket_and_is_logged() -> None:
     assert IP not in str(world.logger.records)
 
 
-async def test_reset_of_an_unknown_endpoint_is_a_failure() -> None:
-    """A typing error of an operator does not report success."""
+async def test_reset_of_an_unknown_endpoint_has_nothing_to_do() -> None:
+    """A success, as the contract says; a refund of tokens that nobody took is none. Both are logged."""
     world = World({LOGIN: RULE})
-    result = await world.limiter.reset(endpoint="POST /typo", identifier=IP)
+    assert await world.limiter.reset(endpoint="POST /typo", identifier=IP) == Success(None)
+    assert (world.logger.records[-1][0], world.logger.records[-1][2]) == ("info", {"endpoint": "POST /typo"})
+    result = await world.limiter.refund(endpoint="POST /typo", identifier=IP)
     assert isinstance(result, Failure)
     assert result.error == RateLimitError(
         "no_rule", "No rate limit rule names the endpoint 'POST /typo'.", "POST /typo"
     )
     assert str(result.error).startswith("No rate limit rule")
     assert world.logger.records[-1][0] == "error"
+
+
+async def test_reset_and_refund_act_while_a_kill_switch_is_thrown() -> None:
+    """What was counted before is given back at once, not after the switch, by rules in shadow mode as well."""
+    world = World({LOGIN: (RULE, RateLimitRule(5, 5, "ip", name="trial", shadow=True))})
+    sync = SyncTokenBucketAdapter(storage=world.storage, rules={LOGIN: RULE})
+    for switched_off in ("", RULE.policy):
+        await world.check(cost=5)
+        world.limiter.rules.switch_off(switched_off)
+        sync.rules.switch_off(switched_off)
+        assert await world.limiter.refund(endpoint=LOGIN, identifier=IP, cost=2) == Success(None)
+        world.limiter.rules.switch_on(switched_off)
+        assert await world.limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(2)
+        assert sync.reset(endpoint=LOGIN, identifier=IP) == Success(None)
+        assert await world.limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(5)
+        await world.check(cost=5)
+        world.limiter.rules.switch_off(switched_off, for_seconds=60)
+        world.now += timedelta(seconds=61)
+        assert await world.limiter.reset(endpoint=LOGIN, identifier=IP) == Success(None)
+        assert await world.limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(5)
 
 
 async def test_refund_gives_back_and_never_overfills() -> None:
@@ -295,6 +331,14 @@ class Text(StrEnum):
     LOGIN = LOGIN
 
 
+class OlderText(str, Enum):  # noqa: UP042 - it prints as `OlderText.LOGIN`, unlike a StrEnum
+    """The same before Python 3.11."""
+
+    LOGIN = LOGIN
+    TENANT = "tenant"
+    DENY = "deny"
+
+
 class Tokens(IntEnum):
     """Costs as an application may keep them."""
 
@@ -303,11 +347,73 @@ class Tokens(IntEnum):
 
 def test_a_text_is_its_text_whatever_class_it_has() -> None:
     """The members of an enumeration, as endpoint of a rule or of a check, as identifier and as cost, mean their values."""
-    for rules in ({LOGIN: RULE}, {Text.LOGIN: RULE}):
-        limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=rules)
-        assert limiter.is_allowed(endpoint=Text.LOGIN, identifier=Text.LOGIN, cost=Tokens.FIVE).value.allowed
-        assert not limiter.is_allowed(endpoint=LOGIN, identifier={"ip": Text.LOGIN}).value.allowed
-        assert not limiter.is_allowed(endpoint=LOGIN, identifier=LOGIN, cost=1).value.allowed
+    for rules in ({LOGIN: RULE}, {Text.LOGIN: RULE}, {OlderText.LOGIN: RULE}):
+        for text in (Text.LOGIN, OlderText.LOGIN):
+            limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=rules)
+            assert limiter.is_allowed(endpoint=text, identifier=text, cost=Tokens.FIVE).value.allowed
+            assert not limiter.is_allowed(endpoint=LOGIN, identifier={RateLimitScope.IP: text}).value.allowed
+            assert not limiter.is_allowed(endpoint=LOGIN, identifier=LOGIN, cost=1).value.allowed
+
+
+def test_texts_in_rules_are_their_texts() -> None:
+    """Scope, name, policy and numbers of a rule, and the entries of a book, are plain, whatever class they came in."""
+    rule = RateLimitRule(
+        Tokens.FIVE, Tokens.FIVE, OlderText.TENANT, name=OlderText.DENY, on_storage_error=OlderText.DENY
+    )
+    plain = RateLimitRule(5, 5, "tenant", name="deny", on_storage_error="deny")
+    assert rule == plain
+    values = (rule.scope, rule.name, rule.on_storage_error, rule.max_tokens, rule.refill_rate)
+    assert [type(value) for value in values] == [str, str, str, int, int]
+    assert f"{rule.scope}" == "tenant"
+    books = [
+        RuleBook(
+            {"GET /": one},
+            groups=[RuleGroup(name=text("group"), rules=(one,), endpoints=(text("GET /b"),))],
+            overrides=[Override(policy=text("deny"), identifier=text("t"), rule=one)],
+            deny=[Listing(scope=text("tenant"), identifier=text("x"), reason=text("r"))],
+            kill_switches=[KillSwitch(policies=(text("deny"),), reason=text("r"))],
+        )
+        for one, text in ((rule, _Loud), (plain, str))
+    ]
+    assert books[0].version == books[1].version
+    assert repr(books[0].deny) == repr(books[1].deny)
+    registry = RuleRegistry()
+    registry.add(OlderText.LOGIN, rule)
+    assert [type(endpoint) for endpoint in registry.rules] == [str]
+
+
+class _Loud(str):
+    """A text that prints, and hashes, as something else."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.upper()
+
+    def __format__(self, _: str) -> str:
+        return self.upper()
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, _: object) -> bool:
+        return False
+
+
+async def test_a_key_in_a_storage_is_the_plain_text() -> None:
+    """Every process finds the bucket, however the texts were kept in the one that made it."""
+    asked: list[str] = []
+
+    class Spying(MemoryStorage):
+        def take_nowait(self, requests: Any, /) -> Any:
+            asked.extend(request.key for request in requests)
+            return super().take_nowait(requests)
+
+    rules = (RateLimitRule(5, 5, _Loud("tenant")), RateLimitRule(9, 9, _Loud("tenant"), name=_Loud("day")))
+    limiter = SyncTokenBucketAdapter(storage=Spying(), rules={_Loud("a"): rules}, key_prefix=_Loud("limits"))
+    limiter.is_allowed(endpoint=_Loud("a"), identifier={_Loud("tenant"): _Loud("acme")})
+    assert asked == ["limits:tenant:acme:a", "limits:tenant~day:acme:a"]
+    assert {type(key) for key in asked} == {str}
 
 
 @pytest.mark.parametrize(
@@ -340,12 +446,142 @@ def test_something_that_is_no_storage_is_refused(limiter_class: type) -> None:
         limiter_class(storage={}, rules={LOGIN: RULE})
 
 
-def test_every_argument_survives_with_rules() -> None:
-    """A limiter with other rules is like the first one in all else."""
-    for limiter_class in (TokenBucketAdapter, SyncTokenBucketAdapter):
-        limiter = limiter_class(storage=MemoryStorage(), rules={})
-        arguments = set(inspect.signature(limiter_class.__init__).parameters) - {"self", "rules"}
-        assert set(limiter._like_this.keywords) == arguments
+@pytest.mark.parametrize("limiter_class", [TokenBucketAdapter, SyncTokenBucketAdapter])
+def test_every_argument_survives_with_rules(limiter_class: Any) -> None:
+    """A limiter with other rules is made with each argument of the first one: none is left at its default."""
+    given: dict[str, Any] = {
+        "storage": MemoryStorage(),
+        "event_bus": RecordingEventBus(),
+        "logger": RecordingLogger(),
+        "deadline_ms": 7,
+        "on_storage_error": "deny",
+        "key_prefix": "p",
+        "identifier_secret": b"s",
+        "log_identifiers": True,
+        "clock": FakeClock(),
+        "wall_clock": lambda: datetime(2030, 1, 1, tzinfo=UTC),
+    }
+    parameters = inspect.signature(limiter_class.__init__).parameters.keys() - {"self", "rules"}
+    given = {name: given[name] for name in parameters}
+    first = limiter_class(rules={}, **given)
+    for limiter in (first, first.with_rules({}), first.with_rules({}).with_rules({})):
+        assert limiter._like_this.keywords == given
+        assert limiter._like_this.func is limiter_class
+    assert first.with_rules({LOGIN: RULE}).scopes == {"ip"}
+
+
+NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001 - that is the mistake
+
+
+class _CoroutineVerbs(MemoryStorage):
+    async def reset_blocking(self, _: object, /) -> None: ...  # type: ignore[override]
+
+
+class _Lacking(MemoryStorage):
+    peek = refund_blocking = None  # type: ignore[assignment]
+
+
+class _Seconds(FakeClock):
+    def now_us(self) -> float:  # type: ignore[override]
+        return 1.5
+
+
+@pytest.mark.parametrize("limiter_class", [TokenBucketAdapter, SyncTokenBucketAdapter])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"storage": MemoryStorage}, "storage=MemoryStorage: expected a .*; it lacks an instance"),
+        ({"storage": _Lacking()}, "storage=_Lacking: .*; it lacks `(peek|refund_blocking)`"),
+        ({"event_bus": object()}, "event_bus=.*: expected an EventBusProtocol with `listens`"),
+        ({"event_bus": InlineEventBus}, "event_bus=InlineEventBus: expected .* an instance and not the class"),
+        ({"event_bus": print}, "event_bus=.*: expected an EventBusProtocol"),
+        ({"logger": logging.getLogger("shop")}, r"logger=.*: takes no context; expected StdlibLogger\('shop'\)"),
+        ({"logger": print}, "logger=.*: expected a LoggerProtocol with `debug`"),
+        ({"logger": StdlibLogger}, "logger=StdlibLogger: expected .* an instance"),
+        ({"clock": time.monotonic}, "clock=.*: expected a Clock with `now_us`"),
+        ({"clock": FakeClock}, "clock=FakeClock: expected .* an instance"),
+        ({"clock": _Seconds()}, r"clock=.*: now_us\(\) returned 1.5; expected whole microseconds"),
+        ({"wall_clock": NAIVE}, "wall_clock=.*: expected a function"),
+        ({"wall_clock": lambda: NAIVE}, "wall_clock=.*: returned a time without a zone"),
+        ({"wall_clock": time.time}, "wall_clock=.*: returned .*; expected a datetime"),
+        ({"identifier_secret": "secret"}, "identifier_secret: expected bytes, not str"),
+        ({"identifier_secret": b""}, "identifier_secret: expected 1 to 64 bytes"),
+        ({"log_identifiers": "no"}, "log_identifiers='no': expected True or False"),
+        ({"key_prefix": b"p"}, "key_prefix=b'p'"),
+        ({"on_storage_error": ["deny"]}, "on_storage_error=.*: expected one of allow, local, deny"),
+        ({"rules": None}, "rules=None: expected a mapping"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_of_the_constructor_is_named(
+    limiter_class: Any, arguments: dict[str, object], message: str
+) -> None:
+    """Where the mistake is made: by a check it would be raised, answered by the failure policy, or never be seen."""
+    with pytest.raises(InvalidInputError, match=message):
+        limiter_class(**{"storage": MemoryStorage(), "rules": {}, **arguments})
+
+
+def test_the_storage_of_the_other_face_is_refused() -> None:
+    """An async limiter gets no storage that blocks, a sync one none that must be awaited; the message says who takes it."""
+    refused: list[tuple[Any, Any, str]] = [
+        (TokenBucketAdapter, SyncRedisStorage.from_url("redis://127.0.0.1"), "a SyncRedisStorage is for Sync"),
+        (
+            SyncTokenBucketAdapter,
+            RedisStorage.from_url("redis://127.0.0.1"),
+            "a RedisStorage is for TokenBucketAdapter",
+        ),
+        (SyncTokenBucketAdapter, FailingStorage(), "it lacks `take_blocking`"),
+        (
+            SyncTokenBucketAdapter,
+            _CoroutineVerbs(),
+            "`reset_blocking` is a coroutine function; expected one that blocks",
+        ),
+    ]
+    for limiter_class, storage, message in refused:
+        with pytest.raises(InvalidTypeError, match=message):
+            limiter_class(storage=storage, rules={})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Listing(scope="ip", identifier="10.0.0.1", until=NAIVE), "until=.*: has no time zone"),
+        (
+            lambda: Listing(scope="ip", identifier="10.0.0.1", until="2030-01-01"),
+            "until='2030-01-01': expected a datetime",
+        ),
+        (lambda: Listing(scope="IP", identifier="10.0.0.1"), "scope='IP': unknown scope"),
+        (lambda: Listing(scope="ip", identifier=""), "identifier=''"),
+        (lambda: Listing(scope="ip", identifier=None), "identifier=None: expected a string"),
+        (lambda: Listing(scope="ip", identifier="10.0.0.1", reason=None), "reason=None: expected a text"),
+        (lambda: Override(policy="p", identifier="a", rule="5/minute"), "rule='5/minute': expected a RateLimitRule"),
+        (lambda: Override(policy="p", identifier="a", rule=RULE, until=NAIVE), "until=.*: has no time zone"),
+        (lambda: Override(policy=None, identifier="a", rule=RULE), "policy=None: expected a string"),
+        (lambda: KillSwitch(policies="login"), "policies='login': expected a tuple of texts"),
+        (lambda: KillSwitch(until=NAIVE), "until=.*: has no time zone"),
+        (lambda: RuleGroup(name="g", rules=(RULE,), endpoints="GET /"), "endpoints='GET /': expected a tuple of texts"),
+        (lambda: RuleGroup(name=None, rules=(RULE,), endpoints=("GET /",)), "name=None: expected a string"),
+        (lambda: RuleBook({}, deny=["10.0.0.1"]), "deny: expected a Listing, not '10.0.0.1'"),
+        (lambda: RuleBook({}, allow="10.0.0.1"), "allow='10.0.0.1': expected a sequence of Listing"),
+        (lambda: RuleBook({}, groups=[{}]), "groups: expected a RuleGroup, not {}"),
+        (lambda: RuleBook({}, overrides=None), "overrides=None: expected a sequence of Override"),
+        (lambda: RuleBook({}, kill_switches=KillSwitch()), "kill_switches=.*: expected a sequence of KillSwitch"),
+        (lambda: RuleBook({"a": RULE}, costs=["a"]), "costs=.*: expected a mapping"),
+        (lambda: RuleBook({"a": RULE}, costs={"a": "2"}), "cost='2': expected a whole number"),
+        (lambda: RuleBook({}, policies={"p": "5/minute"}), "policies.'p'.='5/minute': expected a RateLimitRule"),
+        (lambda: RuleBook({}, replaces_code="GET /"), "replaces_code='GET /': expected a tuple of texts"),
+        (
+            lambda: RuleBook({}, groups=[RuleGroup(name="g", rules=(RULE,), endpoints=("a", "a"))]),
+            r"groups.g.endpoints\[1\]: 'a' is listed twice",
+        ),
+        (lambda: merge_rules({"a": 5}, {}), r"rules\['a'\]=5: expected a rule"),
+        (lambda: merge_rules([RULE], {}), "code_rules=.*: expected a mapping"),
+    ],
+)
+def test_a_wrong_entry_of_a_book_is_named(make: Any, message: str) -> None:
+    """Lists, overrides, groups and kill switches that are built in code are checked as those of a file are."""
+    with pytest.raises(InvalidInputError, match=message):
+        make()
 
 
 def test_a_clock_that_fails_does_not_reach_the_caller() -> None:
@@ -374,7 +610,8 @@ def test_the_sync_face_gives_the_same_answers() -> None:
     assert limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(2)
     assert limiter.reset(endpoint=LOGIN, identifier=IP) == Success(None)
     assert limiter.get_remaining(endpoint=LOGIN, identifier=IP) == Success(5)
-    assert isinstance(limiter.reset(endpoint="typo", identifier=IP), Failure)
+    assert limiter.reset(endpoint="typo", identifier=IP) == Success(None)
+    assert isinstance(limiter.refund(endpoint="typo", identifier=IP), Failure)
     assert limiter.peek(endpoint="typo", identifier=IP).value.limit == 0
     assert len(bus.events) == 12
     assert limiter.failures == {}

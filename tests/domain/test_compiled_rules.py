@@ -1,10 +1,26 @@
 """Which rules hold for an endpoint."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sluicegate import InvalidInputError, InvalidTypeError, Listing, Override, RateLimitRule, RuleBook
+from sluicegate import (
+    InvalidInputError,
+    InvalidTypeError,
+    Listing,
+    MemoryStorage,
+    Override,
+    RateLimitRule,
+    RuleBook,
+    RuleGroup,
+    SyncTokenBucketAdapter,
+)
+from sluicegate.application.check import requests_for
+from sluicegate.application.lists_and_overrides import with_overrides
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules
+from sluicegate.runtime.system_clock import utc_now
+from sluicegate.testing import FakeClock
 
 RULE = RateLimitRule.per_minute(5)
 
@@ -22,11 +38,75 @@ def test_several_rules_of_one_scope_have_keys_of_their_own() -> None:
     frames = [(limit.before, limit.after) for limit in endpoint_rules.limits]
     assert frames == [
         ("rate_limit:ip:", ":GET /"),
-        ("rate_limit:ip~2:", ":GET /"),
+        ("rate_limit:ip~#2:", ":GET /"),
         ("rate_limit:ip~daily:", ":GET /"),
         ("rate_limit:user:", ":GET /"),
     ]
     assert endpoint_rules.max_cost == 5
+
+
+def test_a_name_that_is_a_number_is_no_number() -> None:
+    """The second rule of a scope, and one that is named `2`, count apart: 5 of 900 pass, as the second rule says."""
+    rules = (RateLimitRule.per_second(1000), RateLimitRule(5, 5, "ip"), RateLimitRule(1000, 100, "ip", name="2"))
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={"GET /": rules})
+    passed = [limiter.is_allowed(endpoint="GET /", identifier="10.0.0.1").value.allowed for _ in range(900)]
+    assert sum(passed) == 5
+
+
+NAMES = st.sampled_from(["", "", "1", "2", "3", "ip", "a.b", "GET/", "*", "/"])
+SCOPES = st.sampled_from(["ip", "user", "global", "user_provider", "ip_2", "i"])
+RULES = st.builds(
+    lambda tokens, scope, name, shadow: RateLimitRule(tokens, 5, scope, name=name, shadow=shadow),
+    st.integers(1, 9),
+    SCOPES,
+    NAMES,
+    st.booleans(),
+)
+
+
+@given(
+    own=st.lists(RULES, min_size=1, max_size=5),
+    grouped=st.lists(st.lists(RULES, min_size=1, max_size=4), max_size=3),
+    identifier=st.text(min_size=1, max_size=4) | st.sampled_from(["2:GET /", "g0", "~2", "#2:x"]),
+    hash_tag=st.booleans(),
+)
+def test_different_rules_of_an_endpoint_never_share_a_key(
+    own: list[RateLimitRule], grouped: list[list[RateLimitRule]], identifier: str, hash_tag: bool
+) -> None:
+    """Whatever their names, scopes and groups: a check asks different buckets, or the rules are refused with a sentence."""
+    key_format = KeyFormat(hash_tag=hash_tag)
+    try:
+        book = RuleBook(
+            {"GET /": own},
+            groups=[RuleGroup(name=f"g{at}", rules=tuple(one), endpoints=("GET /",)) for at, one in enumerate(grouped)],
+        )
+        compiled = CompiledRules(book, key_format)
+    except InvalidInputError as error:
+        assert "two rules are named" in str(error)  # noqa: PT017 - the other outcome is below
+        return
+    rules = compiled.find("GET /")
+    assert rules is not None
+    limits = (*rules.limits, *rules.shadows)
+    keys = [request.key for request in requests_for(limits, key_format, identifier, 0)]
+    assert len(set(keys)) == len(own) + sum(map(len, grouped))
+
+
+def test_the_rule_of_an_override_has_the_key_of_the_rule_that_it_replaces() -> None:
+    """Of one identifier only one of the two counts, and no third rule has this key."""
+    rules = (RULE, RateLimitRule(5, 5, "user", name="2"), RateLimitRule(6, 6, "user"), RateLimitRule(7, 7, "user"))
+    override = Override(policy="2", identifier="alice", rule=RateLimitRule(50, 5, "user"))
+    compiled = CompiledRules(RuleBook({"GET /": rules}, overrides=[override]), KeyFormat())
+    found = compiled.find("GET /")
+    assert found is not None
+    replaced = with_overrides(found, "alice", utc_now)
+    assert [limit.max_tokens for limit in replaced.limits] == [5, 50, 6, 7]
+    keys = [request.key for request in requests_for(replaced.limits, KeyFormat(), "alice", 0)]
+    assert keys == [
+        "rate_limit:ip:alice:GET /",
+        "rate_limit:user:alice:GET /",
+        "rate_limit:user~#2:alice:GET /",
+        "rate_limit:user~#3:alice:GET /",
+    ]
 
 
 def test_disabled_rules_are_left_out() -> None:

@@ -100,6 +100,13 @@ def test_wrong_bounds_are_named() -> None:
         MemoryStorage(max_keys=True)
 
 
+@pytest.mark.parametrize("clock", [FakeClock, object(), 5, print])
+def test_what_is_no_clock_is_refused(clock: object) -> None:
+    """When the storage is made: in a check it would be a failure of the storage, and everything would pass."""
+    with pytest.raises(InvalidTypeError, match="clock=.*: expected a Clock"):
+        MemoryStorage(clock=clock)  # type: ignore[arg-type]
+
+
 async def test_its_repr_tells_how_full_it_is() -> None:
     """Operators see keys and bound."""
     storage = MemoryStorage(clock=FakeClock(), max_keys=7)

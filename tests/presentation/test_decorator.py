@@ -10,6 +10,7 @@ from sluicegate import (
     InvalidTypeError,
     MemoryStorage,
     RateLimitedError,
+    RateLimitRule,
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
     rate_limited,
@@ -71,6 +72,46 @@ def test_functions_have_buckets_of_their_own() -> None:
     assert shared[0]() == "one"
     with pytest.raises(RateLimitedError):
         shared[1]()
+
+
+@pytest.mark.parametrize("name", ["", "both"])
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [
+        (RateLimitRule(5, 5, "ip", name="login"), RateLimitRule(500, 500, "ip", name="login")),
+        (RateLimitRule(10, 1_000, "ip"), RateLimitRule(10, 2_000, "ip")),
+        (RateLimitRule(10, 0.1, "ip"), RateLimitRule(10, 0.10000000001, "ip")),
+    ],
+)
+def test_different_rules_have_buckets_of_their_own(name: str, narrow: RateLimitRule, wide: RateLimitRule) -> None:
+    """At one place and under one name: the calls of one rule take nothing from another one's bucket."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={})
+
+    def function() -> bool:
+        return True
+
+    first = rate_limited(narrow, limiter=limiter, name=name)(function)
+    second = rate_limited(wide, limiter=limiter, name=name)(function)
+    assert all(first() for _ in range(narrow.max_tokens))
+    assert all(second() for _ in range(wide.max_tokens))
+    for limited in (first, second):
+        with pytest.raises(RateLimitedError):
+            limited()
+
+
+def test_a_name_or_rules_that_are_long() -> None:
+    """A name is refused at the decoration; a place and rules that are longer than an endpoint count all the same."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={})
+    with pytest.raises(InvalidInputError, match="name=.*1025 bytes"):
+        rate_limited("1/minute", limiter=limiter, name="x" * 1025)(len)
+    with pytest.raises(InvalidTypeError, match="name=5"):
+        rate_limited("1/minute", limiter=limiter, name=5)(len)  # type: ignore[arg-type]
+    several = [rate_limited("1/minute", limiter=limiter, name="é" * 500 + end)(lambda: True) for end in ("a", "b")]
+    for limited in several:
+        assert limited()
+        with pytest.raises(RateLimitedError) as denied:
+            limited()
+        assert len(denied.value.name.encode()) <= 1024
 
 
 def test_the_wrong_kind_of_limiter() -> None:

@@ -1,11 +1,12 @@
 """Requests of an httpx client keep to a rate."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
 
-from sluicegate import MemoryStorage, TokenBucketAdapter
+from sluicegate import InvalidInputError, MemoryStorage, SyncTokenBucketAdapter, TokenBucketAdapter
 from sluicegate.httpx import RateLimitTimeout, RateLimitTransport
 
 
@@ -35,3 +36,21 @@ async def test_a_turn_that_would_come_too_late() -> None:
         with pytest.raises(httpx.TimeoutException) as caught:
             await http.get("http://a.example/")
     assert isinstance(caught.value, RateLimitTimeout)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limiter": SyncTokenBucketAdapter(storage=MemoryStorage(), rules={})}, "limiter=.*: expected a TokenBucket"),
+        ({"timeout_s": "5"}, "timeout_s='5': expected seconds"),
+        ({"timeout_s": -1}, "timeout_s=-1: expected 0 or more"),
+        ({"identifier": "host"}, "identifier='host': expected a function"),
+        ({"transport": httpx.AsyncClient()}, "transport=.*: expected an httpx.AsyncBaseTransport"),
+        ({"name": 5}, "name=5: expected a string"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_named(options: dict[str, Any], message: str) -> None:
+    """When the transport is made, not by its first request."""
+    with pytest.raises(InvalidInputError, match=message):
+        RateLimitTransport("1/second", **options)

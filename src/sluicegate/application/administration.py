@@ -10,8 +10,10 @@ from sluicegate.application.notifier import Notifier, describe
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.result import Failure, RateLimitResult, Success
+from sluicegate.domain.rule_book import RuleBook
 from sluicegate.domain.token_bucket import full
 
 
@@ -39,6 +41,7 @@ class Administration:
         self._failure_policy = failure_policy
         self._notifier = notifier
         self._utc_now = utc_now
+        self._without_switches: tuple[RuleBook, CompiledRules] | None = None
 
     def begin_peek(self, endpoint: str, identifier: Identifier, cost: int) -> Check:
         """Return what to look at; the check has a result already if there is nothing to look at. Tells no observer.
@@ -72,19 +75,22 @@ class Administration:
         )
         return Success(full(rules.max_cost))
 
-    def find(self, endpoint: str, identifier: Identifier, cost: int, verb: str) -> Check | Failure[RateLimitError]:
-        """Return a check of the buckets that an administrative call means, those of rules in shadow mode included.
+    def find(
+        self, endpoint: str, identifier: Identifier, cost: int, verb: str
+    ) -> Check | Success[None] | Failure[RateLimitError]:
+        """Return a check of the buckets that an administrative call means.
 
-        It asks for nothing if the endpoint's rules are switched off.
+        Those of rules in shadow mode and of rules that a kill switch has switched off are among them. It asks for nothing if
+        the endpoint's rules are disabled.
 
         Returns:
-            A failure if no rule names the endpoint.
+            What the call returns if no rule names the endpoint: a reset has nothing to do, a refund is not done.
 
         Raises:
             InvalidInputError: If an argument is wrong.
         """
         check = prepare(
-            self._live_rules.current().rules,
+            self._with_switched_off(),
             self._key_format,
             endpoint,
             identifier,
@@ -94,6 +100,11 @@ class Administration:
         )
         rules = check.rules
         if rules is None:
+            if verb == "reset":
+                self._notifier.log(
+                    "info", "No rate limit rule names the endpoint; nothing to reset.", endpoint=endpoint
+                )
+                return Success(None)
             error = RateLimitError("no_rule", f"No rate limit rule names the endpoint {endpoint!r}.", endpoint)
             self._notifier.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=endpoint)
             return Failure(error)
@@ -103,6 +114,16 @@ class Administration:
         if not requests and rules.disabled is None:
             raise InvalidInputError(f"cost={cost}: exceeds max_tokens={rules.max_cost} of {rules.endpoint!r}")
         return Check(rules, tuple(requests), check.identifier, check.cost)
+
+    def _with_switched_off(self) -> CompiledRules:
+        """Return the rules as they are without kill switches, which stop the counting and not the operators."""
+        snapshot = self._live_rules.current()
+        if not snapshot.switches:
+            return snapshot.rules
+        known = self._without_switches
+        if known is None or known[0] is not snapshot.book:
+            known = self._without_switches = (snapshot.book, CompiledRules(snapshot.book, self._key_format))
+        return known[1]
 
     def succeeded(self, check: Check, verb: str) -> None:
         """Note that an administrative call was carried out."""

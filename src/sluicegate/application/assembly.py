@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from inspect import iscoroutinefunction
+from typing import Final
 
 from sluicegate.application.administration import Administration
 from sluicegate.application.checker import Checker
@@ -9,6 +11,7 @@ from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
 from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.collaborators import require_clock, require_observers, require_wall_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, DeadlineStorage, EventBusProtocol, LoggerProtocol, StorageTraits
 from sluicegate.domain.rule import OnStorageError
@@ -49,9 +52,14 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
     Raises:
         InvalidInputError: If an argument or a rule is wrong.
     """
+    require_observers(event_bus, logger)
+    if clock is not None:
+        require_clock(clock)
+    if not isinstance(log_identifiers, bool):
+        raise InvalidTypeError(f"log_identifiers={log_identifiers!r:.80}: expected True or False")
     now_ns = reader_ns(clock)
     clock = clock or SystemClock()
-    wall_clock = wall_clock or utc_now
+    wall_clock = utc_now if wall_clock is None else require_wall_clock(wall_clock)
     key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tags)
     notifier = Notifier(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers)
     live_rules = LiveRules(rules, key_format, notifier, wall_clock)
@@ -69,24 +77,39 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
     return checker, Administration(live_rules, key_format, failure_policy, notifier, wall_clock)
 
 
-def require_traits(storage: object, verb: str) -> StorageTraits:
+_VERBS: Final = ("take", "peek", "refund", "reset")
+
+
+def require_traits(storage: object, *, blocking: bool) -> StorageTraits:
     """Return a storage's traits, or raise the error that says what is missing.
 
     Args:
         storage: What the caller gave.
-        verb: The method that tells the right kind of storage from others: `take` or `take_blocking`.
+        blocking: Whether its verbs are to be plain calls, `take_blocking` and so on.
 
     Raises:
-        InvalidTypeError: If it has no such method, or no traits, or a deadline of its own that cannot be shortened.
+        InvalidTypeError: If it lacks a verb or traits, if a plain verb is a coroutine function, or if it has a deadline of its
+            own that cannot be shortened.
     """
+    name = storage.__name__ if isinstance(storage, type) else type(storage).__name__
+    verbs = [f"{verb}_blocking" for verb in _VERBS] if blocking else [*_VERBS, "aclose"]
     traits = getattr(storage, "traits", None)
-    if not isinstance(traits, StorageTraits) or not callable(getattr(storage, verb, None)):
-        kind = "StorageProtocol (MemoryStorage, RedisStorage)"
-        if verb != "take":
-            kind = "SyncStorageProtocol (MemoryStorage, SyncRedisStorage)"
-        raise InvalidTypeError(f"storage={type(storage).__name__}: expected a {kind} with `traits` and `{verb}`")
+    verb_functions = {verb: getattr(storage, verb, None) for verb in verbs}
+    missing = [verb for verb, function in verb_functions.items() if not callable(function)]
+    if isinstance(storage, type) or not isinstance(traits, StorageTraits) or missing:
+        lacks = f"`{missing[0]}`" if missing else "an instance" if isinstance(storage, type) else "`traits`"
+        if blocking:
+            hint = "; a RedisStorage is for TokenBucketAdapter" if hasattr(storage, "take") else ""
+            kind = f"SyncStorageProtocol (MemoryStorage, SyncRedisStorage) with `traits` and `take_blocking`{hint}"
+        else:
+            hint = "; a SyncRedisStorage is for SyncTokenBucketAdapter" if hasattr(storage, "take_blocking") else ""
+            kind = f"StorageProtocol (MemoryStorage, RedisStorage) with `traits` and `take`{hint}"
+        raise InvalidTypeError(f"storage={name}: expected a {kind}; it lacks {lacks}")
+    awaited = [verb for verb, function in verb_functions.items() if blocking and iscoroutinefunction(function)]
+    if awaited:
+        raise InvalidTypeError(f"storage={name}: `{awaited[0]}` is a coroutine function; expected one that blocks")
     if traits.deadline_s is not None and not isinstance(storage, DeadlineStorage):
-        raise InvalidTypeError(f"storage={type(storage).__name__}: has `traits.deadline_s`, but no `with_deadline`")
+        raise InvalidTypeError(f"storage={name}: has `traits.deadline_s`, but no `with_deadline`")
     return traits
 
 

@@ -12,10 +12,10 @@ from sluicegate.application.check import Check
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.compiled_rules import EndpointRules
-from sluicegate.domain.errors import InvalidInputError, StorageError
+from sluicegate.domain.errors import StorageError
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.result import RateLimitResult
-from sluicegate.domain.rule import ON_STORAGE_ERROR, OnStorageError, RateLimitRule
+from sluicegate.domain.rule import OnStorageError, RateLimitRule, require_policy
 from sluicegate.domain.token_bucket import binding, full, result_at
 from sluicegate.runtime.mutex import new_mutex
 
@@ -56,9 +56,7 @@ class FailurePolicy:
     """
 
     def __init__(self, default: OnStorageError, clock: Clock, *, max_local_keys: int = MAX_LOCAL_KEYS) -> None:
-        if default not in ON_STORAGE_ERROR:
-            raise InvalidInputError(f"on_storage_error={default!r}: expected one of {', '.join(ON_STORAGE_ERROR)}")
-        self._default: OnStorageError = default
+        self._default: OnStorageError = require_policy("on_storage_error", default)
         self._clock = clock
         self._mutex = new_mutex()
         self._buckets = BucketTable(max_local_keys)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias, cast
 
 from sluicegate.domain.arguments import require_text
-from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import RuleBook, Rules, rules_of
 
@@ -34,10 +34,10 @@ class RuleRegistry:
         Raises:
             InvalidInputError: If there is no rule, or the endpoint has others already.
         """
-        require_text("endpoint", endpoint)
+        name = require_text("endpoint", endpoint)
         if not rules:
             raise InvalidInputError(f"rules[{endpoint!r}]: expected at least one rule")
-        if self._rules.setdefault(endpoint, rules) != rules:
+        if self._rules.setdefault(name, rules) != rules:
             raise InvalidInputError(f"rules[{endpoint!r}]: declared twice in code, with different rules")
 
     @property
@@ -65,10 +65,14 @@ def merge_rules(code_rules: CodeRules, file_rules: Rules) -> RuleBook:
 
     Raises:
         InvalidInputError: If the two contradict each other; if code names a policy that the file does not have.
+        InvalidTypeError: If `code_rules` is no mapping of rules.
     """
     book = file_rules if isinstance(file_rules, RuleBook) else RuleBook(file_rules)
     endpoints: dict[str, tuple[RateLimitRule, ...]] = {}
-    for endpoint, declared in code_rules.items():
+    if not isinstance(code_rules, Mapping):
+        raise InvalidTypeError(f"code_rules={code_rules!r:.80}: expected a mapping from endpoint to rules")
+    for written_endpoint, declared in code_rules.items():
+        endpoint = require_text("endpoint", written_endpoint)
         rules = _resolved(endpoint, declared, book.policies)
         written = book.endpoints.get(endpoint)
         if written is None or endpoint in book.replaces_code or written == rules:
@@ -88,6 +92,8 @@ def _resolved(
     endpoint: str, declared: CodeRule | Sequence[CodeRule], policies: Mapping[str, RateLimitRule]
 ) -> tuple[RateLimitRule, ...]:
     several = (declared,) if isinstance(declared, str | RateLimitRule) else declared
+    if not isinstance(several, Sequence):
+        raise InvalidTypeError(f"rules[{endpoint!r}]={declared!r:.80}: expected a rule, a text or a tuple of them")
     return rules_of(endpoint, tuple(_rule(endpoint, one, policies) for one in several))
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import partial
 
 from sluicegate.application.assembly import assemble, require_traits
-from sluicegate.application.check import result_of
+from sluicegate.application.check import Check, result_of
 from sluicegate.application.limiter_face import SyncFace
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_request import BucketRequest
@@ -62,7 +62,7 @@ class SyncTokenBucketAdapter(SyncFace):
             clock=clock,
             wall_clock=wall_clock,
             storage=storage,
-            hash_tags=require_traits(storage, "take_blocking").hash_tags,
+            hash_tags=require_traits(storage, blocking=True).hash_tags,
         )
         self._like_this = partial(
             SyncTokenBucketAdapter,
@@ -113,15 +113,16 @@ class SyncTokenBucketAdapter(SyncFace):
                 return Failure(error)
 
     def reset(self, *, endpoint: str, identifier: Identifier) -> Result[None, RateLimitError]:
-        """Fill the endpoint's buckets of this identifier again. Never fails open.
+        """Fill the endpoint's buckets of this identifier again, also while a kill switch is thrown. Never fails open.
 
         Returns:
-            `Failure` if the storage did not do it or no rule names the endpoint.
+            `Success` as well where there is nothing to reset, because no rule names the endpoint; `Failure` if the storage
+            did not do it.
         """
         return self._administer("reset", self._storage.reset_blocking, endpoint, identifier, 0)
 
     def refund(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[None, RateLimitError]:
-        """Put tokens back that a check took, never above the capacity. Never fails open.
+        """Put tokens back that a check took, also while a kill switch is thrown; never above the capacity. Never fails open.
 
         Returns:
             `Failure` if the storage did not do it or no rule names the endpoint.
@@ -151,7 +152,7 @@ class SyncTokenBucketAdapter(SyncFace):
         cost: int,
     ) -> Result[None, RateLimitError]:
         check = self._administration.find(endpoint, identifier, cost, verb)
-        if isinstance(check, Failure):
+        if not isinstance(check, Check):
             return check
         if not check.requests:
             return Success(None)

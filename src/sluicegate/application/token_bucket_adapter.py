@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from sluicegate.application.assembly import assemble, require_deadline, require_traits
-from sluicegate.application.check import result_of
+from sluicegate.application.check import Check, result_of
 from sluicegate.application.limiter_face import AsyncFace
 from sluicegate.application.wait_queue import WaitQueue
 from sluicegate.domain.arguments import Identifier
@@ -64,7 +64,7 @@ class TokenBucketAdapter(AsyncFace):
         wall_clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._deadline_s = require_deadline(deadline_ms) / 1000
-        traits = require_traits(storage, "take")
+        traits = require_traits(storage, blocking=False)
         if traits.deadline_s is not None and traits.deadline_s > self._deadline_s:
             storage = cast("StorageProtocol", cast("DeadlineStorage", storage).with_deadline(self._deadline_s))
         checker, self._administration = assemble(
@@ -155,10 +155,11 @@ class TokenBucketAdapter(AsyncFace):
                 return Failure(error)
 
     async def reset(self, *, endpoint: str, identifier: Identifier) -> Result[None, RateLimitError]:
-        """Fill the endpoint's buckets of this identifier again. Never fails open.
+        """Fill the endpoint's buckets of this identifier again, also while a kill switch is thrown. Never fails open.
 
         Returns:
-            `Failure` if the storage did not do it or no rule names the endpoint.
+            `Success` as well where there is nothing to reset, because no rule names the endpoint; `Failure` if the storage
+            did not do it.
 
         Raises:
             InvalidInputError: If an argument is wrong.
@@ -166,7 +167,7 @@ class TokenBucketAdapter(AsyncFace):
         return await self._administer("reset", self._storage.reset, endpoint, identifier, 0)
 
     async def refund(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[None, RateLimitError]:
-        """Put tokens back that a check took, never above the capacity. Never fails open.
+        """Put tokens back that a check took, also while a kill switch is thrown; never above the capacity. Never fails open.
 
         Args:
             endpoint: As in the check.
@@ -211,7 +212,7 @@ class TokenBucketAdapter(AsyncFace):
         cost: int,
     ) -> Result[None, RateLimitError]:
         check = self._administration.find(endpoint, identifier, cost, verb)
-        if isinstance(check, Failure):
+        if not isinstance(check, Check):
             return check
         if not check.requests:
             return Success(None)

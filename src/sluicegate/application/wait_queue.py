@@ -51,7 +51,7 @@ class WaitQueue:
             SlotTimeoutError: If that cannot be, or was not, within the timeout; at once where it is known beforehand.
             InvalidInputError: If the timeout is negative or no number.
         """
-        _require_timeout(timeout_s)
+        require_timeout(timeout_s)
         loop = asyncio.get_running_loop()
         deadline = math.inf if timeout_s is None else loop.time() + timeout_s
         name = identifier if isinstance(identifier, str) else tuple(sorted(identifier.items()))
@@ -80,7 +80,13 @@ class WaitQueue:
         yield await self.wait(ask, endpoint, identifier, timeout_s)
 
 
-def _require_timeout(timeout_s: object) -> None:
+def require_timeout(timeout_s: object) -> None:
+    """Check how long somebody is ready to wait.
+
+    Raises:
+        InvalidInputError: If it is negative or no end of time.
+        InvalidTypeError: If it is neither a number nor None.
+    """
     if timeout_s is None:
         return
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):

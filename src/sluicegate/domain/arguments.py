@@ -26,6 +26,14 @@ CERTAINLY_SHORT: Final = MAX_TEXT_BYTES // 4
 """Characters of a text that need not be measured: UTF-8 takes at most four bytes for each."""
 
 
+def plain_text(value: str) -> str:
+    """Return the text that a string holds, as a `str` and no subclass.
+
+    The members of `class Name(str, Enum)` print as `Name.MEMBER`, and a subclass may hash and compare as it likes.
+    """
+    return value if type(value) is str else str.__str__(value)
+
+
 def require_text(field: str, value: object) -> str:
     """Return the plain text of a string that is not empty and at most 1 KiB long.
 
@@ -35,7 +43,7 @@ def require_text(field: str, value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidTypeError(f"{field}={value!r:.80}: expected a string, not {type(value).__name__}")
-    text = value if type(value) is str else str.__str__(value)
+    text = plain_text(value)
     if not text:
         raise InvalidInputError(f"{field}='': expected a string that is not empty")
     if len(text) > CERTAINLY_SHORT:

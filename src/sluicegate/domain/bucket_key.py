@@ -9,7 +9,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
-from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.arguments import plain_text
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rule import RateLimitScope
 
 # The separator, the escape, Redis Cluster's hash-tag braces, control characters, and surrogates, which UTF-8 refuses.
@@ -30,6 +31,7 @@ class KeyFormat:
 
     Raises:
         InvalidInputError: If the prefix or the secret is not of that form.
+        InvalidTypeError: If the secret is not of bytes.
     """
 
     __slots__ = ("_hash_tag", "_prefix", "_secret")
@@ -37,12 +39,8 @@ class KeyFormat:
     def __init__(
         self, prefix: str = "rate_limit", *, identifier_secret: bytes | None = None, hash_tag: bool = False
     ) -> None:
-        if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
-            raise InvalidInputError(f"key_prefix={prefix!r}: expected up to 64 letters, digits or any of _.:-")
-        if identifier_secret is not None and not 1 <= len(identifier_secret) <= blake2b.MAX_KEY_SIZE:
-            raise InvalidInputError("identifier_secret: expected 1 to 64 bytes")
-        self._prefix = prefix
-        self._secret = identifier_secret
+        self._prefix = _require_prefix(prefix)
+        self._secret = _require_secret(identifier_secret)
         self._hash_tag = hash_tag
 
     def frame(self, scope: str, endpoint: str, variant: str = "") -> tuple[str, str | None]:
@@ -52,7 +50,7 @@ class KeyFormat:
             scope: What the rule counts by.
             endpoint: The endpoint as the rule names it: a template, not a concrete path.
             variant: What tells apart several rules of one scope on one endpoint; empty for the first. It follows the
-                scope after a `~`, which a scope's name cannot have.
+                scope after a `~`, which a scope's name cannot have. A number begins with `#`, which a rule's name cannot have.
         """
         scope = f"{scope}~{variant}" if variant else str(scope)
         if scope.partition("~")[0] == RateLimitScope.GLOBAL:
@@ -74,6 +72,24 @@ class KeyFormat:
 
     def __repr__(self) -> str:
         return f"KeyFormat(prefix={self._prefix!r}, hashed={self._secret is not None}, hash_tag={self._hash_tag})"
+
+
+def _require_prefix(prefix: object) -> str:
+    if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+        raise InvalidInputError(f"key_prefix={prefix!r:.80}: expected up to 64 letters, digits or any of _.:-")
+    return plain_text(prefix)
+
+
+def _require_secret(secret: object) -> bytes | None:
+    """Return a secret as bytes; no message shows it."""
+    if secret is None:
+        return None
+    if not isinstance(secret, bytes | bytearray):
+        raise InvalidTypeError(f"identifier_secret: expected bytes, not {type(secret).__name__}")
+    plain = bytes(secret)
+    if not 1 <= len(plain) <= blake2b.MAX_KEY_SIZE:
+        raise InvalidInputError("identifier_secret: expected 1 to 64 bytes")
+    return plain
 
 
 def _escape(match: re.Match[str]) -> str:

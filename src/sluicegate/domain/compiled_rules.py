@@ -251,11 +251,15 @@ class _Compiler:
         limits: list[Limit] = []
         shadows: list[Limit] = []
         seen: dict[tuple[str, str], int] = {}
+        frames: set[tuple[str, str | None]] = set()
         for one in bound:
             rule, bucket = one.rule, one.bucket
             # The first rule of a scope has the plain key; the others carry their name, or their number among the scope's.
             seen[bucket, rule.scope] = nth = seen.get((bucket, rule.scope), 0) + 1
-            frame = self._key_format.frame(rule.scope, bucket, "" if nth == 1 else rule.name or str(nth))
+            frame = self._key_format.frame(rule.scope, bucket, "" if nth == 1 else rule.name or f"#{nth}")
+            if frame in frames:
+                raise InvalidInputError(f"rules[{endpoint!r}]: two rules of {bucket!r} would count in the same bucket")
+            frames.add(frame)
             if self._counts(rule):
                 limit = Limit(rule, bucket, frame, self._index_overrides(rule, bucket, frame))
                 (shadows if rule.shadow else limits).append(limit)

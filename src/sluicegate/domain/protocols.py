@@ -44,7 +44,8 @@ class RateLimitProtocol(Protocol):
     async def reset(self, *, endpoint: str, identifier: Identifier) -> Result[None, RateLimitError]:
         """Fill the endpoint's buckets of this identifier again.
 
-        Never fails open: `Failure` if the storage did not do it, or if no rule names the endpoint.
+        Where no rule names the endpoint there is nothing to reset, which is a `Success`. Never fails open: `Failure` if the
+        storage did not do it.
         """
         ...
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias, get_args
 
+from sluicegate.domain.arguments import plain_text
 from sluicegate.domain.bucket_spec import BucketSpec, bucket_spec
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rate import SECONDS, exact_rate, parse_rate
@@ -66,21 +67,24 @@ class RateLimitRule:
     spec: BucketSpec = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _require_int("max_tokens", self.max_tokens, 1, MAX_TOKENS)
-        _require_rate(self.refill_rate)
-        object.__setattr__(self, "scope", _scope(self.scope))
-        _require_int("cost", self.cost, 1, self.max_tokens, "max_tokens")
+        plain: dict[str, object] = {
+            "max_tokens": _require_int("max_tokens", self.max_tokens, 1, MAX_TOKENS),
+            "refill_rate": _require_rate(self.refill_rate),
+            "scope": require_scope(self.scope),
+            "cost": _require_int("cost", self.cost, 1, self.max_tokens, "max_tokens"),
+        }
         for flag in ("enabled", "shadow"):
             if not isinstance(getattr(self, flag), bool):
                 raise InvalidTypeError(f"{flag}={getattr(self, flag)!r}: expected True or False")
         if not isinstance(self.lease, bool):
-            _require_int("lease", self.lease, 1, self.max_tokens, "max_tokens")
+            plain["lease"] = _require_int("lease", self.lease, 1, self.max_tokens, "max_tokens")
         if not isinstance(self.name, str) or (self.name and not _NAME.fullmatch(self.name)):
             raise InvalidInputError(f"name={self.name!r}: expected up to 64 letters, digits or any of _.*/-")
-        if self.on_storage_error is not None and self.on_storage_error not in ON_STORAGE_ERROR:
-            raise InvalidInputError(
-                f"on_storage_error={self.on_storage_error!r}: expected one of {', '.join(ON_STORAGE_ERROR)}"
-            )
+        plain["name"] = plain_text(self.name)
+        if self.on_storage_error is not None:
+            plain["on_storage_error"] = require_policy("on_storage_error", self.on_storage_error)
+        for field_name, value in plain.items():
+            object.__setattr__(self, field_name, value)
         object.__setattr__(self, "spec", bucket_spec(self.max_tokens, exact_rate(self.refill_rate)))
 
     @property
@@ -161,26 +165,51 @@ class RateLimitRule:
         return cls(max_tokens=n if burst is None else burst, refill_rate=per_minute, scope=scope)
 
 
-def _require_int(field_name: str, value: object, low: int, high: int, high_name: str = "") -> None:
-    if type(value) is not int:  # a bool is an int too, but True is no number of tokens
-        raise InvalidTypeError(f"{field_name}={value!r}: expected a whole number, not {type(value).__name__}")
-    if not low <= value <= high:
-        raise InvalidInputError(f"{field_name}={value}: expected {low} to {high_name + '=' if high_name else ''}{high}")
+def require_scope(value: object, field_name: str = "scope") -> RateLimitScope | str:
+    """Return a scope as a `RateLimitScope` or as the plain text of a name of the user's own.
 
-
-def _require_rate(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidTypeError(f"refill_rate={value!r}: expected tokens per minute, a number")
-    if not math.isfinite(value) or value <= 0:
-        raise InvalidInputError(f"refill_rate={value!r}: expected a finite number of tokens per minute above 0")
-
-
-def _scope(value: object) -> RateLimitScope | str:
+    Raises:
+        InvalidInputError: If it is neither.
+        InvalidTypeError: If it is not a text.
+    """
     if not isinstance(value, str):
-        raise InvalidTypeError(f"scope={value!r}: expected a RateLimitScope or a name of your own")
-    if not _SCOPE.fullmatch(value):
+        raise InvalidTypeError(f"{field_name}={value!r:.80}: expected a RateLimitScope or a name of your own")
+    text = plain_text(value)
+    if not _SCOPE.fullmatch(text):
         raise InvalidInputError(
-            f"scope={value!r}: unknown scope; expected one of {', '.join(RateLimitScope)}, or a name of your own"
+            f"{field_name}={text!r:.80}: unknown scope; expected one of {', '.join(RateLimitScope)}, or a name of your own"
             " made of a-z, 0-9 and _"
         )
-    return RateLimitScope(value) if value in RateLimitScope.__members__.values() else value
+    return RateLimitScope(text) if text in RateLimitScope.__members__.values() else text
+
+
+def require_policy(field_name: str, value: object) -> OnStorageError:
+    """Return a failure policy as one of the plain texts `allow`, `local` and `deny`.
+
+    Raises:
+        InvalidInputError: If it is none of them.
+    """
+    for policy in ON_STORAGE_ERROR:
+        if value == policy:
+            return policy
+    raise InvalidInputError(f"{field_name}={value!r:.80}: expected one of {', '.join(ON_STORAGE_ERROR)}")
+
+
+def _require_int(field_name: str, value: object, low: int, high: int, high_name: str = "") -> int:
+    if not isinstance(value, int) or isinstance(value, bool):  # True is no number of tokens
+        raise InvalidTypeError(f"{field_name}={value!r:.80}: expected a whole number, not {type(value).__name__}")
+    number = int(value)
+    if not low <= number <= high:
+        raise InvalidInputError(
+            f"{field_name}={number}: expected {low} to {high_name + '=' if high_name else ''}{high}"
+        )
+    return number
+
+
+def _require_rate(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidTypeError(f"refill_rate={value!r:.80}: expected tokens per minute, a number")
+    number = int(value) if isinstance(value, int) else float(value)
+    if not math.isfinite(number) or number <= 0:
+        raise InvalidInputError(f"refill_rate={number!r}: expected a finite number of tokens per minute above 0")
+    return number

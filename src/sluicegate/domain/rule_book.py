@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -12,7 +12,18 @@ from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.identifier_index import IdentifierIndex
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book_entries import Bound, KillSwitch, Listed, Listing, Override, RuleGroup
+from sluicegate.domain.rule_book_entries import (
+    Bound,
+    KillSwitch,
+    Listed,
+    Listing,
+    Override,
+    RuleGroup,
+    require_texts,
+)
+
+E = TypeVar("E")
+V = TypeVar("V")
 
 Rules: TypeAlias = Mapping[str, RateLimitRule | Sequence[RateLimitRule]]
 """Endpoints and their rules, as users write them. A `RuleBook` is such a mapping too."""
@@ -38,8 +49,8 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
         replaces_code: Endpoints whose rules replace those declared in code.
 
     Raises:
-        InvalidInputError: If an endpoint has no rule or two rules with the same name, a group has the name of an endpoint,
-            an override names an unknown rule, or two entries are for the same identifier.
+        InvalidInputError: If an endpoint has no rule or two rules with the same name, a group has the name of an endpoint or
+            lists one twice, an override names an unknown rule, or two entries are for the same identifier.
         InvalidTypeError: If a value is not a rule.
     """
 
@@ -68,16 +79,20 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
                     f"unmatched: the endpoint {UNMATCHED!r} has rules already, which means the same"
                 )
             self.endpoints[UNMATCHED] = rules_of(UNMATCHED, unmatched)
-        self.groups = tuple(groups)
-        self.overrides = tuple(overrides)
-        self.allow = tuple(allow)
-        self.deny = tuple(deny)
-        self.kill_switches = tuple(kill_switches)
-        self.costs = dict(costs or {})
-        self.replaces_code = frozenset(replaces_code)
+        self.groups = _entries("groups", groups, RuleGroup)
+        self.overrides = _entries("overrides", overrides, Override)
+        self.allow = _entries("allow", allow, Listing)
+        self.deny = _entries("deny", deny, Listing)
+        self.kill_switches = _entries("kill_switches", kill_switches, KillSwitch)
+        self.costs = {require_text("costs", endpoint): cost for endpoint, cost in _mapping("costs", costs).items()}
+        self.replaces_code = frozenset(require_texts("replaces_code", replaces_code))
         self._bound = self._bind()
-        self.policies = dict(policies or {})
+        self.policies: dict[str, RateLimitRule] = {}
         """The named rules, by name."""
+        for name, policy in _mapping("policies", policies).items():
+            if not isinstance(policy, RateLimitRule):
+                raise InvalidTypeError(f"policies[{name!r:.80}]={policy!r:.80}: expected a RateLimitRule")
+            self.policies[require_text("policies", name)] = policy
         for rule in self.rules:
             if rule.name:
                 self.policies.setdefault(rule.name, rule)
@@ -166,10 +181,10 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
                 raise InvalidInputError(f"groups: two groups are named {group.name!r}")
             groups.add(group.name)
             rules = rules_of(group.name, group.rules)
-            for endpoint in group.endpoints:
-                bound.setdefault(require_text("endpoint", endpoint), []).extend(
-                    Bound(rule, group.name) for rule in rules
-                )
+            for at, endpoint in enumerate(group.endpoints):
+                if endpoint in group.endpoints[:at]:  # its requests would count twice
+                    raise InvalidInputError(f"groups.{group.name}.endpoints[{at}]: {endpoint!r} is listed twice")
+                bound.setdefault(endpoint, []).extend(Bound(rule, group.name) for rule in rules)
         for name in groups:
             if name in bound or name == UNMATCHED:
                 raise InvalidInputError(
@@ -213,6 +228,28 @@ def rules_of(endpoint: object, rules: object) -> tuple[RateLimitRule, ...]:
     checked = tuple(cast("Sequence[RateLimitRule]", several))
     _require_names_once(endpoint, checked)
     return checked
+
+
+def _mapping(field: str, value: Mapping[str, V] | None) -> Mapping[str, V]:
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidTypeError(f"{field}={value!r:.80}: expected a mapping")
+    return value or {}
+
+
+def _entries(field: str, entries: object, kind: type[E]) -> tuple[E, ...]:
+    """Return records of one kind as a tuple.
+
+    Raises:
+        InvalidTypeError: If there is something else among them.
+    """
+    if isinstance(entries, str | bytes) or not isinstance(entries, Iterable):
+        raise InvalidTypeError(f"{field}={entries!r:.80}: expected a sequence of {kind.__name__}")
+    checked: list[E] = []
+    for entry in cast("Iterable[object]", entries):
+        if not isinstance(entry, kind):
+            raise InvalidTypeError(f"{field}: expected a {kind.__name__}, not {entry!r:.80}")
+        checked.append(entry)
+    return tuple(checked)
 
 
 def describe(rule: RateLimitRule) -> dict[str, object]:

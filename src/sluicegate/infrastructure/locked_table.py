@@ -6,6 +6,7 @@ from mypy_extensions import mypyc_attr
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.collaborators import require_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, StorageTraits
 from sluicegate.runtime.mutex import LockToken, wait_until_free
@@ -21,7 +22,8 @@ class LockedTable:
         max_keys: The greatest number of buckets held, at least 1.
 
     Raises:
-        InvalidInputError: If `max_keys` is not a whole number of at least 1.
+        InvalidInputError: If `max_keys` is below 1.
+        InvalidTypeError: If it is not a whole number, or the clock is none.
     """
 
     def __init__(self, clock: Clock | None, max_keys: object) -> None:
@@ -31,6 +33,8 @@ class LockedTable:
             raise InvalidInputError(f"max_keys={max_keys}: expected at least 1")
         self.max_keys: int = max_keys
         """The greatest number of buckets held."""
+        if clock is not None:
+            require_clock(clock)
         self._now_ns: Callable[[], int] = reader_ns(clock)
         self._table = BucketTable(max_keys)
         self._lock = LockToken()

@@ -17,7 +17,8 @@ class MemoryStorage(LockedTable):
         max_keys: The greatest number of buckets held, at least 1; about 200 bytes each. Full buckets leave first.
 
     Raises:
-        InvalidInputError: If `max_keys` is not a whole number of at least 1.
+        InvalidInputError: If `max_keys` is below 1.
+        InvalidTypeError: If it is not a whole number, or the clock is none.
     """
 
     def __init__(self, *, clock: Clock | None = None, max_keys: int = DEFAULT_MAX_KEYS) -> None:

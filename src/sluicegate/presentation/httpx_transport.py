@@ -5,9 +5,10 @@ from collections.abc import Callable
 import httpx
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.application.wait_queue import SlotTimeoutError
+from sluicegate.application.wait_queue import SlotTimeoutError, require_timeout
 from sluicegate.container import get_rate_limit
-from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules
+from sluicegate.domain.errors import InvalidTypeError
+from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules, require_kind
 from sluicegate.presentation.web.identifiers import identifier_text
 
 
@@ -26,7 +27,7 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
         transport: The transport that sends them; None: a new `httpx.AsyncHTTPTransport`.
         identifier: What is counted separately, as a function of the request; None: the host and port.
         timeout_s: The longest wait in seconds; None: no end.
-        name: What keys name in the place of an endpoint; empty: `httpx` and the rules.
+        name: What keys name in the place of an endpoint, before the rules; empty: `httpx`.
         limiter: The limiter whose storage is used; None: that of the settings.
 
     Raises:
@@ -42,6 +43,13 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
         name: str = "",
         limiter: TokenBucketAdapter | None = None,
     ) -> None:
+        if limiter is not None:
+            require_kind(limiter, TokenBucketAdapter)
+        if identifier is not None and not callable(identifier):
+            raise InvalidTypeError(f"identifier={identifier!r:.80}: expected a function of the request")
+        if transport is not None and not isinstance(transport, httpx.AsyncBaseTransport):
+            raise InvalidTypeError(f"transport={transport!r:.80}: expected an httpx.AsyncBaseTransport")
+        require_timeout(timeout_s)
         self._limiters = InlineLimiters(
             read_rules(rules), TokenBucketAdapter, lambda: limiter or get_rate_limit(), name=name
         )

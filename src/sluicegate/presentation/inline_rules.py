@@ -1,9 +1,12 @@
 """Rules that stand beside the code that they limit, given as rules or texts, and the limiters that apply them."""
 
 from collections.abc import Callable
-from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+from hashlib import blake2b
+from typing import Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
+from sluicegate.domain.arguments import MAX_TEXT_BYTES, require_text
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.rate import exact_rate
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import Rules
 
@@ -16,6 +19,8 @@ class _HasRules(Protocol):
 
 
 L = TypeVar("L", bound=_HasRules)
+
+_LONGEST_PLAIN: Final = MAX_TEXT_BYTES - 33  # room for a digest
 
 
 def read_rules(rules: tuple[RuleOrText, ...]) -> tuple[RateLimitRule, ...]:
@@ -36,7 +41,11 @@ class InlineLimiters(Generic[L]):
         rules: The rules.
         kind: The limiter's class.
         find: Returns the limiter whose storage is shared; called for the first check.
-        name: The endpoint in keys at every place; empty: made of the place and the rules.
+        name: What keys name in the place's stead; empty: the place.
+
+    Raises:
+        InvalidInputError: If the name is longer than 1024 bytes.
+        InvalidTypeError: If it is not a text.
     """
 
     def __init__(
@@ -45,11 +54,12 @@ class InlineLimiters(Generic[L]):
         self._rules = rules
         self._kind = kind
         self._find = find
-        self._name = name
+        self._name = "" if name == "" else require_text("name", name)
+        self._label = " ".join([_label(rule) for rule in rules])
         self._at: dict[str, tuple[str, L]] = {}
 
     def at(self, place: str) -> tuple[str, L]:
-        """Return the endpoint and the limiter of a place in the code.
+        """Return the endpoint and the limiter of a place in the code. The endpoint names the rules: others have other buckets.
 
         Args:
             place: What tells the place from others. It comes from code, not from clients: there are as many as places.
@@ -60,7 +70,7 @@ class InlineLimiters(Generic[L]):
         """
         known = self._at.get(place)
         if known is None:
-            endpoint = self._name or f"{place} {' '.join([rule.policy for rule in self._rules])}"
+            endpoint = _endpoint(f"{self._name or place} {self._label}")
             base = require_kind(self._find(), self._kind)
             known = self._at[place] = endpoint, base.with_rules({endpoint: self._rules})
         return known
@@ -75,6 +85,24 @@ def require_kind(limiter: object, kind: type[L]) -> L:
     if not isinstance(limiter, kind):
         raise InvalidTypeError(f"limiter={limiter!r:.80}: expected a {kind.__name__}, which can take rules of its own")
     return limiter
+
+
+def _label(rule: RateLimitRule) -> str:
+    """Return what tells a rule from every other one that counts differently: scope, capacity, time to full, own name."""
+    if exact_rate(rule.refill_rate) * rule.full_seconds == 60 * rule.max_tokens:
+        time_to_full = f"{rule.full_seconds}s"
+    else:  # rounded up it would be that of other rules as well
+        time_to_full = f"{rule.refill_rate!r}pm"
+    label = f"{rule.scope}-{rule.max_tokens}-{time_to_full}"
+    return f"{rule.name} {label}" if rule.name else label
+
+
+def _endpoint(text: str) -> str:
+    """Return a text as an endpoint: one that is too long ends in a digest of the whole."""
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) <= MAX_TEXT_BYTES:
+        return text
+    return f"{data[:_LONGEST_PLAIN].decode('utf-8', 'ignore')} {blake2b(data, digest_size=16).hexdigest()}"
 
 
 def _rule(rule: object) -> RateLimitRule:

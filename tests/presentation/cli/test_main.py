@@ -147,6 +147,16 @@ def test_a_reset_of_an_endpoint_without_a_rule_is_not_done(run: Run, rules: str)
     assert "'POST /logon'" in one_line(complaint)
 
 
+def test_a_reset_that_no_other_process_would_see_is_not_done(run: Run, rules: str) -> None:
+    """Without a shared storage the buckets are in the processes: status 1, and a line that says what to do."""
+    asked = ("reset", "POST /login", "192.0.2.1", "--rules", rules)
+    status, output, complaint = run(*asked)
+    assert (status, output) == (1, "")
+    assert "memory://, where each process has buckets of its own" in one_line(complaint)
+    status, output, _ = run(*asked, "--json")
+    assert (status, json.loads(output)["done"], json.loads(output)["reason"]) == (1, False, "not_shared")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -8,7 +8,8 @@ from typing import TypeVar
 import msgspec
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.container import build_rate_limit
+from sluicegate.container import build_rate_limit, is_memory
+from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.infrastructure.settings import Settings, read_settings
@@ -132,12 +133,26 @@ def remaining(endpoint: str, identifier: str, rules_path: Path | None, *, as_jso
 def reset(endpoint: str, identifier: str, rules_path: Path | None, *, as_json: bool) -> int:
     """Fill the buckets of an identifier.
 
+    It is not done where the buckets are in the memory of each process, which another process cannot reach, or where no rule
+    names the endpoint, which is a typing error rather than a wish.
+
     Raises:
         InvalidInputError: If an argument, a setting or the rules file is invalid.
     """
 
-    def call(limiter: TokenBucketAdapter) -> Awaitable[Result[None, RateLimitError]]:
-        return limiter.reset(endpoint=endpoint, identifier=identifier)
+    async def call(limiter: TokenBucketAdapter) -> Result[None, RateLimitError]:
+        if limiter.rules.current().rules.find(require_text("endpoint", endpoint)) is None:
+            return Failure(RateLimitError("no_rule", f"no rule names the endpoint {encodable(endpoint)!r}", endpoint))
+        if is_memory(read_settings()):
+            return Failure(
+                RateLimitError(
+                    "not_shared",
+                    "SLUICEGATE_STORAGE_URL names memory://, where each process has buckets of its own: this command cannot"
+                    " reach those of another process; call `reset` of its limiter there",
+                    endpoint,
+                )
+            )
+        return await limiter.reset(endpoint=endpoint, identifier=identifier)
 
     result, _ = _call_limiter(rules_path, call)
     error = result.error if isinstance(result, Failure) else None

@@ -116,7 +116,8 @@ def remaining(endpoint: Endpoint, identifier: Identifier, *, rules: RulesFile = 
 def reset(endpoint: Endpoint, identifier: Identifier, *, rules: RulesFile = None, as_json: AsJson = False) -> None:
     """Fill the buckets of an identifier again.
 
-    Exit status 1, and a line that says why, if the storage did not do it or no rule names the endpoint.
+    Exit status 1, and a line that says why, if the storage did not do it, if it is memory://, or if no rule names the
+    endpoint.
     """
     raise typer.Exit(limiter_commands.reset(endpoint, identifier, rules, as_json=as_json))
 

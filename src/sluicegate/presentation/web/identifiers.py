@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
-from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier
+from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier, plain_text
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.routing.template import cut, parse_endpoint
 from sluicegate.domain.rule import RateLimitScope
@@ -78,7 +78,7 @@ def identifier_text(value: object) -> str | None:
     """
     if value is None or value == "":
         return None
-    text = value if isinstance(value, str) else str(value)
+    text = plain_text(value) if isinstance(value, str) else str(value)
     if len(text) * 4 > MAX_TEXT_BYTES:
         data = text.encode("utf-8", "surrogatepass")
         if len(data) > MAX_TEXT_BYTES:

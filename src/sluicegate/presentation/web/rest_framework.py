@@ -8,7 +8,7 @@ from rest_framework.throttling import BaseThrottle
 
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.container import get_sync_rate_limit
-from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules
+from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules, require_kind
 from sluicegate.presentation.web.environ import EnvironRequest
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 
@@ -54,6 +54,8 @@ def throttle(
         InvalidInputError: If an argument is wrong.
     """
     read = read_rules(rules)
+    if limiter is not None:
+        require_kind(limiter, SyncTokenBucketAdapter)
     requests = RequestLimiter(
         scopes=[str(rule.scope) for rule in read],
         trusted_proxies=trusted_proxies,
