@@ -3,7 +3,6 @@
 By its dependencies it is application, whatever its suffix: it performs no I/O of its own. The way of a check is in `AsyncFace`.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -21,6 +20,7 @@ from sluicegate.domain.protocols import Clock, DeadlineStorage, EventBusProtocol
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_book import Rules
+from sluicegate.runtime.patient_timeout import PatientTimeout
 
 DEFAULT_DEADLINE_MS = 50
 
@@ -229,7 +229,9 @@ class TokenBucketAdapter(AsyncFace):
     async def _in_time(
         self, call: Callable[[Sequence[BucketRequest]], Awaitable[T]], requests: Sequence[BucketRequest]
     ) -> T:
-        async with asyncio.timeout(self._deadline_s):
+        if self._storage.traits.deadline_s is not None:
+            return await call(requests)
+        async with PatientTimeout(self._deadline_s):
             return await call(requests)
 
     def __repr__(self) -> str:

@@ -54,8 +54,9 @@ class StorageTraits(msgspec.Struct, frozen=True):
     """What a limiter needs to know of a storage.
 
     Args:
-        deadline_s: The longest that `take` and `peek` keep a caller, in seconds, where the storage sees to that itself; the
-            storage is a `DeadlineStorage` then. None: it keeps no deadline, and the limiter puts a timer round each call.
+        deadline_s: The longest that a call keeps its caller while the event loop is free, in seconds, where the storage sees to
+            that itself; the storage is a `DeadlineStorage` then. None: it keeps no deadline, and the limiter puts a timer round
+            each call.
         hash_tags: Whether keys should carry the identifier in braces, for Redis Cluster.
     """
 

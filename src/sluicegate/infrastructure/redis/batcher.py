@@ -14,9 +14,10 @@ from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.redis.connection import Connector, call_when_loop_ends, close, require_silence
 from sluicegate.infrastructure.redis.deadline_timer import DeadlineTimer
-from sluicegate.infrastructure.redis.errors import Fault, fault_of
+from sluicegate.infrastructure.redis.errors import BUSY, SILENT, Fault, fault_of
 from sluicegate.infrastructure.redis.pipeline import ScriptPipeline
 from sluicegate.infrastructure.redis.script import Call, ScriptClient, fail
+from sluicegate.runtime.patient_timeout import PatientTimeout
 
 MAX_BATCH: Final = 128
 """Most checks in one script call: Redis serves no other client for the half millisecond that these take."""
@@ -42,7 +43,6 @@ _FAR_S: Final = 0.005
 _MAX_BATCH_REQUESTS: Final = 1024  # Lua's `unpack` takes a few thousand
 _PROBE_WHILE_ASKED_S: Final = 10.0  # without checks, probing whether the server is back is of no use
 
-_SILENT: Final = Fault("lost", "timeout", "The server did not answer in time.")
 _CLOSED: Final = Fault("lost", "connection", "The storage was closed.")
 
 
@@ -72,7 +72,7 @@ class Batcher:
         self._deadline_s = deadline_s
         self._connect_timeout_s = connect_timeout_s
         self._on_trip = on_trip
-        self.breaker = CircuitBreaker()
+        self.breaker = CircuitBreaker(deadline_s)
         self._waiting: list[Call] = []  # the earliest deadline first
         self.pipelines: list[ScriptPipeline] = []
         """The open connections."""
@@ -80,8 +80,9 @@ class Batcher:
         self._opener: asyncio.Task[None] | None = None
         self._opening_s = 0.0
         self._closing: set[asyncio.Task[None]] = set()
-        self._timer = DeadlineTimer(self._next_deadline_s, self._expire)
-        self._counted_s = 0.0  # the silence that was counted as a miss already, told by when it began
+        self._timer = DeadlineTimer(
+            deadline_s, next_s=self._next_deadline_s, expire=self._expire, delay=self._note_delay
+        )
         self._asked_s = 0.0
         self._closed = False
         self._loop_end: object = None
@@ -104,7 +105,7 @@ class Batcher:
             insort(waiting, call, key=_due_s)
         else:
             waiting.append(call)
-        if due_s < self._timer.at_s:
+        if due_s < self._timer.due_s:
             self._timer.arm(due_s)
         if not self._scheduled:
             if not self.pipelines:
@@ -192,10 +193,10 @@ class Batcher:
         del waiting[:at]
         return calls
 
-    def _handle_reply(self, took_s: float) -> None:
-        if took_s < self._deadline_s:
-            self.breaker.answered()
-        if took_s > _FAR_S and self._waiting and self._opener is None and len(self.pipelines) < MAX_CONNECTIONS:
+    def _handle_reply(self, sent_s: float) -> None:
+        self.breaker.answered(sent_s)
+        is_far = self._loop.time() - sent_s > _FAR_S
+        if is_far and self._waiting and self._opener is None and len(self.pipelines) < MAX_CONNECTIONS:
             self._open()
         self._send()
 
@@ -233,11 +234,11 @@ class Batcher:
             self._opener = None
 
     async def _connected(self) -> ScriptPipeline:
-        async with asyncio.timeout(self._connect_timeout_s):
+        async with PatientTimeout(self._connect_timeout_s):
             connection = await self._connector.open()
             try:
                 if self.breaker.is_open:
-                    async with asyncio.timeout(self._deadline_s):
+                    async with PatientTimeout(self._deadline_s):
                         await self._client.probe(connection)
                 await require_silence(connection)
                 return ScriptPipeline(
@@ -292,19 +293,33 @@ class Batcher:
 
     # Deadlines
 
-    def _expire(self, now_s: float) -> None:
-        """Fail the calls whose deadline has passed, and stop asking a server that is silent."""
+    def _note_delay(self, late_s: float) -> None:
+        """Give all calls the time that the event loop was too busy to use for them."""
+        for call in self._waiting:
+            call.delay(late_s)
+        for pipeline in self.pipelines:
+            pipeline.delay(late_s)
+        self._opening_s = self._loop.time()
+
+    def _expire(self, read_s: float) -> None:
+        """Fail the calls whose deadline has passed, and stop asking a server that is silent.
+
+        Args:
+            read_s: All that had arrived by this instant has been read.
+        """
         waiting = self._waiting
         at = 0
-        while at < len(waiting) and waiting[at].due_s <= now_s:
+        while at < len(waiting) and waiting[at].due_s <= read_s:
             at += 1
         overdue = waiting[:at]
         del waiting[:at]
+        for call in overdue:
+            fail((call,), BUSY if call.delayed else SILENT)
         for pipeline in self.pipelines:
-            overdue += [call for call in pipeline.calls() if call.due_s <= now_s]
-        fail(overdue, _SILENT)
-        if self._count_silence(now_s):
-            self._trip(_SILENT)
+            pipeline.expire(read_s, self._deadline_s, self._timer.step_s)
+        silent_s = self._silent_since_s()
+        if silent_s is not None and self.breaker.is_too_silent(silent_s, read_s):
+            self._trip(SILENT)
 
     def _next_deadline_s(self) -> float | None:
         """Return when the next call is due, or a silence is to be counted; None if nothing is waited for."""
@@ -313,7 +328,7 @@ class Batcher:
             instants.append(self._waiting[0].due_s)
         silent_s = self._silent_since_s()
         if silent_s is not None:
-            instants.append(silent_s + self._deadline_s * (2 if silent_s == self._counted_s else 1))
+            instants.append(self.breaker.next_miss_s(silent_s))
         return min(instants, default=None)
 
     def _silent_since_s(self) -> float | None:
@@ -324,21 +339,6 @@ class Batcher:
         if self._opener is not None and self._waiting and not self.breaker.is_open:
             return self._opening_s
         return None
-
-    def _count_silence(self, now_s: float) -> bool:
-        """Count a deadline that the server has missed. Returns whether to stop asking it.
-
-        A server that has not replied for two deadlines is not asked any more; nor is one that was late twice in a row.
-        """
-        silent_s = self._silent_since_s()
-        if silent_s is None or now_s - silent_s < self._deadline_s:
-            return False
-        if now_s - silent_s >= 2 * self._deadline_s:
-            return True
-        if silent_s == self._counted_s:
-            return False
-        self._counted_s = silent_s
-        return self.breaker.missed()
 
     def __repr__(self) -> str:
         return f"Batcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"

@@ -1,7 +1,7 @@
 """What went wrong with Redis, in one word of a closed set, and what it means for the connection."""
 
 import re
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 from redis.exceptions import (
@@ -25,7 +25,7 @@ from sluicegate.domain.errors import StorageError
 
 REASONS = frozenset({
     "timeout", "connection", "auth", "no_permission", "readonly", "loading", "busy", "oom", "misconf", "noreplicas",
-    "masterdown", "cluster_down", "try_again", "wrong_reply", "server_error", "breaker_open", "overload",
+    "masterdown", "cluster_down", "try_again", "wrong_reply", "server_error", "breaker_open", "overload", "loop_busy",
 })  # fmt: skip
 """Every reason that a `StorageError` of `RedisStorage` may have."""
 
@@ -62,6 +62,10 @@ class Fault(msgspec.Struct, frozen=True):
     def error(self) -> StorageError:
         """Return a new error for one caller: raising an exception changes it."""
         return StorageError(self.reason, self.message)
+
+
+SILENT: Final = Fault("lost", "timeout", "The server did not answer in time.")
+BUSY: Final = Fault("lost", "loop_busy", "The event loop was too busy to ask the server in time.")
 
 
 def fault_of(error: BaseException) -> Fault:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from mypy_extensions import mypyc_attr
 
 from sluicegate.infrastructure.redis.connection import Receiver, RedisConnection, reply_reader, transport_of
-from sluicegate.infrastructure.redis.errors import Fault, fault_of
+from sluicegate.infrastructure.redis.errors import BUSY, SILENT, Fault, fault_of
 from sluicegate.infrastructure.redis.script import ASKING, Call, ScriptClient, fail, read, settle
 
 _BUFFER_BYTES: Final = 2**14  # the replies to about a thousand checks
@@ -53,8 +53,8 @@ class ScriptPipeline:
     Args:
         connection: A connection that is logged in and waits for no reply; it is used here alone from now on.
         client: Encodes batches and answers their calls.
-        on_reply: Called when a batch is answered, with the seconds that it took, before its callers get their answers: another
-            batch may be sent.
+        on_reply: Called when a batch is answered, with the event loop's time at which it was sent, before its callers get their
+            answers: another batch may be sent.
         on_settled: Called when the callers of all batches that were answered at once have their answers.
         on_loss: Called at most once, when the connection must not be used any more. Calls in flight have no answer then; they
             may have been executed.
@@ -96,6 +96,30 @@ class ScriptPipeline:
     def waiting_since_s(self) -> float | None:
         """Return when the oldest script call in flight was sent, by the event loop's time; None if there is none."""
         return self.sent[0].sent_s if self.sent else None
+
+    def delay(self, late_s: float) -> None:
+        """Give the calls in flight the time that the event loop lost."""
+        for sent in self.sent:
+            for call in sent.calls:
+                call.delay(late_s)
+
+    def expire(self, read_s: float, deadline_s: float, least_s: float) -> None:
+        """Fail the calls in flight whose deadline has passed.
+
+        Args:
+            read_s: All that had arrived by this instant has been read.
+            deadline_s: For how long a server must be silent to be blamed for a call that the event loop was late to send.
+            least_s: How long it gets for such a call in any case.
+        """
+        for sent in self.sent:
+            waited_s = read_s - sent.sent_s
+            for call in sent.calls:
+                if call.due_s > read_s or waited_s <= 0:  # what was sent after that instant may still be in the socket
+                    continue
+                if not call.delayed or waited_s >= deadline_s:
+                    fail((call,), SILENT)
+                elif waited_s >= least_s:
+                    fail((call,), BUSY)
 
     def send(self, calls: list[Call]) -> None:
         """Send a batch. Whatever is raised meanwhile is the answer to its calls, and ends the connection."""
@@ -181,7 +205,7 @@ class ScriptPipeline:
         self.batches -= 1
         self.proven = True
         if self._draining is None:  # before the callers get their answers, so that the server has work meanwhile
-            self._on_reply(self._time() - sent.sent_s)
+            self._on_reply(sent.sent_s)
 
     def _handle_fault(self, sent: SentCall, fault: Fault) -> None:
         if fault.kind == "no_script" and sent.by_digest:

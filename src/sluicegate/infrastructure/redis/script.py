@@ -80,7 +80,7 @@ class Call:
         terms: For `LEND` alone.
     """
 
-    __slots__ = ("alone", "asking", "due_s", "future", "hops", "requests", "slot", "terms", "verb")
+    __slots__ = ("alone", "asking", "delayed", "due_s", "future", "hops", "requests", "slot", "terms", "verb")
 
     def __init__(
         self,
@@ -103,6 +103,13 @@ class Call:
         """Whether the node that gets it must be sent `ASKING` first."""
         self.alone = False
         """Whether it goes in a script call of its own."""
+        self.delayed = False
+        """Whether the event loop was busy while it waited; `due_s` is later by that time."""
+
+    def delay(self, late_s: float) -> None:
+        """Give it the time that the event loop lost."""
+        self.due_s += late_s
+        self.delayed = True
 
 
 class Script:

@@ -1,6 +1,7 @@
 """The same storage for code without an event loop: plain calls that wait for a loop in a background thread."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -17,7 +18,9 @@ from sluicegate.infrastructure.redis.storage import DEFAULT_DEADLINE_MS, RedisSt
 from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.runtime.mutex import new_mutex
 
-_GRACE_S = 0.005  # the loop answers in time; this is for the case that its thread does not get to run
+_PATIENCE_S = 1.0
+"""How long a caller waits beyond its deadline. The background thread answers within that, unless other threads compute: then it
+seldom gets the interpreter, and what it has not read yet is not late."""
 
 
 class SyncRedisStorage:
@@ -121,17 +124,28 @@ class SyncRedisStorage:
         answer: Future[Any] = Future()
         call = Call(verb, requests, answer, loop.time() + deadline_s)
         loop.call_soon_threadsafe(self._submit, loop, call)
+        background = self._background
         try:
-            return answer.result(deadline_s + _GRACE_S)
+            error = answer.exception(deadline_s if background.is_stuck else deadline_s + _PATIENCE_S)
         except WaitTimeoutError:
-            answer.cancel()
-            raise StorageError("timeout", "The server did not answer in time.") from None
+            background.is_stuck = True  # the next callers are less patient, until one gets an answer
+            raise StorageError("loop_busy", "The background thread did not get to run in time.") from None
+        finally:
+            if not answer.done():  # given up, or interrupted
+                # Only the loop's thread settles a future: one that is cancelled here could be settled there at the same moment.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(answer.cancel)
+        background.is_stuck = False
+        if error is not None:
+            raise error
+        return answer.result()
 
     def _submit(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
         try:
             self._storage.connections.router(loop).submit(call)
         except Exception as error:  # noqa: BLE001 - the caller, in its thread, raises it
-            call.future.set_exception(error)
+            if not call.future.done():
+                call.future.set_exception(error)
 
     def __repr__(self) -> str:
         return f"Sync{self._storage!r}"
@@ -146,6 +160,8 @@ class _LoopThread:
         self._thread: Thread | None = None
         self._pid = 0
         self._closed = False
+        self.is_stuck = False
+        """Whether a caller has waited in vain since one got an answer."""
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the running loop.
