@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from sluicegate.infrastructure.redis.storage import RedisStorage
     from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage
     from sluicegate.infrastructure.rules_file.reader import load_rules
+    from sluicegate.infrastructure.shared_memory.inspection import SharedMemoryInfo
+    from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage
     from sluicegate.infrastructure.structlog_logger import StructlogLogger
     from sluicegate.presentation.decorator import RateLimitedError, rate_limited
     from sluicegate.presentation.httpx_transport import RateLimitTransport
@@ -62,6 +64,8 @@ _LAZY = {
     "RateLimitedError": "sluicegate.presentation.decorator",
     "RedisStorage": "sluicegate.infrastructure.redis.storage",
     "RuleRegistry": "sluicegate.application.rule_merging",
+    "SharedMemoryInfo": "sluicegate.infrastructure.shared_memory.inspection",
+    "SharedMemoryStorage": "sluicegate.infrastructure.shared_memory.storage",
     "StructlogLogger": "sluicegate.infrastructure.structlog_logger",
     "SyncRedisStorage": "sluicegate.infrastructure.redis.sync_storage",
     "WSGIRateLimitMiddleware": "sluicegate.presentation.web.wsgi",
@@ -120,6 +124,8 @@ __all__ = [
     "RuleFileError",
     "RuleGroup",
     "RuleRegistry",
+    "SharedMemoryInfo",
+    "SharedMemoryStorage",
     "SlotTimeoutError",
     "StdlibLogger",
     "StorageError",

@@ -1,5 +1,6 @@
 """The composition root: the only module that chooses the concrete parts of a limiter."""
 
+import sys
 import weakref
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sluicegate.application.rule_merging import CodeRules
     from sluicegate.infrastructure.rules_file.reader import RuleFile
     from sluicegate.infrastructure.rules_file.watcher import FileWatcher
+    from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage
 
 S = TypeVar("S")
 
@@ -35,8 +37,9 @@ def build_storage(settings: Settings) -> StorageProtocol:
     Raises:
         InvalidInputError: If its URL is invalid, or needs a package that is not installed.
     """
-    if is_memory(settings):
-        return MemoryStorage()
+    local = _local_storage(settings)
+    if local is not None:
+        return local
     try:
         from sluicegate.infrastructure.redis.storage import RedisStorage  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
@@ -50,8 +53,9 @@ def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
     Raises:
         InvalidInputError: If its URL is invalid, or needs a package that is not installed.
     """
-    if is_memory(settings):
-        return MemoryStorage()
+    local = _local_storage(settings)
+    if local is not None:
+        return local
     try:
         from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
@@ -220,6 +224,21 @@ def _from_url(settings: Settings, from_url: Callable[..., S]) -> S:
 def is_memory(settings: Settings) -> bool:
     """Return whether the settings name a storage that no other process sees."""
     return settings.storage_url.startswith("memory://")
+
+
+def _local_storage(settings: Settings) -> "MemoryStorage | SharedMemoryStorage | None":
+    """Return the storage that is on this host and serves both kinds of limiter; None: the settings name another."""
+    if is_memory(settings):
+        return MemoryStorage()
+    if not settings.storage_url.startswith("shm://"):
+        return None
+    if sys.platform == "win32":
+        raise InvalidInputError(
+            "SLUICEGATE_STORAGE_URL: shm:// works on Linux and macOS; on Windows use redis://, or memory:// in one process"
+        )
+    from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage  # noqa: PLC0415 - not on every system
+
+    return _from_url(settings, SharedMemoryStorage.from_url)
 
 
 def _missing_extra(settings: Settings, error: ModuleNotFoundError) -> InvalidInputError:

@@ -10,7 +10,7 @@ from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import ON_STORAGE_ERROR, OnStorageError
 
 STORAGE_SCHEMES = frozenset(
-    {"memory", "unix"}
+    {"memory", "shm", "unix"}
     | {f"{kind}{tail}" for kind in ("redis", "rediss", "valkey", "valkeys") for tail in ("", "+sentinel", "+cluster")}
 )
 """The schemes of storage URLs. `valkey` means the same as `redis`."""

@@ -1,0 +1,157 @@
+"""The storage in shared memory as far as it is on the way of a check: tries, pauses and the deadline. Compiled."""
+
+import os
+from collections.abc import Callable, Sequence
+from time import sleep
+from typing import Final
+
+from mypy_extensions import i64, mypyc_attr
+
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.errors import InvalidInputError, StorageError
+from sluicegate.domain.protocols import StorageTraits
+from sluicegate.infrastructure.shared_memory.table import PEEK, REFUND, RESET, TAKE, SharedTable
+from sluicegate.runtime.system_clock import reader_ns
+
+_YIELDS: Final = 4
+"""Tries that follow each other at once: a lock is held for microseconds."""
+_PAUSE_S: Final = 0.000_05
+_LONGEST_PAUSE_S: Final = 0.002
+_LOOK_US: Final = 1_000_000
+"""How often it is looked whether the path still leads to the mapped file."""
+
+
+class MappedTable:
+    """The table that a storage uses now, and all copies of the storage with it.
+
+    Args:
+        open_table: Maps the file that the path leads to. It is called again if that becomes another file.
+
+    Raises:
+        InvalidInputError: If the file cannot be shared.
+    """
+
+    def __init__(self, open_table: Callable[[], SharedTable]) -> None:
+        self._open_table = open_table
+        self._table: SharedTable | None = open_table()
+        self.look_at_us: i64 = 0
+        """When to look whether the path still leads to the mapped file."""
+
+    def table(self) -> SharedTable:
+        """Return the table.
+
+        Raises:
+            StorageError: If the storage was closed.
+        """
+        table = self._table
+        if table is None:
+            raise StorageError("connection", "The storage was closed.")
+        return table
+
+    def look(self, table: SharedTable) -> None:
+        """Map another file if the path leads to one: somebody has removed or replaced the one that is mapped.
+
+        Raises:
+            StorageError: If the file that is there now cannot be shared.
+        """
+        if self._table is table and not table.file.is_current():
+            try:
+                self._table = self._open_table()
+            except InvalidInputError as error:
+                raise StorageError("connection", str(error)) from None
+        self.look_at_us = table.now_us + _LOOK_US
+
+    def close(self) -> None:
+        """Use it no more. The file is closed when the last call that is under way has ended."""
+        self._table = None
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class SharedBuckets:
+    """Decide by a mapped file. `SharedMemoryStorage`, which users see, adds the async verbs.
+
+    Args:
+        mapped: The table.
+        deadline_s: The longest that a call may wait for locks.
+    """
+
+    def __init__(self, mapped: MappedTable, deadline_s: float) -> None:
+        self._mapped = mapped
+        self._deadline_s = deadline_s
+        self.traits = StorageTraits(deadline_s=deadline_s)
+        """It keeps its deadline by itself, and keys need no hash tags."""
+
+    def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
+        """Pay all requests or none; None if a lock is not free after a few tries."""
+        several = requests if isinstance(requests, tuple) else tuple(requests)
+        verdict = self._attempt(TAKE, several)
+        if verdict is not None:
+            return verdict
+        for _ in range(_YIELDS):
+            os.sched_yield()
+            verdict = self._attempt(TAKE, several)
+            if verdict is not None:
+                return verdict
+        return None
+
+    def take_blocking(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none."""
+        verdict = self.take_nowait(requests)
+        return verdict if verdict is not None else self._wait(TAKE, requests)
+
+    def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+        """Return the buckets' levels."""
+        return self._wait(PEEK, requests).levels
+
+    def refund_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+        """Put tokens back, never above a bucket's capacity."""
+        return self._wait(REFUND, requests).levels
+
+    def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
+        """Make each bucket full."""
+        self._wait(RESET, requests)
+
+    def _attempt(self, verb: i64, requests: tuple[BucketRequest, ...]) -> Verdict | None:
+        mapped = self._mapped
+        table = mapped.table()
+        verdict = table.attempt(verb, requests)
+        if table.now_us >= mapped.look_at_us:
+            mapped.look(table)
+        return verdict
+
+    def _wait(self, verb: i64, requests: Sequence[BucketRequest]) -> Verdict:
+        several = requests if isinstance(requests, tuple) else tuple(requests)
+        tries = Tries(self._deadline_s)
+        while True:
+            verdict = self._attempt(verb, several)
+            if verdict is not None:
+                return verdict
+            sleep(tries.next_pause_s())
+
+
+_monotonic_ns: Final = reader_ns(None)
+
+
+class Tries:
+    """The pauses between the tries of one call, from short to longer ones, and their end.
+
+    Args:
+        deadline_s: The longest that they take together.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        self._end_ns: int = _monotonic_ns() + int(deadline_s * 1e9)
+        self._pause_s = _PAUSE_S
+
+    def next_pause_s(self) -> float:
+        """Return how long to pause before the next try.
+
+        Raises:
+            StorageError: If the deadline has come.
+        """
+        left_s = (self._end_ns - _monotonic_ns()) / 1e9
+        if left_s <= 0:
+            raise StorageError("timeout", "A lock was not free in time: a process that holds it may be stopped.")
+        pause_s = min(self._pause_s, left_s)
+        self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s)
+        return pause_s

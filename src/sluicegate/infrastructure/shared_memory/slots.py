@@ -1,0 +1,199 @@
+"""The slots of the file: finding a bucket, reading it, and a slot for a new one. Nothing here writes to a slot that is in use.
+
+A bucket lies in one of the 32 slots of its two groups, so each call looks at 32 slots at most, whatever the file holds. Two
+keys are the same bucket only if their keyed 128-bit hashes are the same, which does not happen: among 10**12 keys the chance is
+about 10**-15.
+"""
+
+import mmap
+from hashlib import blake2b
+from typing import Final
+
+from mypy_extensions import i64, mypyc_attr
+
+from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.token_bucket import convert, refill
+from sluicegate.infrastructure.shared_memory.layout import (
+    DIGEST_BYTES,
+    GROUP_BYTES,
+    GROUP_DIGESTS_BYTES,
+    GROUP_SLOTS,
+    GROUP_STATES,
+    STATE,
+    Layout,
+)
+
+NO_DIGEST: Final = bytes(DIGEST_BYTES)
+NO_SLOT: Final = -1
+_STATE_BYTES: Final = STATE.size
+
+
+@mypyc_attr(acyclic=True, free_list_len=1)
+class SharedBucket:
+    """One bucket of a call: where it is, what the call finds there, and what it will be.
+
+    Args:
+        digest: The keyed hash of its key.
+        stripe: The stripe of its lock.
+        first: The group in which it is looked for first.
+        second: The group in which it is looked for then.
+    """
+
+    __slots__ = ("anchor", "anew", "digest", "first", "level", "second", "slot", "stripe")
+
+    def __init__(self, digest: bytes, stripe: i64, first: i64, second: i64) -> None:
+        self.digest: Final = digest
+        self.stripe: Final[i64] = stripe
+        self.first: Final[i64] = first
+        self.second: Final[i64] = second
+        self.slot: i64 = NO_SLOT
+        self.level: i64 = 0
+        self.anchor: i64 = 0
+        self.anew = False
+        """Whether its rule changed, or the clock stepped back by more than its time to full."""
+
+
+class Slots:
+    """The slots of a mapped file.
+
+    Args:
+        memory: The mapped file.
+        layout: Where things lie in it.
+        secret: The key of the hashes: who does not know it cannot choose keys that share a group.
+    """
+
+    __slots__ = ("_groups_at", "_groups_per_stripe", "_hash", "_memory", "_stripes")
+
+    def __init__(self, memory: mmap.mmap, layout: Layout, secret: bytes) -> None:
+        self._memory = memory
+        self._groups_at: i64 = layout.groups_at
+        self._groups_per_stripe: i64 = layout.groups_per_stripe
+        self._stripes: i64 = layout.stripes
+        self._hash = blake2b(digest_size=DIGEST_BYTES, key=secret)
+
+    def locate(self, key: str) -> SharedBucket:
+        """Return where a key's bucket may be. Reads nothing."""
+        keyed = self._hash.copy()
+        keyed.update(key.encode())
+        digest = keyed.digest()
+        number: i64 = int.from_bytes(digest[:7], "little")
+        stripe = number % self._stripes
+        groups = self._groups_per_stripe
+        start = stripe * groups
+        return SharedBucket(digest, stripe, start + (number >> 8) % groups, start + (number >> 32) % groups)
+
+    def look(self, bucket: SharedBucket, spec: BucketSpec, now_us: i64) -> None:
+        """Find a bucket and bring its level up to the present. Its lock is held, as it must be for all that follows."""
+        slot = self._find(bucket.digest, bucket.first)
+        if slot == NO_SLOT:
+            slot = self._find(bucket.digest, bucket.second)
+        bucket.slot = slot
+        if slot == NO_SLOT:
+            bucket.level = spec.capacity
+            bucket.anchor = -(-now_us // spec.tick_us)
+            return
+        level: i64
+        last: i64
+        capacity: i64
+        units_per_token: i64
+        units_per_tick: i64
+        tick_us: i64
+        level, last, capacity, units_per_token, units_per_tick, tick_us = STATE.unpack_from(
+            self._memory, self.state_at(slot)
+        )
+        if (
+            capacity == spec.capacity
+            and units_per_token == spec.units_per_token
+            and units_per_tick == spec.units_per_tick
+            and tick_us == spec.tick_us
+        ):
+            bucket.level, bucket.anchor = refill(spec, level, last, now_us)
+            bucket.anew = bucket.anchor < last
+            return
+        stored = BucketSpec(capacity, units_per_token, units_per_tick, tick_us, -(-capacity // units_per_tick))
+        bucket.level, bucket.anchor = convert(stored, spec, level, last, now_us)
+        bucket.anew = True
+
+    def slot_for_new(self, bucket: SharedBucket, now_us: i64, others: list[SharedBucket]) -> tuple[i64, bool]:
+        """Return a slot for a bucket that has none, and whether a bucket is lost by it that is not full.
+
+        An empty slot, or that of a full bucket, which equals an absent one; else that of the bucket that will be full first.
+
+        Args:
+            bucket: The bucket.
+            now_us: The present.
+            others: All buckets of the call: what they have is not taken from them.
+        """
+        victim: i64 = NO_SLOT
+        victim_full_us: i64 = 0
+        for group in (bucket.first, bucket.second):
+            start = group * GROUP_SLOTS
+            empty = self._empty(group, others)
+            if empty != NO_SLOT:
+                return empty, False
+            states = GROUP_STATES.unpack_from(self._memory, self.state_at(start))
+            for nth in range(GROUP_SLOTS):
+                slot: i64 = start + nth
+                at = nth * 6
+                level: i64 = states[at]
+                last: i64 = states[at + 1]
+                capacity: i64 = states[at + 2]
+                units_per_tick: i64 = states[at + 4]
+                tick_us: i64 = states[at + 5]
+                if not capacity or _is_used(slot, others):
+                    continue  # empty so far: it is the one that another bucket of this call will get
+                full_us = (last - (level - capacity) // units_per_tick) * tick_us
+                if full_us <= now_us:
+                    return slot, False
+                if victim == NO_SLOT or full_us < victim_full_us:
+                    victim, victim_full_us = slot, full_us
+        return (victim, True) if victim != NO_SLOT else (bucket.first * GROUP_SLOTS, True)
+
+    def write(self, slot: i64, digest: bytes, state: bytes) -> None:
+        """Write a slot."""
+        memory = self._memory
+        at = self._digest_at(slot)
+        memory[at : at + DIGEST_BYTES] = digest
+        at = self.state_at(slot)
+        memory[at : at + _STATE_BYTES] = state
+
+    def clear(self, stripe: i64) -> None:
+        """Remove all buckets of a stripe, each as a whole: an empty digest comes before an empty state."""
+        for group in range(stripe * self._groups_per_stripe, (stripe + 1) * self._groups_per_stripe):
+            at = self._groups_at + group * GROUP_BYTES
+            self._memory[at : at + GROUP_DIGESTS_BYTES] = bytes(GROUP_DIGESTS_BYTES)
+            at += GROUP_DIGESTS_BYTES
+            self._memory[at : at + GROUP_STATES.size] = bytes(GROUP_STATES.size)
+
+    def state_at(self, slot: i64) -> i64:
+        """Return the place of a slot's state."""
+        group = slot // GROUP_SLOTS
+        return self._groups_at + group * GROUP_BYTES + GROUP_DIGESTS_BYTES + (slot - group * GROUP_SLOTS) * _STATE_BYTES
+
+    def _digest_at(self, slot: i64) -> i64:
+        group = slot // GROUP_SLOTS
+        return self._groups_at + group * GROUP_BYTES + (slot - group * GROUP_SLOTS) * DIGEST_BYTES
+
+    def _find(self, digest: bytes, group: i64) -> i64:
+        at = self._groups_at + group * GROUP_BYTES
+        found: i64 = self._memory[at : at + GROUP_DIGESTS_BYTES].find(digest)
+        return NO_SLOT if found < 0 else group * GROUP_SLOTS + found // DIGEST_BYTES
+
+    def _empty(self, group: i64, others: list[SharedBucket]) -> i64:
+        """Return an empty slot of a group; NO_SLOT: there is none."""
+        at = self._groups_at + group * GROUP_BYTES
+        digests = self._memory[at : at + GROUP_DIGESTS_BYTES]
+        found: i64 = digests.find(NO_DIGEST)
+        while found >= 0:
+            # The end of one digest and the beginning of the next may be zeros, too.
+            nth = -(-found // DIGEST_BYTES)
+            slot = group * GROUP_SLOTS + nth
+            at = nth * DIGEST_BYTES
+            if digests[at : at + DIGEST_BYTES] == NO_DIGEST and not _is_used(slot, others):
+                return slot
+            found = digests.find(NO_DIGEST, at + 1)
+        return NO_SLOT
+
+
+def _is_used(slot: i64, buckets: list[SharedBucket]) -> bool:
+    return any(bucket.slot == slot for bucket in buckets)

@@ -1,0 +1,146 @@
+"""Buckets that all processes of one host share, in a file that they map into memory: no server, and exact."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.protocols import Clock, StorageTraits
+from sluicegate.infrastructure.shared_memory.file import open_file
+from sluicegate.infrastructure.shared_memory.inspection import SharedMemoryInfo, clear, inspect
+from sluicegate.infrastructure.shared_memory.layout import WORD_EVICTED, require_size
+from sluicegate.infrastructure.shared_memory.location import location_of_url, path_of
+from sluicegate.infrastructure.shared_memory.shared_buckets import MappedTable, SharedBuckets, Tries
+from sluicegate.infrastructure.shared_memory.table import PEEK, REFUND, RESET, TAKE, SharedTable
+from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
+
+DEFAULT_DEADLINE_MS = 50
+
+
+class SharedMemoryStorage(SharedBuckets):
+    """Keep buckets in a file that all processes of one user on one host map into memory.
+
+    For both kinds of limiter. Safe to share between threads, event loops and forked children. Whoever comes first makes the
+    file; a reboot empties it.
+
+    Args:
+        name_or_path: A name, for a file in memory (`/dev/shm`) that belongs to the user, or an absolute path.
+        size_bytes: The file's size, 1 MiB at least: 64 bytes for a bucket that is not full. None: that of the file, or 16 MiB if
+            it is to be made.
+        clock: What time decides, the same one in all processes; None: the host's clock, which goes on while it sleeps.
+        deadline_ms: The longest that a call waits for locks, 1 to 60,000. They are held for microseconds, unless their holder is
+            stopped.
+
+    Raises:
+        InvalidInputError: If an argument is wrong, or the file is one that this process cannot share: of another user, size or
+            version, on a network file system, or open to others. The message says which.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | Path,
+        *,
+        size_bytes: int | None = None,
+        clock: Clock | None = None,
+        deadline_ms: int = DEFAULT_DEADLINE_MS,
+    ) -> None:
+        if type(deadline_ms) is not int:
+            raise InvalidTypeError(f"deadline_ms={deadline_ms!r}: expected whole milliseconds")
+        if not 1 <= deadline_ms <= 60_000:  # noqa: PLR2004 - the bound is stated in the message
+            raise InvalidInputError(f"deadline_ms={deadline_ms}: expected 1 to 60000")
+        self.path = path_of(name_or_path)
+        """The file."""
+        size_bytes = None if size_bytes is None else require_size(size_bytes)
+        now_ns = SuspendAwareClock().now_ns if clock is None else reader_ns(clock)
+        super().__init__(MappedTable(partial(_open_table, self.path, size_bytes, now_ns)), deadline_ms / 1000)
+
+    @classmethod
+    def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS) -> Self:
+        """Build a storage from a URL.
+
+        Args:
+            url: `shm://NAME` or `shm:///path`, either with `?size=64MiB`.
+            deadline_ms: The longest that a call may wait for locks, 1 to 60,000.
+
+        Raises:
+            InvalidInputError: If the URL or the deadline is wrong, or the file is one that this process cannot share.
+        """
+        name_or_path, size_bytes = location_of_url(url)
+        return cls(name_or_path, size_bytes=size_bytes, deadline_ms=deadline_ms)
+
+    def with_deadline(self, deadline_s: float) -> Self:
+        """Return this storage with a shorter deadline: calls through it use the same mapped file. Closing either closes both.
+
+        Args:
+            deadline_s: The longest that a call through it may wait, in seconds; above this storage's own, that one holds.
+        """
+        other = copy(self)
+        other._deadline_s = min(deadline_s, self._deadline_s)  # noqa: SLF001 - it is a copy of this very object
+        other.traits = StorageTraits(deadline_s=other._deadline_s)  # noqa: SLF001 - it is a copy
+        return other
+
+    async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
+        """Pay all requests or none."""
+        return await self._wait_async(TAKE, requests)
+
+    async def peek(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+        """Return the buckets' levels. Writes nothing."""
+        return (await self._wait_async(PEEK, requests)).levels
+
+    async def refund(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
+        """Put tokens back, never above a bucket's capacity."""
+        return (await self._wait_async(REFUND, requests)).levels
+
+    async def reset(self, requests: Sequence[BucketRequest], /) -> None:
+        """Make each bucket full."""
+        await self._wait_async(RESET, requests)
+
+    async def aclose(self) -> None:
+        """Let go of the file, which stays, with its buckets. Calling it twice is harmless."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file, which stays, with its buckets. Calling it twice is harmless."""
+        self._mapped.close()
+
+    def info(self) -> SharedMemoryInfo:
+        """Count what is in the file. Reads all of it, without a lock.
+
+        Raises:
+            StorageError: If the storage was closed.
+        """
+        return inspect(self._mapped.table())
+
+    def clear(self) -> None:
+        """Make every bucket full, one stripe after the other.
+
+        Raises:
+            StorageError: If a lock was not free in time; the stripes before it are cleared.
+        """
+        clear(self._mapped.table(), self._deadline_s)
+
+    @property
+    def evicted_unfull(self) -> int:
+        """How many buckets were forgotten before they were full, for want of room: by all processes since the file was made."""
+        table = self._mapped.table()
+        return table.journal.total(table.file.layout.stripes, WORD_EVICTED)
+
+    async def _wait_async(self, verb: int, requests: Sequence[BucketRequest]) -> Verdict:
+        several = tuple(requests)
+        tries = Tries(self._deadline_s)
+        while True:
+            verdict = self._attempt(verb, several)
+            if verdict is not None:
+                return verdict
+            await asyncio.sleep(tries.next_pause_s())
+
+    def __repr__(self) -> str:
+        return f"SharedMemoryStorage({str(self.path)!r})"
+
+
+def _open_table(path: Path, size_bytes: int | None, now_ns: Callable[[], int]) -> SharedTable:
+    return SharedTable(open_file(path, size_bytes), now_ns)
