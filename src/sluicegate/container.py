@@ -18,7 +18,7 @@ from sluicegate.domain.protocols import (
     StorageProtocol,
     SyncStorageProtocol,
 )
-from sluicegate.domain.rule_book import Rules
+from sluicegate.domain.rule_book import RuleBook, Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, read_settings
 
@@ -121,15 +121,61 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
         InvalidInputError: If a number is out of range.
     """
     from sluicegate.application.rule_merging import merge_rules  # noqa: PLC0415 - only needed with a rules file
+
+    def read() -> RuleBook:
+        file = _read_file(path)
+        return file.rules if code_rules is None else merge_rules(code_rules, file.rules)
+
+    return _watch(limiter, path, read, notify=notify, poll_seconds=poll_seconds, quiet_ms=quiet_ms)
+
+
+def read_service_rules(rules_path: str, config_path: str) -> tuple[RuleBook, list[str]]:
+    """Read the rules of a service: those of a rules file and those of configurations of `envoyproxy/ratelimit`.
+
+    Args:
+        rules_path: The rules file; empty: none.
+        config_path: A configuration, or a directory of them; empty: none.
+
+    Returns:
+        The rules, and warnings about the files.
+
+    Raises:
+        InvalidInputError: If a file cannot be read, or something in it is invalid.
+    """
+    book, warnings = RuleBook({}), list[str]()
+    if rules_path:
+        file = _read_file(rules_path)
+        book, warnings = file.rules, list(file.warnings)
+    if config_path:
+        from sluicegate.infrastructure.ratelimit_config.reader import read_configs  # noqa: PLC0415 - only needed with one
+
+        book, doubts = read_configs(config_path, book)
+        warnings += doubts
+    return book, warnings
+
+
+def watch_service_rules(limiter: TokenBucketAdapter, rules_path: str, config_path: str, *, notify: bool = True) -> None:
+    """Replace a limiter's rules whenever one of the files of `read_service_rules` changes; see `watch_rules`."""
+    for path in filter(None, (rules_path, config_path)):
+        _watch(limiter, path, lambda: read_service_rules(rules_path, config_path)[0], notify=notify).start()
+
+
+def _watch(  # noqa: PLR0913 - settings, given by name
+    limiter: TokenBucketAdapter | SyncTokenBucketAdapter,
+    path: str | Path,
+    read: Callable[[], RuleBook],
+    *,
+    notify: bool = True,
+    poll_seconds: float = 2.0,
+    quiet_ms: int = 50,
+) -> "FileWatcher":
     from sluicegate.infrastructure.rules_file.watcher import FileWatcher  # noqa: PLC0415 - only needed with a rules file
 
     rules = limiter.rules
 
     def reload() -> None:
         try:
-            file = _read_file(path)
-            book = file.rules if code_rules is None else merge_rules(code_rules, file.rules)
-            rules.replace(book)
+            rules.replace(read())
         except InvalidInputError as error:
             rules.refuse(error)
 

@@ -82,6 +82,8 @@ def test_importing_it_imports_no_extra() -> None:
         "typer",
         "rich",
         "uvicorn",
+        "grpc",
+        "google.protobuf",
         "structlog",
         "yaml",
         "watchfiles",

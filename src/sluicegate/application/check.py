@@ -45,6 +45,8 @@ class Check:
     """The rule that this answer describes."""
     waits: bool = False
     """Whether the storage could not decide at once, this check or one of its shadows."""
+    is_quiet: bool = False
+    """Whether observers are not told of its result: it was a look, or passed only as a part of what was denied."""
     started_ns: int = 0
     """When it began, for its execution time; 0 without an event bus."""
 
@@ -193,13 +195,14 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
         return check
     if rules.has_overrides:
         rules = with_overrides(rules, client, now)
-    check = _ask(rules, key_format, client, tokens)
+    check = ask_rules(rules, key_format, client, tokens)
     if rules.shadows:
-        check.shadows = tuple([_ask(rules.alone(shadow), key_format, client, tokens) for shadow in rules.shadows])
+        check.shadows = tuple([ask_rules(rules.alone(shadow), key_format, client, tokens) for shadow in rules.shadows])
     return check
 
 
-def _ask(rules: EndpointRules, key_format: KeyFormat, identifier: str | dict[str, str], cost: int) -> Check:
+def ask_rules(rules: EndpointRules, key_format: KeyFormat, identifier: str | dict[str, str], cost: int) -> Check:
+    """Return the check of some rules of an endpoint, without their shadows; arguments as in `prepare`."""
     if rules.disabled is None and cost <= rules.max_cost:
         return Check(rules, requests_for(rules.limits, key_format, identifier, cost), identifier, cost)
     check = Check(rules, (), identifier, cost)

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
-from sluicegate.application.check import Check, prepare
+from sluicegate.application.check import Check, ask_rules, prepare
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
+from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot
 from sluicegate.application.shadow_rules import ShadowRules
+from sluicegate.domain.arguments import require_cost, require_identifier, require_text
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
-from sluicegate.domain.compiled_rules import EndpointRules
+from sluicegate.domain.compiled_rules import EndpointRules, Limit, untouched
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -23,6 +26,9 @@ from sluicegate.domain.events import (
 )
 from sluicegate.domain.protocols import NonBlockingStorage
 from sluicegate.domain.result import RateLimitResult
+from sluicegate.domain.rule import RateLimitRule
+
+_MAX_AD_HOC: Final = 1024  # rules that are in no book and are kept ready
 
 
 class Checker:
@@ -60,6 +66,7 @@ class Checker:
         self._now_ns = now_ns
         self._utc_now = utc_now
         self._observed = observed
+        self._ad_hoc: dict[tuple[str, RateLimitRule, bool], EndpointRules] = {}
         self._take_nowait: Callable[[Sequence[BucketRequest]], Verdict | None] = (
             storage.take_nowait if isinstance(storage, NonBlockingStorage) else _cannot_decide
         )
@@ -83,6 +90,75 @@ class Checker:
         if not check.waits and (self._observed or check.shadows or check.error is not None):
             self.finish(check)
         return check
+
+    def begin_together(self, parts: Sequence[Part], *, denied: bool) -> JointCheck:
+        """Return a joint check that is done, or one that waits for the storage.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+        """
+        snapshot = self._current()
+        checks = [self._prepare_part(part, snapshot) for part in parts]
+        joint = JointCheck([part.verb for part in parts], checks, denied=denied)
+        question = joint.question
+        if question is not None and question[0] == "take":
+            try:
+                verdict = self._take_nowait(question[1])
+                if verdict is not None:
+                    joint.answer(verdict)
+            except Exception as error:  # noqa: BLE001 - `finish` makes it an answer
+                joint.fail(error)
+        for check in checks:
+            if check.shadows:
+                self._decide_shadows_nowait(check)
+        if not joint.waits:
+            self.finish_together(joint)
+        return joint
+
+    def finish_together(self, joint: JointCheck) -> None:
+        """Give each check of a joint check its result, and tell the observers."""
+        for check in joint.checks:
+            if self._observed or check.shadows or check.error is not None:
+                self.finish(check)
+
+    def _prepare_part(self, part: Part, snapshot: RulesSnapshot) -> Check:
+        check = self._prepare_one(part, snapshot, part.cost)
+        rules = check.rules
+        if part.verb == "refund":
+            if rules is not None and rules.disabled is None and part.cost > rules.max_cost and check.listed is None:
+                check = self._prepare_one(part, snapshot, rules.max_cost)  # more than a full bucket is never put back
+            check.shadows = ()
+        elif part.verb == "peek":
+            check.shadows = ()
+        elif not check.requests:
+            self._announce_unasked(check, snapshot, part.endpoint)
+        elif self._observed:
+            self._announce_attempt(check)
+        return check
+
+    def _prepare_one(self, part: Part, snapshot: RulesSnapshot, cost: int) -> Check:
+        if part.rule is None:
+            return prepare(snapshot.rules, self._key_format, part.endpoint, part.identifier, cost, self._utc_now)
+        return ask_rules(
+            self._rules_of(part.endpoint, part.rule, snapshot),
+            self._key_format,
+            require_identifier(part.identifier),
+            require_cost(cost),
+        )
+
+    def _rules_of(self, endpoint: str, rule: RateLimitRule, snapshot: RulesSnapshot) -> EndpointRules:
+        """Return a rule that is in no book as the rules of an endpoint; switched off if everything is."""
+        off = any(not switch.policies for switch in snapshot.switches)
+        key = (endpoint, rule, off)
+        rules = self._ad_hoc.get(key)
+        if rules is None:
+            if len(self._ad_hoc) >= _MAX_AD_HOC:
+                self._ad_hoc.clear()
+            limit = Limit(rule, endpoint, self._key_format.frame(rule.scope, require_text("endpoint", endpoint)))
+            disabled = untouched([rule]) if off or not rule.enabled else None
+            rules = EndpointRules(endpoint, () if disabled else (limit,), (), disabled, (limit.scope,))
+            self._ad_hoc[key] = rules
+        return rules
 
     def _decide_shadows_nowait(self, check: Check) -> None:
         for shadow in check.shadows:
@@ -122,7 +198,7 @@ class Checker:
                 self._note_shadow_failure(check, shadow_error)
         if check.error is not None:
             self._answer_without_storage(check, check.error)
-        elif self._observed and check.requests and check.result is not None:
+        elif self._observed and check.requests and check.result is not None and not check.is_quiet:
             self._announce_result(check, check.result)
 
     def _note_shadow_failure(self, check: Check, error: Exception) -> None:

@@ -151,12 +151,13 @@ class SyncFace(LimiterFace):
 async def _wait(check: Check, take: Callable[[Sequence[BucketRequest]], Awaitable[Verdict]]) -> None:
     """Ask the storage what it could not decide at once: for the check, and for the rules in shadow mode beside it."""
     if not check.shadows:
-        await _decide(check, take)
+        await decide(check, take)
     else:  # started together: a storage that sends its commands in batches carries them in one round trip
-        await asyncio.gather(*[_decide(one, take) for one in (check, *check.shadows) if one.is_open])
+        await asyncio.gather(*[decide(one, take) for one in (check, *check.shadows) if one.is_open])
 
 
-async def _decide(check: Check, take: Callable[[Sequence[BucketRequest]], Awaitable[Verdict]]) -> None:
+async def decide(check: Check, take: Callable[[Sequence[BucketRequest]], Awaitable[Verdict]]) -> None:
+    """Ask the storage for one check, and keep what it raises with the check."""
     try:
         check.conclude(await take(check.requests))
     except Exception as error:  # noqa: BLE001 - `Checker.finish` makes it an answer

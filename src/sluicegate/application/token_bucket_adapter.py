@@ -3,18 +3,23 @@
 By its dependencies it is application, whatever its suffix: it performs no I/O of its own. The way of a check is in `AsyncFace`.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
+from fractions import Fraction
 from functools import partial
 from typing import TypeVar, cast
 
 from sluicegate.application.assembly import assemble, require_deadline, require_traits
 from sluicegate.application.check import Check, result_of
-from sluicegate.application.limiter_face import AsyncFace
+from sluicegate.application.failure_policy import reason_of
+from sluicegate.application.joint_check import JointCheck, Part
+from sluicegate.application.limiter_face import AsyncFace, decide
 from sluicegate.application.wait_queue import WaitQueue
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.bucket_spec import bucket_spec
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import Clock, DeadlineStorage, EventBusProtocol, LoggerProtocol, StorageProtocol
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
@@ -23,6 +28,8 @@ from sluicegate.domain.rule_book import Rules
 from sluicegate.runtime.patient_timeout import PatientTimeout
 
 DEFAULT_DEADLINE_MS = 50
+
+_PROBE = BucketRequest("sluicegate:probe", bucket_spec(1, Fraction(1)), 0)
 
 T = TypeVar("T")
 
@@ -105,6 +112,60 @@ class TokenBucketAdapter(AsyncFace):
         """The scopes that the rules count, all together."""
         return self.rules.current().rules.scopes
 
+    async def check_together(
+        self, parts: Sequence[Part], *, denied: bool = False, timeout_s: float | None = None
+    ) -> JointCheck:
+        """Decide several checks together: if one is denied none is charged.
+
+        Args:
+            parts: The checks.
+            denied: Whether the whole is denied already: then the buckets are only looked at.
+            timeout_s: The longest that it may take, where that is less than the limiter's deadline.
+
+        Returns:
+            Its checks have their answers; while the storage fails, those of the failure policy.
+
+        Raises:
+            InvalidInputError: If an argument is wrong; nothing has changed then.
+        """
+        joint = self.begin_together(parts, denied=denied)
+        if joint.waits:
+            await self.complete_together(joint, timeout_s)
+        return joint
+
+    def begin_together(self, parts: Sequence[Part], *, denied: bool = False) -> JointCheck:
+        """Do as much of `check_together` as needs no waiting; if the joint check `waits`, `complete_together` does the rest.
+
+        Raises:
+            InvalidInputError: If an argument is wrong; nothing has changed then.
+        """
+        return self._checker.begin_together(parts, denied=denied)
+
+    async def complete_together(self, joint: JointCheck, timeout_s: float | None = None) -> None:
+        """Ask the storage for what a joint check waits for; see `check_together`."""
+        shadows = [shadow for check in joint.checks for shadow in check.shadows if shadow.is_open]
+        try:
+            async with nullcontext() if timeout_s is None else PatientTimeout(timeout_s):
+                await asyncio.gather(self._ask_questions(joint), *[decide(shadow, self._take) for shadow in shadows])
+        except TimeoutError as error:
+            joint.fail(error)
+            for shadow in shadows:
+                if shadow.is_open:
+                    shadow.error = error
+        self._checker.finish_together(joint)
+
+    async def _ask_questions(self, joint: JointCheck) -> None:
+        try:
+            while (question := joint.question) is not None:
+                verb, requests = question
+                if verb == "take":
+                    joint.answer(await self._take(requests))
+                else:
+                    call = self._storage.peek if verb == "peek" else self._storage.refund
+                    joint.answer(Verdict(allowed=True, levels=await self._in_time(call, requests)))
+        except Exception as error:  # noqa: BLE001 - `Checker.finish_together` makes it an answer
+            joint.fail(error)
+
     async def wait(
         self, *, endpoint: str, identifier: Identifier, cost: int = 0, timeout_s: float | None = None
     ) -> RateLimitResult:
@@ -181,6 +242,14 @@ class TokenBucketAdapter(AsyncFace):
             InvalidInputError: If an argument is wrong, or the cost is one that no check could have taken.
         """
         return await self._administer("refund", self._storage.refund, endpoint, identifier, cost)
+
+    async def storage_fault(self) -> str | None:
+        """Return why the storage does not answer, in one word; None if it does. Looks at one bucket, and changes nothing."""
+        try:
+            await self._in_time(self._storage.peek, (_PROBE,))
+        except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
+            return reason_of(error)
+        return None
 
     def with_rules(self, rules: Rules) -> "TokenBucketAdapter":
         """Return a limiter with other rules that is like this one in all else, and shares its storage."""

@@ -6,12 +6,12 @@ with only one key in that mapping, until the same error comes.
 
 import difflib
 import re
+import sys
 from typing import Any, cast
 
 import msgspec
 
 from sluicegate.domain.rule import ON_STORAGE_ERROR
-from sluicegate.infrastructure.rules_file import schema as rule_schema
 from sluicegate.infrastructure.rules_file.field_path import FieldPath
 from sluicegate.infrastructure.rules_file.schema import RuleFileTable
 
@@ -34,25 +34,28 @@ _WORDS = {
 }
 
 
-def locate_error(document: object, error: msgspec.ValidationError) -> tuple[FieldPath, str]:
+def locate_error(
+    document: object, error: msgspec.ValidationError, table: type[msgspec.Struct] = RuleFileTable
+) -> tuple[FieldPath, str]:
     """Return the field that is wrong and a message for people.
 
     Args:
-        document: The document, which could not be converted to a `RuleFileTable`.
+        document: The document, which could not be converted.
         error: The error of that conversion.
+        table: What it was to be converted to.
     """
     path: FieldPath = ()
     steps, message = _parse(error)
     while len(path) < len(steps):
         step = steps[len(path)]
         if step is None:
-            step = _find_key(document, path, (steps, message))
+            step = _find_key(document, path, (steps, message), table)
             if step is None:
                 break
         path = (*path, step)
     unknown = _UNKNOWN.search(message)
     if unknown:
-        return (*path, unknown[1]), f"unknown field{_hint(unknown[1])}"
+        return (*path, unknown[1]), f"unknown field{_hint(unknown[1], table)}"
     return path, _reword(message)
 
 
@@ -68,12 +71,14 @@ def _parse(error: msgspec.ValidationError) -> tuple[list[str | int | None], str]
     return steps, text[: location.start()]
 
 
-def _find_key(document: object, path: FieldPath, parsed_error: tuple[list[str | int | None], str]) -> str | None:
+def _find_key(
+    document: object, path: FieldPath, parsed_error: tuple[list[str | int | None], str], table: type[msgspec.Struct]
+) -> str | None:
     """Return the key of a mapping whose value causes an error; None if it takes more than one key."""
     mapping = _value_at(document, path)
     for key in mapping:
         try:
-            msgspec.convert(_with_only(document, path, key), RuleFileTable)
+            msgspec.convert(_with_only(document, path, key), table)
         except msgspec.ValidationError as error:
             if _parse(error) == parsed_error:
                 return key
@@ -113,12 +118,12 @@ def _reword(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _hint(field: str) -> str:
+def _hint(field: str, table: type[msgspec.Struct]) -> str:
     known = {
         name
-        for table in vars(rule_schema).values()
-        if isinstance(table, type) and issubclass(table, msgspec.Struct)
-        for name in table.__struct_fields__
+        for one in vars(sys.modules[table.__module__]).values()
+        if isinstance(one, type) and issubclass(one, msgspec.Struct)
+        for name in one.__struct_fields__
     }
     close = difflib.get_close_matches(field, sorted(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -71,13 +71,25 @@ def read_rule_file(path: str | Path) -> RuleFile:
         RuleFileError: If the file cannot be read or something in it is invalid; the message names file, line and field.
     """
     name = str(path)
-    data, warnings = _read(name)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RuleFileError(name, "not UTF-8", line=data.count(b"\n", 0, error.start) + 1) from None
+    text, warnings = read_text(name)
     yaml = Path(path).suffix.lower() in {".yaml", ".yml"}
     return RuleFile(parse_rules(text, name=name, yaml=yaml), warnings, text, yaml)
+
+
+def read_text(name: str) -> tuple[str, tuple[str, ...]]:
+    """Read the text of a file that rules are in, and the warnings about it.
+
+    Args:
+        name: The file's path.
+
+    Raises:
+        RuleFileError: If it cannot be read, is not UTF-8, too long, or anybody may write to it.
+    """
+    data, warnings = _read(name)
+    try:
+        return data.decode("utf-8"), warnings
+    except UnicodeDecodeError as error:
+        raise RuleFileError(name, "not UTF-8", line=data.count(b"\n", 0, error.start) + 1) from None
 
 
 def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBook:

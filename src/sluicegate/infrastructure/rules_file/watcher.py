@@ -1,4 +1,4 @@
-"""Watch a file for changes: written in place, replaced by an editor, or swapped behind a symbolic link.
+"""Watch a file, or all files of a directory: written in place, replaced by an editor, or swapped behind a symbolic link.
 
 The operating system reports changes through watchfiles. What it does not report (a network file system, a link to another
 directory's link, no watches left) is found by polling every few seconds. Kubernetes mounts a config map as
@@ -26,7 +26,7 @@ class FileWatcher:
     file system's clock look like one. So a call does not prove a change: the callback has to read the file.
 
     Args:
-        path: The file. It need not exist.
+        path: The file, which need not exist, or a directory.
         on_change: Called when the file may have changed. What it raises is passed to `on_error`.
         on_error: Called with whatever keeps the watcher from working as it should, once for each message. The watcher goes
             on, by polling if it must.
@@ -115,9 +115,12 @@ class FileWatcher:
         if self._notify:
             directories = sorted({str(self._path.parent), str(Path(real).parent)})
             names = {str(self._path), real}
+            whole = self._path.is_dir()
+            if whole:
+                directories = sorted({str(self._path), real})
             try:
                 for events in self._notifications(directories, stop):
-                    yield any(name in names for _, name in events)
+                    yield bool(events) if whole else any(name in names for _, name in events)
             except Exception as error:  # noqa: BLE001 - not installed, no watches left, no such directory: poll
                 self._report(error)
             else:
@@ -151,11 +154,18 @@ class FileWatcher:
             self._on_error(error)
 
     def _signature(self) -> tuple[object, ...]:
-        try:
-            status = self._path.stat()
-        except OSError as error:
-            return (error.errno,)
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        with suppress(OSError):
+            if self._path.is_dir():
+                return tuple([(file.name, _signature(file)) for file in sorted(self._path.iterdir())])
+        return _signature(self._path)
 
     def __repr__(self) -> str:
         return f"FileWatcher(path={self._path!r})"
+
+
+def _signature(path: Path) -> tuple[object, ...]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        return (error.errno,)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -43,8 +43,12 @@ class YamlError(Exception):
         self.line = line
 
 
-def read_yaml(text: str) -> tuple[object, dict[FieldPath, int]]:
+def read_yaml(text: str, *, texts: bool = False) -> tuple[object, dict[FieldPath, int]]:
     """Read one document.
+
+    Args:
+        text: The document.
+        texts: Whether scalars without quotes are text, whatever they look like.
 
     Returns:
         Its content, and the line of each field, from 1.
@@ -56,7 +60,7 @@ def read_yaml(text: str) -> tuple[object, dict[FieldPath, int]]:
     yaml = _yaml()
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return _Builder(iter(yaml.parse(text, Loader=loader))).document()
+        return _Builder(iter(yaml.parse(text, Loader=loader)), texts=texts).document()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         message = " ".join(str(getattr(error, "problem", None) or error).split())
@@ -65,10 +69,16 @@ def read_yaml(text: str) -> tuple[object, dict[FieldPath, int]]:
 
 
 class _Builder:
-    """Build plain data from PyYAML's events, and record the line of each field."""
+    """Build plain data from PyYAML's events, and record the line of each field.
 
-    def __init__(self, events: Iterator[Any]) -> None:
+    Args:
+        events: PyYAML's events.
+        texts: Whether scalars without quotes are text.
+    """
+
+    def __init__(self, events: Iterator[Any], *, texts: bool) -> None:
         self._events = events
+        self._texts = texts
         self._lines: dict[FieldPath, int] = {}
 
     def document(self) -> tuple[object, dict[FieldPath, int]]:
@@ -89,7 +99,7 @@ class _Builder:
         self._require_plain(event, line)
         kind = type(event).__name__
         if kind == "ScalarEvent":
-            return _scalar(event.value) if event.implicit[0] else event.value
+            return _scalar(event.value) if event.implicit[0] and not self._texts else event.value
         if len(path) >= _MAX_DEPTH:
             raise YamlError(f"nested more than {_MAX_DEPTH} deep", line)
         if kind == "SequenceStartEvent":

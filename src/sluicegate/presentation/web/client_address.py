@@ -107,6 +107,10 @@ class ClientAddresses:
             client, trusted = known.client, known.trusted
         return self._walk(client, ",".join(lines)) if trusted else client
 
+    def trusts(self, peer: str | None) -> bool:
+        """Return whether a peer is a trusted proxy."""
+        return self._known(peer).trusted if peer else self._trusts_unix
+
     def is_local(self, peer: str | None) -> bool:
         """Return whether a peer may be a proxy in front: on a Unix socket, or at an address that is not public."""
         return self._known(peer).local if peer else True

@@ -1,0 +1,1 @@
+"""Configurations of `envoyproxy/ratelimit`, read as they are."""

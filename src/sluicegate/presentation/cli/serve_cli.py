@@ -1,0 +1,135 @@
+"""The command line of `sluicegate serve`: options and help. `presentation/service` does the work."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sluicegate.presentation.cli.serve_command import ServeOptions, serve_with
+
+
+def serve(  # noqa: PLR0913 - one parameter for each option
+    *,
+    rules: Annotated[
+        Path | None, typer.Option("--rules", metavar="FILE", help="The rules file, instead of $SLUICEGATE_RULES.")
+    ] = None,
+    ratelimit_config: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            envvar="SLUICEGATE_RATELIMIT_CONFIG",
+            help="A configuration of envoyproxy/ratelimit, or a directory of them.",
+        ),
+    ] = "",
+    rules_domain: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            envvar="SLUICEGATE_RULES_DOMAIN",
+            help="The domain of the Envoy protocol that means the rules of the rules file.",
+        ),
+    ] = "sluicegate",
+    grpc: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            envvar="SLUICEGATE_GRPC",
+            help="Where to listen for the Envoy protocol: host:port, a port of 127.0.0.1, unix:/path or off.",
+        ),
+    ] = "127.0.0.1:8081",
+    http: Annotated[
+        str, typer.Option(metavar="ADDRESS", envvar="SLUICEGATE_HTTP", help="Where to listen for HTTP.")
+    ] = "127.0.0.1:8080",
+    resp: Annotated[
+        str, typer.Option(metavar="ADDRESS", envvar="SLUICEGATE_RESP", help="Where to listen for the Redis protocol.")
+    ] = "off",
+    resp_password_file: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            envvar="SLUICEGATE_RESP_PASSWORD_FILE",
+            help="The password that clients of the Redis protocol must say.",
+        ),
+    ] = "",
+    workers: Annotated[
+        int, typer.Option(metavar="N", envvar="SLUICEGATE_WORKERS", help="Processes that serve, all on the same ports.")
+    ] = 1,
+    separate_memory: Annotated[
+        bool,
+        typer.Option("--separate-memory", help="Let several workers have buckets of their own: N times the limits."),
+    ] = False,
+    independent: Annotated[
+        bool,
+        typer.Option(
+            "--independent-descriptors", help="Count each descriptor of a request whatever becomes of the others."
+        ),
+    ] = False,
+    headers: Annotated[
+        str,
+        typer.Option(
+            metavar="STYLE",
+            envvar="SLUICEGATE_HEADERS",
+            help="Header fields that tell clients of their quota: draft-11, x-ratelimit, both or none.",
+        ),
+    ] = "draft-11",
+    denial_body: Annotated[
+        bool, typer.Option("--denial-body/--no-denial-body", help="Whether clients denied through Envoy get a body.")
+    ] = True,
+    storage_errors: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            envvar="SLUICEGATE_STORAGE_ERRORS",
+            help="While the storage fails: answer by the failure policy, or error, for the caller's own policy.",
+        ),
+    ] = "answer",
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NETWORK", help="A proxy that may ask /auth: a network, an address or unix."),
+    ] = None,
+    identifier_header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCOPE=HEADER", help="The header in which these proxies name the client."),
+    ] = None,
+    leave_seconds: Annotated[
+        float, typer.Option(metavar="S", help="After SIGTERM: how long to answer on before the ports are closed.")
+    ] = 1.0,
+    grace_seconds: Annotated[
+        float, typer.Option(metavar="S", help="How long requests that have begun may then take.")
+    ] = 10.0,
+    max_message_bytes: Annotated[int, typer.Option(metavar="N", help="The longest request.")] = 65_536,
+    max_concurrent: Annotated[
+        int, typer.Option(metavar="N", help="Requests at a time: of one gRPC connection, and of all over HTTP.")
+    ] = 1_000,
+    idle_seconds: Annotated[float, typer.Option(metavar="S", help="When idle connections are closed.")] = 300.0,
+) -> None:
+    """Answer for a limiter over the network: the Envoy rate limit protocol, HTTP, and the Redis protocol.
+
+    SLUICEGATE_STORAGE_URL says where the buckets are: in this process by default, which is for one worker.
+    """
+    raise typer.Exit(
+        serve_with(
+            ServeOptions(
+                rules=rules,
+                ratelimit_config=ratelimit_config,
+                rules_domain=rules_domain,
+                grpc=grpc,
+                http=http,
+                resp=resp,
+                resp_password_file=resp_password_file,
+                workers=workers,
+                separate_memory=separate_memory,
+                independent=independent,
+                headers=headers,
+                denial_body=denial_body,
+                storage_errors=storage_errors,
+                trusted_proxy=tuple(trusted_proxy or ()),
+                identifier_header=tuple(identifier_header or ()),
+                leave_seconds=leave_seconds,
+                grace_seconds=grace_seconds,
+                max_message_bytes=max_message_bytes,
+                max_concurrent=max_concurrent,
+                idle_seconds=idle_seconds,
+            )
+        )
+    )

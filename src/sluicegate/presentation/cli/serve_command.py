@@ -1,0 +1,131 @@
+"""The command `serve`: from options to the settings of a service. It returns the exit status."""
+
+from pathlib import Path
+from typing import Final, cast, get_args
+
+import msgspec
+
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.infrastructure.settings import read_settings
+from sluicegate.presentation.service.settings import (
+    ServiceLimits,
+    ServiceSettings,
+    StorageErrors,
+    parse_address,
+    read_secret,
+)
+from sluicegate.presentation.web.headers import HeaderStyle
+
+_MAX_WORKERS: Final = 256
+
+
+class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options as they were given; `serve_cli` says what each means."""
+
+    rules: Path | None
+    ratelimit_config: str
+    rules_domain: str
+    grpc: str
+    http: str
+    resp: str
+    resp_password_file: str
+    workers: int
+    separate_memory: bool
+    independent: bool
+    headers: str
+    denial_body: bool
+    storage_errors: str
+    trusted_proxy: tuple[str, ...]
+    identifier_header: tuple[str, ...]
+    leave_seconds: float
+    grace_seconds: float
+    max_message_bytes: int
+    max_concurrent: int
+    idle_seconds: float
+
+
+def serve_with(options: ServeOptions) -> int:
+    """Serve until a signal ends it.
+
+    Raises:
+        InvalidInputError: If an option, a setting or a file is invalid, or it cannot listen where it should.
+    """
+    settings = read_settings()
+    if options.rules is not None:
+        settings = msgspec.structs.replace(settings, rules_path=str(options.rules))
+    service_settings = to_settings(options)
+    try:
+        from sluicegate.presentation.service.process import serve  # noqa: PLC0415 - it needs an extra
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {
+            "grpc",
+            "google",
+            "grpc_health",
+            "grpc_reflection",
+            "starlette",
+            "uvicorn",
+        }:
+            raise
+        raise InvalidInputError(f"serve needs the package {error.name!r}: pip install 'sluicegate[service]'") from None
+    return serve(service_settings, settings)
+
+
+def to_settings(options: ServeOptions) -> ServiceSettings:
+    """Return the settings that options mean.
+
+    Raises:
+        InvalidInputError: If one is invalid; the message names it.
+    """
+    for option, number, low, high in (
+        ("--workers", options.workers, 1, _MAX_WORKERS),
+        ("--leave-seconds", options.leave_seconds, 0, 600),
+        ("--grace-seconds", options.grace_seconds, 0, 3_600),
+        ("--max-message-bytes", options.max_message_bytes, 256, 16 * 1024 * 1024),
+        ("--max-concurrent", options.max_concurrent, 1, 1_000_000),
+        ("--idle-seconds", options.idle_seconds, 1, 86_400),
+    ):
+        if not low <= number <= high:
+            raise InvalidInputError(f"{option}={number}: expected {low} to {high}")
+    return ServiceSettings(
+        grpc=parse_address("--grpc", options.grpc),
+        http=parse_address("--http", options.http),
+        resp=parse_address("--resp", options.resp),
+        ratelimit_config=options.ratelimit_config,
+        rules_domain=options.rules_domain,
+        independent=options.independent,
+        headers=cast("HeaderStyle", _choice("--headers", options.headers, get_args(HeaderStyle))),
+        denial_body=options.denial_body,
+        storage_errors=cast(
+            "StorageErrors", _choice("--storage-errors", options.storage_errors, get_args(StorageErrors))
+        ),
+        trusted_proxies=options.trusted_proxy,
+        identifier_headers=_headers(options.identifier_header),
+        resp_password=read_secret("--resp-password-file", options.resp_password_file)
+        if options.resp_password_file
+        else "",
+        workers=options.workers,
+        separate_memory=options.separate_memory,
+        leave_seconds=options.leave_seconds,
+        grace_seconds=options.grace_seconds,
+        limits=ServiceLimits(
+            max_message_bytes=options.max_message_bytes,
+            max_concurrent=options.max_concurrent,
+            idle_seconds=options.idle_seconds,
+        ),
+    )
+
+
+def _choice(option: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise InvalidInputError(f"{option}={value!r:.80}: expected one of {', '.join(choices)}")
+    return value
+
+
+def _headers(texts: tuple[str, ...]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for text in texts:
+        scope, equals, name = text.partition("=")
+        if not equals or not scope or not name:
+            raise InvalidInputError(f"--identifier-header={text!r:.80}: expected SCOPE=HEADER, such as user=X-User")
+        headers[scope] = name
+    return headers

@@ -1,0 +1,163 @@
+"""Decide a request of the Envoy rate limit protocol, and say of each descriptor what its client should know."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from sluicegate.application.check import Check, Decision, decision_of, result_of
+from sluicegate.application.joint_check import JointCheck, Part
+from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.domain.result import RateLimitResult
+from sluicegate.presentation.service.descriptor_request import (
+    UNCOUNTED,
+    Descriptor,
+    DescriptorReader,
+    Target,
+    Window,
+    told_window,
+)
+
+UNLIMITED_REMAINING: Final = 2**32 - 1
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What is said of a descriptor.
+
+    Args:
+        is_over: Whether it lacks tokens.
+        window: Its limit; None: there is none to tell.
+        remaining: Tokens left.
+        reset_seconds: Whole seconds, rounded up, until the same request may pass if it is over, else until the bucket is full;
+            None: never, or nothing counts it.
+    """
+
+    is_over: bool = False
+    window: Window | None = None
+    remaining: int = 0
+    reset_seconds: int | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The answer to a request.
+
+    Args:
+        is_over: Whether it is denied.
+        statuses: One for each descriptor.
+        binding: The decision that clients are told of; None: there is no limit.
+        is_degraded: Whether a failure policy answered in the storage's place.
+    """
+
+    is_over: bool
+    statuses: tuple[Status, ...]
+    binding: Decision | None
+    is_degraded: bool
+
+
+class DescriptorLimiter:
+    """Decide requests.
+
+    Args:
+        limiter: The limiter.
+        rules_domain: See `DescriptorReader`.
+        is_independent: Whether each descriptor is counted whatever becomes of the others, as the reference server does; if not, a
+            denied request charges none of them.
+    """
+
+    def __init__(self, limiter: TokenBucketAdapter, *, rules_domain: str, is_independent: bool = False) -> None:
+        self._limiter = limiter
+        self._reader = DescriptorReader(limiter, rules_domain)
+        self._is_independent = is_independent
+
+    async def decide(
+        self, domain: str, descriptors: Sequence[Descriptor], hits: int, timeout_s: float | None = None
+    ) -> Answer:
+        """Decide a request.
+
+        Args:
+            domain: Its domain.
+            descriptors: Its descriptors, at least one.
+            hits: Tokens that descriptors ask for which do not say; 0: the rules' own cost.
+            timeout_s: The longest that it may take, where that is less than the limiter's deadline; None: that deadline.
+
+        Raises:
+            InvalidInputError: If something in it is wrong; nothing has changed then.
+        """
+        targets = self._reader.read(self._limiter.rules.book, domain, descriptors, hits)
+        parts = [target.part for target in targets if target.part is not None]
+        refused = any(target.is_refused for target in targets)
+        if not parts:
+            return Answer(refused, tuple([_uncounted_status(target) for target in targets]), None, False)  # noqa: FBT003 - named in the class
+        checks, allowed = await self._check(parts, refused, timeout_s)
+        return self._answer(targets, checks, is_over=refused or not allowed)
+
+    async def _check(self, parts: list[Part], refused: bool, timeout_s: float | None) -> tuple[tuple[Check, ...], bool]:
+        check_together = self._limiter.check_together
+        if not self._is_independent or len(parts) == 1:
+            joint = await check_together(parts, denied=refused and not self._is_independent, timeout_s=timeout_s)
+            return joint.checks, joint.allowed
+        joints: list[JointCheck] = await asyncio.gather(
+            *[check_together((part,), timeout_s=timeout_s) for part in parts]
+        )
+        return tuple([joint.checks[0] for joint in joints]), all(joint.allowed for joint in joints)
+
+    def _answer(self, targets: list[Target], checks: tuple[Check, ...], *, is_over: bool) -> Answer:
+        statuses: list[Status] = []
+        binding: Decision | None = None
+        degraded = False
+        following = iter(checks)
+        for target in targets:
+            if target.part is None:
+                statuses.append(_uncounted_status(target))
+                continue
+            check = next(following)
+            statuses.append(_status(target, check))
+            degraded = degraded or check.degraded is not None
+            if check.shadows and not (check.requests or check.degraded):
+                continue
+            decision = decision_of(check)
+            if binding is None or _binds_more(decision.result, binding.result):
+                binding = decision
+        return Answer(is_over, tuple(statuses), binding, degraded)
+
+
+def _uncounted_status(target: Target) -> Status:
+    if target.is_unlimited:
+        return Status(remaining=UNLIMITED_REMAINING)
+    if target is UNCOUNTED:
+        return Status()
+    return Status(target.is_refused, target.window, 0, None)
+
+
+def _status(target: Target, check: Check) -> Status:
+    if check.degraded is not None and check.degraded != "local":  # a full quota would be made up
+        return Status(is_over=not result_of(check).allowed)
+    shadow = check.shadows[0] if check.shadows else None
+    if shadow is not None and not check.requests and check.listed is None and shadow.result is not None:
+        result, rule = shadow.result, None if shadow.rules is None else shadow.rules.rules[0]
+        is_over = False
+    else:
+        decision = decision_of(check)
+        result, rule = decision.result, decision.binding
+        is_over = not result.allowed
+    if result.limit == 0:
+        return Status(is_over)
+    window = target.window if rule is None else told_window(rule, target.window)
+    return Status(is_over, window, result.remaining, _reset_seconds(result))
+
+
+def _reset_seconds(result: RateLimitResult) -> int | None:
+    if result.allowed:
+        return result.reset_seconds
+    return None if math.isinf(result.retry_after) else max(1, math.ceil(result.retry_after))
+
+
+def _binds_more(one: RateLimitResult, other: RateLimitResult) -> bool:
+    """Return whether a result is nearer to its limit: denied for longer, else with fewer tokens left."""
+    if one.allowed != other.allowed:
+        return other.allowed
+    if not one.allowed:
+        return one.retry_after > other.retry_after
+    return one.limit > 0 and (other.limit == 0 or one.remaining < other.remaining)

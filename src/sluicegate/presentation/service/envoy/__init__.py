@@ -1,0 +1,1 @@
+"""The Envoy rate limit protocol (RLS) over gRPC."""

@@ -1,0 +1,111 @@
+"""The gRPC server: the rate limit service, health and _reflection."""
+
+from importlib import import_module
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.presentation.service.envoy.messages import POOL, SERVICE
+from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService, StorageUnavailableError
+from sluicegate.presentation.service.settings import Address, ServiceLimits
+
+# These packages have no types that are complete.
+_health: Final[Any] = import_module("grpc_health.v1.health")
+_health_pb2: Final[Any] = import_module("grpc_health.v1.health_pb2")
+_health_pb2_grpc: Final[Any] = import_module("grpc_health.v1.health_pb2_grpc")
+_reflection: Final[Any] = import_module("grpc_reflection.v1alpha.reflection")
+_reflection_pb2: Final[Any] = import_module("grpc_reflection.v1alpha.reflection_pb2")
+
+_MARGIN_S: Final = 0.002  # of the caller's deadline, for the way back
+_DAY_MS: Final = 24 * 3600 * 1000
+
+
+class GrpcServer:
+    """Serve a rate limit service.
+
+    Args:
+        service: Answers the requests.
+        limits: How much one caller may ask.
+        reuse_port: Whether several processes may listen on one port.
+    """
+
+    def __init__(self, service: RateLimitService, limits: ServiceLimits, *, reuse_port: bool = False) -> None:
+        self._service = service
+        self._server = grpc.aio.server(options=_options(limits, reuse_port=reuse_port))
+        self._health: Any = _health.aio.HealthServicer()
+        grpc_untyped: Any = grpc  # its types cannot say bytes
+        handler = grpc_untyped.unary_unary_rpc_method_handler(self._should_rate_limit)  # bytes in, bytes out
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, {"ShouldRateLimit": handler}),)
+        )
+        _health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, _health.SERVICE_NAME, _reflection.SERVICE_NAME)
+        _reflection.enable_server_reflection(names, self._server, pool=_reflected_pool())
+
+    def listen(self, option: str, address: Address) -> str:
+        """Bind an address, and return it, with the port that was bound.
+
+        Raises:
+            InvalidInputError: If that is not possible.
+        """
+        try:
+            port = self._server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise InvalidInputError(f"{option}: cannot listen on {address}: {error}") from None
+        return str(address if address.path else Address(address.host, port))
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        await self._server.start()
+        for name in ("", SERVICE):
+            await self._health.set(name, _health_pb2.HealthCheckResponse.SERVING)
+
+    async def leave(self) -> None:
+        """Report to load balancers that no more requests should come; those that come are answered."""
+        await self._health.enter_graceful_shutdown()
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept nothing more, answer what has begun for so many seconds, and close."""
+        await self._server.stop(grace_s)
+
+    async def _should_rate_limit(self, request: bytes, context: Any) -> bytes:  # noqa: ANN401 - generic over bytes
+        timeout_s = context.time_remaining()
+        try:
+            return await self._service.answer(request, None if timeout_s is None else max(0.0, timeout_s - _MARGIN_S))
+        except InvalidInputError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except StorageUnavailableError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        raise AssertionError  # `abort` raises
+
+
+def _options(limits: ServiceLimits, *, reuse_port: bool) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", int(reuse_port)),
+        ("grpc.max_receive_message_length", limits.max_message_bytes),
+        ("grpc.max_metadata_size", 16_384),
+        ("grpc.max_concurrent_streams", limits.max_concurrent),
+        ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
+        # Clients connect again once a day, and find servers that have come since.
+        ("grpc.max_connection_age_ms", _DAY_MS),
+        ("grpc.max_connection_age_grace_ms", 10_000),
+        # A peer that is gone without a word is found within two intervals.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+    ]
+
+
+def _reflected_pool() -> DescriptorPool:
+    """Return the pool of the messages, with those of the other services in it."""
+    for module in (_health_pb2, _reflection_pb2):
+        file = descriptor_pb2.FileDescriptorProto()
+        module.DESCRIPTOR.CopyToProto(file)
+        POOL.Add(file)
+    return POOL

@@ -1,0 +1,1 @@
+"""HTTP: checks in JSON, and the questions that proxies ask about requests."""

@@ -1,0 +1,76 @@
+"""The description of the HTTP interface, for tools that make clients of it."""
+
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+
+from sluicegate.presentation.service.http.check_api import CheckBody, CheckOutcome, JointOutcome
+
+_DENIED: Final = "The request is denied. Retry-After says when it would pass."
+_AUTH_HEADERS: Final = ("x-forwarded-method", "x-forwarded-uri", "x-forwarded-for")
+
+
+@cache
+def openapi_document() -> dict[str, Any]:
+    """Return the description (OpenAPI 3.1)."""
+    (check_body, outcome, joint), components = msgspec.json.schema_components(
+        (CheckBody, CheckOutcome, JointOutcome), ref_template="#/components/schemas/{name}"
+    )
+    problem: dict[str, Any] = {"description": "The request is wrong.", "content": {"application/problem+json": {}}}
+    checked = {
+        "description": "What was decided.",
+        "content": {"application/json": {"schema": {"anyOf": [outcome, joint]}}},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Sluicegate", "version": version("sluicegate")},
+        "paths": {
+            "/v1/check": {
+                "post": {
+                    "summary": "Check a request, or several together.",
+                    "requestBody": {"required": True, "content": {"application/json": {"schema": check_body}}},
+                    "responses": {"200": checked, "400": problem, "413": problem},
+                }
+            },
+            "/json": {
+                "post": {
+                    "summary": "Answer a RateLimitRequest of the Envoy protocol in JSON.",
+                    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+                    "responses": {
+                        "200": {"description": "It may pass."},
+                        "429": {"description": _DENIED},
+                        "400": problem,
+                    },
+                }
+            },
+            "/auth": {
+                "get": {
+                    "summary": "Decide the request that a trusted proxy asks about.",
+                    "parameters": [
+                        *[{"name": name, "in": "header", "schema": {"type": "string"}} for name in _AUTH_HEADERS],
+                        {"name": "denied", "in": "query", "schema": {"enum": ["401", "403", "429"]}},
+                    ],
+                    "responses": {
+                        "200": {"description": "It may pass."},
+                        "429": {"description": _DENIED},
+                        "403": {"description": "The caller is no trusted proxy."},
+                    },
+                }
+            },
+            "/healthz": {
+                "get": {"summary": "Whether the process runs.", "responses": {"200": {"description": "It does."}}}
+            },
+            "/readyz": {
+                "get": {
+                    "summary": "Whether requests should come.",
+                    "responses": {
+                        "200": {"description": "Yes."},
+                        "503": {"description": "The storage fails, or it leaves."},
+                    },
+                }
+            },
+        },
+        "components": {"schemas": components},
+    }

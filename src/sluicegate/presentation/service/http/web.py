@@ -1,0 +1,174 @@
+"""Starlette, as far as the service uses it: routes whose handlers get a bounded body and return a reply."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.presentation.service.settings import ServiceLimits
+from sluicegate.presentation.web.headers import Headers
+
+JSON: Final = "application/json"
+_PROBLEM: Final = "application/problem+json"
+_BODY_SECONDS: Final = 10.0
+"""How long a client may take to send a body that fits into one packet."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request.
+
+    Args:
+        method: Its method.
+        path: Its path.
+        query: The parameters of its query; of one that occurs twice, the last.
+        body: Its body.
+        peer: The address at the other end of the connection; None for a Unix socket.
+        header_lines: Returns the lines of a header field, whose name is in lower case, in their order.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: bytes
+    peer: str | None
+    header_lines: Callable[[str], list[str]]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A response.
+
+    Args:
+        status: Its status.
+        body: Its body.
+        content_type: The body's type; empty: none.
+        headers: More header fields.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = JSON
+    headers: Headers = ()
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """A route of the service.
+
+    Args:
+        method: Its method.
+        path: Its path.
+        handler: Answers its requests. An `InvalidInputError` that it raises becomes status 400.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+
+
+def build_app(
+    endpoints: Sequence[Endpoint],
+    limits: ServiceLimits,
+    *,
+    guard: Callable[[Call], Reply | None] | None = None,
+    extra_routes: Sequence[BaseRoute] = (),
+) -> Starlette:
+    """Return an ASGI application.
+
+    Args:
+        endpoints: What it serves.
+        limits: How large a body may be.
+        guard: Looks at each request of an endpoint first, and may answer in its place.
+        extra_routes: Routes of Starlette that it serves as well, unguarded.
+    """
+    routes = [Route(one.path, _Served(one.handler, limits, guard).serve, methods=[one.method]) for one in endpoints]
+    return Starlette(routes=[*routes, *extra_routes])
+
+
+def json_reply(value: object, status: int = 200, headers: Headers = ()) -> Reply:
+    """Return a reply with a value as JSON; infinity becomes null."""
+    return Reply(status, msgspec.json.encode(value), JSON, headers)
+
+
+def problem(status: int, title: str, detail: str) -> Reply:
+    """Return a reply with problem details (RFC 9457)."""
+    body = msgspec.json.encode({"title": title, "status": status, "detail": detail})
+    return Reply(status, body, _PROBLEM, (("cache-control", "no-store"),))
+
+
+def decode(body: bytes, kind: type[Any]) -> Any:  # noqa: ANN401 - of the kind that is asked for
+    """Return a body that is JSON of a certain kind.
+
+    Raises:
+        InvalidInputError: If it is not.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInputError(f"body: {error}"[:500]) from None
+
+
+class _Served:
+    """Serve one endpoint."""
+
+    def __init__(self, handler: Handler, limits: ServiceLimits, guard: Callable[[Call], Reply | None] | None) -> None:
+        self._handler = handler
+        self._max_bytes = limits.max_message_bytes
+        self._guard = guard
+
+    async def serve(self, request: Request) -> Response:
+        client = request.client
+        headers = request.headers
+        call = Call(
+            request.method,
+            request.scope["path"],
+            request.query_params,
+            b"",
+            client.host if client is not None else None,
+            headers.getlist,
+        )
+        if self._guard is not None:
+            refused = self._guard(call)
+            if refused is not None:
+                return _response(refused)
+        if request.method not in {"GET", "HEAD"}:
+            body = await self._read(request)
+            if isinstance(body, Reply):
+                return _response(body)
+            call = msgspec.structs.replace(call, body=body)
+        try:
+            return _response(await self._handler(call))
+        except InvalidInputError as error:
+            return _response(problem(400, "Bad request", str(error)))
+
+    async def _read(self, request: Request) -> bytes | Reply:
+        too_large = problem(413, "Too large", f"The body has more than {self._max_bytes} bytes.")
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and len(declared) < 20 and int(declared) > self._max_bytes:  # noqa: PLR2004 - digits of a number
+            return too_large
+        body = b""
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > self._max_bytes:
+                        return too_large
+        except TimeoutError:
+            return problem(408, "Too slow", f"The body did not come within {_BODY_SECONDS:.0f} seconds.")
+        except ClientDisconnect:
+            return problem(400, "Bad request", "The connection was closed before the end of the body.")
+        return body
+
+
+def _response(reply: Reply) -> Response:
+    headers = dict(reply.headers)
+    if reply.content_type:
+        headers["content-type"] = reply.content_type
+    return Response(reply.body, reply.status, headers)

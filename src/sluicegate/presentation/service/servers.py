@@ -1,0 +1,73 @@
+"""Which servers a service has: one for each protocol that its settings give an address."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.presentation.service.descriptor_answer import DescriptorLimiter
+from sluicegate.presentation.service.envoy.grpc_server import GrpcServer
+from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService
+from sluicegate.presentation.service.http.api import endpoints
+from sluicegate.presentation.service.http.uvicorn_server import HttpServer
+from sluicegate.presentation.service.http.web import build_app
+from sluicegate.presentation.service.resp.server import RespServer
+from sluicegate.presentation.service.settings import ServiceSettings, bound_address, open_socket
+from sluicegate.presentation.web.headers import QuotaHeaders
+
+
+class Server(Protocol):
+    """What answers one protocol."""
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        ...
+
+    async def leave(self) -> None:
+        """Tell clients that no more requests should come, and answer those that come."""
+        ...
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept nothing more, answer what has begun for so many seconds, and close."""
+        ...
+
+
+def build_servers(
+    settings: ServiceSettings, limiter: TokenBucketAdapter, is_leaving: Callable[[], bool]
+) -> dict[str, tuple[Server, str]]:
+    """Return the servers and where they listen, by protocol.
+
+    Args:
+        settings: Where, and how.
+        limiter: The limiter.
+        is_leaving: Returns whether the service is on its way out.
+
+    Raises:
+        InvalidInputError: If it cannot listen where it should, or a setting is invalid.
+    """
+    reuse_port = settings.workers > 1
+    servers: dict[str, tuple[Server, str]] = {}
+    rate_limit_service = RateLimitService(
+        DescriptorLimiter(limiter, rules_domain=settings.rules_domain, is_independent=settings.independent),
+        limits=settings.limits,
+        quota=QuotaHeaders(settings.headers),
+        denial_body=settings.denial_body,
+        storage_errors=settings.storage_errors == "error",
+    )
+    if settings.grpc is not None:
+        server = GrpcServer(rate_limit_service, settings.limits, reuse_port=reuse_port)
+        servers["grpc"] = server, server.listen("--grpc", settings.grpc)
+    if settings.http is not None:
+        app = build_app(endpoints(settings, limiter, rate_limit_service, is_leaving), settings.limits)
+        listener = open_socket("--http", settings.http, reuse_port=reuse_port)
+        servers["http"] = HttpServer(app, listener, settings.limits), bound_address(listener)
+    if settings.resp is not None:
+        listener = open_socket("--resp", settings.resp, reuse_port=reuse_port)
+        server_of_resp = RespServer(
+            limiter,
+            listener,
+            settings.limits,
+            password=settings.resp_password,
+            storage_errors=settings.storage_errors == "error",
+        )
+        servers["resp"] = server_of_resp, bound_address(listener)
+    return servers

@@ -1,0 +1,67 @@
+"""A service in one process: a limiter, the servers that answer for it, and its end."""
+
+import asyncio
+import signal
+from typing import Final
+
+from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.presentation.service.servers import Server, build_servers
+from sluicegate.presentation.service.settings import ServiceSettings
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Service:
+    """Answer for a limiter over the network.
+
+    Args:
+        settings: Where, and how.
+        limiter: The limiter, which is closed at the end.
+    """
+
+    def __init__(self, settings: ServiceSettings, limiter: TokenBucketAdapter) -> None:
+        self._settings = settings
+        self._limiter = limiter
+        self._servers: list[Server] = []
+        self._stopping = asyncio.Event()
+        self.addresses: dict[str, str] = {}
+        """Where it listens, by protocol."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is on its way out."""
+        return self._stopping.is_set()
+
+    async def start(self) -> None:
+        """Listen and serve.
+
+        Raises:
+            InvalidInputError: If it cannot listen where it should, or a setting is invalid.
+        """
+        servers = build_servers(self._settings, self._limiter, lambda: self.is_leaving)
+        self.addresses = {protocol: address for protocol, (_, address) in servers.items()}
+        for server, _ in servers.values():
+            await server.start()
+            self._servers.append(server)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop. A second signal ends the process at once."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._stop_soon)
+        await self._stopping.wait()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Leave: tell load balancers, answer on for a while, accept nothing more, and finish what has begun."""
+        self._stopping.set()
+        await asyncio.gather(*[server.leave() for server in self._servers])
+        await asyncio.sleep(self._settings.leave_seconds)
+        await asyncio.gather(*[server.drain(self._settings.grace_seconds) for server in self._servers])
+        await self._limiter.aclose()
+
+    def _stop_soon(self) -> None:
+        self._stopping.set()
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
