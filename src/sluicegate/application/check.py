@@ -152,6 +152,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
     cost: object,
     now: WallClock,
     consult_lists: bool = True,
+    also: tuple[str, ...] = (),
 ) -> Check:
     """Work out what to ask, or the answer if there is nothing to ask.
 
@@ -163,6 +164,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
         cost: Tokens; 0: the rules' own cost.
         now: The wall clock, asked only where a list's entry or an override that matches has an end.
         consult_lists: Whether the allow and deny lists are asked; not where the buckets themselves are meant.
+        also: Other endpoints, as the rules name them, whose rules hold as well. A bucket of several of them is asked once.
 
     Returns:
         The check. It has a result already if no rule is for the endpoint, a list has the client, all rules are disabled or
@@ -179,7 +181,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
         if type(identifier) is str and 0 < len(identifier) <= CERTAINLY_SHORT
         else require_identifier(identifier)
     )
-    rules = compiled.find(name)
+    rules = compiled.combine((name, *also)) if also else compiled.find(name)
     if rules is None:
         require_text("endpoint", name)
     if compiled.lists and consult_lists:

@@ -71,14 +71,14 @@ class Checker:
             storage.take_nowait if isinstance(storage, NonBlockingStorage) else _cannot_decide
         )
 
-    def check_nowait(self, endpoint: object, identifier: object, cost: object) -> Check:
-        """Return a check that is done, or one that waits for the storage.
+    def check_nowait(self, endpoint: object, identifier: object, cost: object, also: tuple[str, ...] = ()) -> Check:
+        """Return a check that is done, or one that waits for the storage; arguments as in `prepare`.
 
         Raises:
             InvalidInputError: If an argument is wrong.
         """
         snapshot = self._current()
-        check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self._utc_now)
+        check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self._utc_now, also=also)
         if not check.requests:
             self._announce_unasked(check, snapshot, endpoint)
         else:
@@ -169,6 +169,10 @@ class Checker:
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`."""
         return self._current().rules.match(method, path)
+
+    def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool) -> list[str]:
+        """Return the endpoints that a request may belong to; see `CompiledRules.match_every`."""
+        return self._current().rules.match_every(method, path, ignoring_case, empty_parameters)
 
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
         """Return the scopes whose identifiers a check of an endpoint needs; see `CompiledRules.scopes_of`."""

@@ -40,6 +40,10 @@ class LimiterFace:
         """
         return self._checker.match(method, path)
 
+    def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool) -> list[str]:
+        """Return the endpoints that a request may belong to where the router is not known; see `CompiledRules.match_every`."""
+        return self._checker.match_every(method, path, ignoring_case, empty_parameters)
+
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
         """Return the scopes whose identifiers a check of an endpoint needs, each once; empty if no rule is for it.
 
@@ -85,13 +89,22 @@ class AsyncFace(LimiterFace):
         assert result is not None  # noqa: S101 - the check is done
         return _success(result)
 
-    async def check(self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0) -> Decision:
+    async def check(
+        self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0, also: tuple[str, ...] = ()
+    ) -> Decision:
         """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
+
+        Args:
+            endpoint: As in `is_allowed`.
+            identifier: As in `is_allowed`.
+            cost: As in `is_allowed`.
+            also: Other endpoints, as the rules name them, whose rules must have the tokens as well. A bucket that several of
+                them share is charged once.
 
         Raises:
             InvalidInputError: If an argument is wrong; nothing has changed then.
         """
-        check = self._checker.check_nowait(endpoint, identifier, cost)
+        check = self._checker.check_nowait(endpoint, identifier, cost, also)
         if check.waits:
             await _wait(check, self._take)
             self._checker.finish(check)
@@ -135,13 +148,22 @@ class SyncFace(LimiterFace):
         assert result is not None  # noqa: S101 - the check is done
         return _success(result)
 
-    def check(self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0) -> Decision:
+    def check(
+        self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0, also: tuple[str, ...] = ()
+    ) -> Decision:
         """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
+
+        Args:
+            endpoint: As in `is_allowed`.
+            identifier: As in `is_allowed`.
+            cost: As in `is_allowed`.
+            also: Other endpoints, as the rules name them, whose rules must have the tokens as well. A bucket that several of
+                them share is charged once.
 
         Raises:
             InvalidInputError: If an argument is wrong; nothing has changed then.
         """
-        check = self._checker.check_nowait(endpoint, identifier, cost)
+        check = self._checker.check_nowait(endpoint, identifier, cost, also)
         if check.waits:
             _block(check, self._take)
             self._checker.finish(check)

@@ -20,6 +20,8 @@ from sluicegate.domain.token_bucket import full
 
 __all__ = ["UNMATCHED", "CompiledRules", "EndpointRules", "Limit", "Rules", "Substitute"]
 
+_MAX_COMBINED: Final = 1_000  # sets of endpoints whose rules are kept combined; clients choose among those that overlap
+
 
 class Limit:
     """One rule of one endpoint, ready to be asked.
@@ -151,7 +153,7 @@ class CompiledRules:
         InvalidTypeError: If something is not a rule.
     """
 
-    __slots__ = ("_by_endpoint", "_scopes_of", "fallback", "lists", "routes", "unmatched")
+    __slots__ = ("_by_endpoint", "_combined", "_scopes_of", "fallback", "lists", "routes", "unmatched")
 
     def __init__(
         self,
@@ -174,6 +176,7 @@ class CompiledRules:
         """The allow and deny lists, by scope."""
         self.fallback: str | None = UNMATCHED if self.unmatched is not None or self.lists else None
         """The endpoint of a request that fits no template; None if there is nothing to ask for it."""
+        self._combined: dict[tuple[str, ...], EndpointRules] = {}
         self._scopes_of: dict[str, tuple[str, ...]] = {
             endpoint: tuple(dict.fromkeys([*one.scopes, *self.lists])) for endpoint, one in self._by_endpoint.items()
         }
@@ -204,6 +207,34 @@ class CompiledRules:
         """
         endpoint = self.routes.match(method, path)
         return self.fallback if endpoint is None else endpoint
+
+    def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool) -> list[str]:
+        """Return the endpoints that a request may belong to where the router is not known; empty if no template fits.
+
+        Args:
+            method: As in `match`.
+            path: As in `match`: one of its readings.
+            ignoring_case: Whether letters match in either case.
+            empty_parameters: Whether a parameter may take an empty segment.
+        """
+        return self.routes.match_every(method, path, ignoring_case, empty_parameters)
+
+    def combine(self, endpoints: tuple[str, ...]) -> EndpointRules | None:
+        """Return the rules of several endpoints as if they were one endpoint's, each bucket once; None if there are none.
+
+        Args:
+            endpoints: The endpoints as the rules name them; the result has the first one's name.
+        """
+        combined = self._combined.get(endpoints)
+        if combined is None:
+            known = [rules for rules in map(self._by_endpoint.get, endpoints) if rules is not None]
+            if len(known) < 2:  # noqa: PLR2004 - there is nothing to combine
+                return known[0] if known else None
+            combined = _combine(known)
+            if len(self._combined) >= _MAX_COMBINED:
+                self._combined.clear()
+            self._combined[endpoints] = combined
+        return combined
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -290,6 +321,25 @@ def _substitute(rule: RateLimitRule, override: Override, bucket: str, frame: tup
     if not instead.enabled:
         return Substitute(override, None)
     return Substitute(override, Limit(rule.with_limit_of(instead), bucket, frame))
+
+
+def _combine(several: Sequence[EndpointRules]) -> EndpointRules:
+    limits = _each_bucket_once([limit for rules in several for limit in rules.limits])
+    shadows = _each_bucket_once([limit for rules in several for limit in rules.shadows])
+    disabled = None if limits else several[0].disabled
+    scopes = tuple(dict.fromkeys([scope for rules in several for scope in rules.scopes]))
+    return EndpointRules(several[0].endpoint, limits, shadows, disabled, scopes)
+
+
+def _each_bucket_once(limits: Sequence[Limit]) -> tuple[Limit, ...]:
+    """Leave out limits whose bucket is there already; the one with the greater cost stays."""
+    by_bucket: dict[tuple[str, str | None], Limit] = {}
+    for limit in limits:
+        frame = (limit.before, limit.after)
+        present = by_bucket.get(frame)
+        if present is None or limit.cost_units > present.cost_units:
+            by_bucket[frame] = limit
+    return tuple(by_bucket.values())
 
 
 def untouched(rules: Iterable[RateLimitRule]) -> RateLimitResult:

@@ -54,6 +54,17 @@ class AffixIndex(Generic[T]):
                         found.append(value)
         return found
 
+    def values(self) -> list[T]:
+        """Return all values."""
+        return [
+            value
+            for by_prefix in self._by_length.values()
+            for index in by_prefix.values()
+            for by_suffix in index.by_length.values()
+            for entries in by_suffix.values()
+            for _, value in entries
+        ]
+
     def patterns(self) -> list[Pattern]:
         """Return the patterns of all values."""
         return [

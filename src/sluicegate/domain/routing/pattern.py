@@ -88,6 +88,11 @@ _BY_CONVERTER: dict[str, Pattern] = {
     "float": _RegularExpression(r"[0-9]+(\.[0-9]+)?"),
     "uuid": _RegularExpression(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"),
     "path": _NoNewline(),
+    # What the converters of other routers take: as much as Python's own types do.
+    "any str": _RegularExpression("(?s:.*)"),
+    "any int": _RegularExpression(r"\s*[+-]?[\d_]+\s*"),
+    "any float": _RegularExpression(r"(?i:\s*[+-]?(?:[\d_]*(?:\.[\d_]*)?(?:e[+-]?[\d_]+)?|inf|infinity|nan)\s*)"),
+    "any uuid": _RegularExpression(r"(?i:\s*(?:urn:)?(?:uuid:)?[{]?[0-9a-f-]{32,80}[}]?\s*)"),
 }
 
 

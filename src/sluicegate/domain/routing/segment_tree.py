@@ -66,6 +66,55 @@ class SegmentTree:
             node = child
         return node.end
 
+    def search_all(self, path: str) -> list[int]:
+        """Return the places of all templates that match, in ascending order; of those with the same path the first."""
+        segments = path.split("/", self._depth + 1)
+        count = len(segments)
+        found: list[int] = []
+        waiting = [(self._before, 0, 0)]
+        while waiting:
+            node, depth, offset = waiting.pop()
+            if depth == count:
+                if node.end != NEVER:
+                    found.append(node.end)
+                continue
+            if node.tails is not None:
+                found.extend(node.tails.find(path[offset:]))
+            segment = segments[depth]
+            depth += 1
+            offset += len(segment) + 1
+            waiting += [(child, depth, offset) for child in node.followers(segment)]
+        if len(found) > 1:
+            found = sorted(set(found))
+        return found
+
+    def overlaps(self, order: int, tokens: tuple[Token, ...]) -> bool:
+        """Return whether some path may fit a template and one of another place in this tree; True where it is not certain.
+
+        Args:
+            order: The template's place.
+            tokens: Its path.
+        """
+        segments = cut(tokens)
+        waiting = [(self._before, 0)]
+        while waiting:
+            node, depth = waiting.pop()
+            if node.has_tail_other_than(order):
+                return True
+            if depth == len(segments):
+                if node.end not in {NEVER, order}:
+                    return True
+                continue
+            segment = segments[depth]
+            if any(isinstance(token, Parameter) and token.converter == "path" for token in segment):
+                if node.has_other_than(order):
+                    return True
+            elif not segment or (len(segment) == 1 and isinstance(segment[0], str)):
+                waiting += [(child, depth + 1) for child in node.followers("".join(map(str, segment)))]
+            else:
+                waiting += [(child, depth + 1) for child in node.children()]
+        return False
+
 
 class _Node:
     """A place in the tree, and the segments that may follow there.
@@ -126,6 +175,24 @@ class _Node:
         if literal is not None:
             found.append(literal)
         return found
+
+    def children(self) -> list["_Node"]:
+        """Return all nodes that a segment may lead to."""
+        return [*self.literals.values(), *self.parameters.values(), *self.composite.values()]
+
+    def has_tail_other_than(self, order: int) -> bool:
+        """Return whether a `path` parameter of a template of another place begins in the next segment."""
+        return self.tails is not None and any(place != order for place in self.tails.values())
+
+    def has_other_than(self, order: int) -> bool:
+        """Return whether this part of the tree has a template of another place."""
+        waiting = [self]
+        while waiting:
+            node = waiting.pop()
+            if node.end not in {NEVER, order} or node.has_tail_other_than(order):
+                return True
+            waiting += node.children()
+        return False
 
     def _literal(self, text: str) -> "_Node":
         node = self.literals.get(text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from sluicegate.domain.routing.every_table import EveryTable
 from sluicegate.domain.routing.segment_tree import NEVER, SegmentTree
 from sluicegate.domain.routing.template import RouteTemplate
 
@@ -15,7 +16,7 @@ class RouteTable:
         templates: The templates in order of precedence, which is the order in which they were declared.
     """
 
-    __slots__ = ("_any", "_by_method", "_declared")
+    __slots__ = ("_any", "_by_method", "_declared", "_every")
 
     def __init__(self, templates: Iterable[RouteTemplate]) -> None:
         declared = tuple(templates)
@@ -23,8 +24,9 @@ class RouteTable:
         methods = {template.method for template in declared}
         if "GET" in methods:
             methods.add("HEAD")
-        self._by_method = {method: _MethodTable(declared, _template_methods(method)) for method in methods}
-        self._any = _MethodTable(declared, ("*",))
+        self._by_method = {method: _MethodTable(declared, method, _template_methods(method)) for method in methods}
+        self._any = _MethodTable(declared, "*", ("*",))
+        self._every: dict[tuple[str, bool, bool], EveryTable] = {}  # built when first asked: few applications need them
 
     def __reduce__(self) -> tuple[type["RouteTable"], tuple[tuple[RouteTemplate, ...]]]:
         # Compiled classes cannot be copied or pickled attribute by attribute.
@@ -39,6 +41,31 @@ class RouteTable:
         """
         return self._by_method.get(method, self._any).match(path)
 
+    def match_every(
+        self, method: str, path: str, ignoring_case: bool = False, empty_parameters: bool = True
+    ) -> list[str]:
+        """Return the endpoints that a request may belong to in routers of any kind, the one that `match` returns first.
+
+        Args:
+            method: As in `match`.
+            path: As in `match`: one of the path's readings.
+            ignoring_case: Whether letters match in either case.
+            empty_parameters: Whether a parameter may take an empty segment.
+        """
+        exact = self._by_method.get(method, self._any)
+        order = exact.find(path)
+        every = self._every.get((exact.method, ignoring_case, empty_parameters))
+        if every is None:
+            templates = [(place, one) for place, one in enumerate(self._declared) if one.method in exact.methods]
+            every = EveryTable(templates, ignoring_case, empty_parameters)
+            self._every[exact.method, ignoring_case, empty_parameters] = every
+        if order != NEVER and every.is_alone(order):
+            return [self._declared[order].endpoint]
+        found = every.find(path)
+        if order != NEVER:
+            found = [order, *[place for place in found if place != order]]
+        return [self._declared[place].endpoint for place in found]
+
 
 def _template_methods(method: str) -> tuple[str, ...]:
     """Return the methods of the templates that match requests of a method."""
@@ -50,12 +77,15 @@ class _MethodTable:
 
     Args:
         declared: All templates, in order of precedence.
+        method: The method.
         methods: The methods of the templates to use.
     """
 
-    __slots__ = ("_literals", "_names", "tree")
+    __slots__ = ("_literals", "_names", "method", "methods", "tree")
 
-    def __init__(self, declared: Sequence[RouteTemplate], methods: tuple[str, ...]) -> None:
+    def __init__(self, declared: Sequence[RouteTemplate], method: str, methods: tuple[str, ...]) -> None:
+        self.method = method
+        self.methods = methods
         self._names = [template.endpoint for template in declared]
         self.tree = SegmentTree()
         literals: dict[str, int] = {}
@@ -70,11 +100,16 @@ class _MethodTable:
 
     def match(self, path: str) -> str | None:
         """Return the endpoint of the first template that matches; None if none does."""
+        found = self.find(path)
+        return None if found == NEVER else self._names[found]
+
+    def find(self, path: str) -> int:
+        """Return the place of the first template that matches, `NEVER` if none does."""
         found = self._find(path)
         if path.endswith("\n"):
             # Starlette's expressions end with `$`, which also matches before a last newline. A client may send one, as %0A.
             found = min(found, self._find(path[:-1]))
-        return None if found == NEVER else self._names[found]
+        return found
 
     def _find(self, path: str) -> int:
         literal = self._literals.get(path)

@@ -11,6 +11,7 @@ CONVERTERS = ("str", "int", "float", "uuid", "path")
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([A-Za-z_][A-Za-z0-9_]*))?\}")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*|\*")
+_EXPRESSION = re.compile(r"[\^\\\[]|\(\?|\$$")  # what Django's `re_path` writes and no path of Starlette's
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET", "*"})
 _MUST_PRECEDE = "expected a path that begins with / after the method, such as 'GET /accounts/{account_id}'"
 
@@ -48,7 +49,8 @@ def parse_endpoint(endpoint: str) -> RouteTemplate | None:
 
     Args:
         endpoint: A method in capitals, `WEBSOCKET` or `*` for any, a space, and a path as Starlette's and FastAPI's routes
-            write it. A path alone means any method.
+            write it. A path alone means any method. A regular expression, as Django reports routes of `re_path` and of REST
+            framework's routers, is a literal text: these are looked up by what Django calls them.
 
     Returns:
         The template; None for a name that is no route, such as `send_email`.
@@ -96,6 +98,8 @@ def join(segments: Sequence[tuple[Token, ...]]) -> tuple[Token, ...]:
 
 
 def _tokens(endpoint: str, path: str) -> tuple[Token, ...]:
+    if _EXPRESSION.search(path):
+        return (path,)
     tokens: list[Token] = []
     names: set[str] = set()
     end = 0

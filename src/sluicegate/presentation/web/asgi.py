@@ -11,6 +11,7 @@ from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
 from sluicegate.presentation.web.asgi_messages import ASGIApp, authenticated_user
 from sluicegate.presentation.web.client_address import ForwardedHeader
+from sluicegate.presentation.web.endpoint_finder import PathReadings
 from sluicegate.presentation.web.headers import HeaderStyle
 from sluicegate.presentation.web.port_limiter import PortLimiter
 from sluicegate.presentation.web.request_limiter import AwaitedLimiter, RequestLimiter
@@ -28,6 +29,7 @@ class RateLimitMiddleware(ASGIFace):
         limiter: The limiter; None: one built from the settings and the rules. It may be any `RateLimitProtocol`; one that is no
             `TokenBucketAdapter` gets the method and the concrete path as the endpoint.
         exempt: Paths that are not counted: exact ones (`/health`) or with all below them (`/static/*`).
+        path_readings: See `PathReadings`.
         trusted_proxies: See `ClientAddresses`. Empty: the peer's address is the client's.
         forwarded_header: The header in which these proxies name their clients.
         ipv4_prefix: Bits of an IPv4 address that tell clients apart.
@@ -51,6 +53,7 @@ class RateLimitMiddleware(ASGIFace):
         rules: Rules | None = None,
         limiter: RateLimitProtocol | None = None,
         exempt: Iterable[str] = (),
+        path_readings: PathReadings = "auto",
         trusted_proxies: Iterable[str] = (),
         forwarded_header: ForwardedHeader = "x-forwarded-for",
         ipv4_prefix: int = 32,
@@ -77,6 +80,7 @@ class RateLimitMiddleware(ASGIFace):
         requests = RequestLimiter(
             scopes=scopes,
             exempt=exempt,
+            path_readings=path_readings,
             trusted_proxies=trusted_proxies,
             forwarded_header=forwarded_header,
             ipv4_prefix=ipv4_prefix,
@@ -86,4 +90,4 @@ class RateLimitMiddleware(ASGIFace):
             headers=headers,
             logger=logger,
         )
-        super().__init__(app, asked, requests, on_denied, owned)
+        super().__init__(app, asked, requests, on_denied, owned, recognises_router=path_readings == "auto")

@@ -13,6 +13,7 @@ from mypy_extensions import mypyc_attr
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.presentation.web.asgi_messages import ASGIApp, ASGIRequest, HeaderSend, Receive, Scope, Send, respond
 from sluicegate.presentation.web.headers import DenialResponse
+from sluicegate.presentation.web.known_routers import known_router
 from sluicegate.presentation.web.request_limiter import AwaitedLimiter, RequestLimiter
 
 DenialFunction: TypeAlias = Callable[[Scope, DenialResponse], ASGIApp | Awaitable[ASGIApp]]
@@ -32,27 +33,35 @@ class ASGIFace:
         requests: Asks it about requests.
         on_denied: Returns the response to a denied request; None: problem details.
         owned: The limiter, if it is to be closed with the application.
+        recognises_router: Whether paths are read as the application's router is known to read them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - collaborators
         self,
         app: ASGIApp,
         limiter: AwaitedLimiter,
         requests: RequestLimiter,
         on_denied: DenialFunction | None,
         owned: TokenBucketAdapter | None,
+        *,
+        recognises_router: bool,
     ) -> None:
         self.app = app
         self._limiter = limiter
         self._requests = requests
         self._on_denied = on_denied
         self._owned = owned
+        self._recognises_router = recognises_router
+        self._is_first = True
+        self._root_path: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a denied request; call the application for every other."""
         kind = scope["type"]
         if kind in {"http", "websocket"}:
-            decision = await self._requests.check(self._limiter, ASGIRequest(scope))
+            if self._is_first:
+                self._look_at_the_application()
+            decision = await self._requests.check(self._limiter, ASGIRequest(scope, None, None, self._root_path))
             if decision is not None:
                 if not decision.result.allowed:
                     await self._deny(scope, receive, send, self._requests.denial(decision))
@@ -63,6 +72,14 @@ class ASGIFace:
         await self.app(scope, receive, send)
         if kind == "lifespan" and self._owned is not None:
             await self._owned.aclose()
+
+    def _look_at_the_application(self) -> None:
+        """Find out how the application reads paths: before its first request, for before that it may get more routes."""
+        known = known_router(self.app)
+        if self._recognises_router:
+            self._requests.endpoints.router = known.router
+        self._root_path = known.root_path
+        self._is_first = False
 
     async def _deny(self, scope: Scope, receive: Receive, send: Send, denial: DenialResponse) -> None:
         answer: ASGIApp | None = None

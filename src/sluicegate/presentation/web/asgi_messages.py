@@ -23,13 +23,22 @@ class ASGIRequest(IncomingRequest):
         scope: The connection's scope, of type `http` or `websocket`.
         subject: What functions of the application get; None: the scope.
         parameters: The path's parameters, where the framework tells them.
+        root_path: The root path, where the application has its own; None: the scope's.
     """
 
-    __slots__ = ("_headers",)
+    __slots__ = ("_facts", "_headers", "_root_path")
 
-    def __init__(self, scope: Scope, subject: object = None, parameters: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        subject: object = None,
+        parameters: Mapping[str, object] | None = None,
+        root_path: str | None = None,
+    ) -> None:
         facts: dict[str, Any] = scope if isinstance(scope, dict) else dict(scope)  # to read a dict is the faster for it
-        path = route_path(facts)
+        whole: str = facts["path"]
+        root: str = (facts.get("root_path") or "") if root_path is None else root_path
+        path = without_root(whole, root) if root else whole
         client = facts.get("client")
         method = str(facts["method"]).upper() if facts["type"] == "http" else _WEBSOCKET
         peer = client[0] if client else None
@@ -42,6 +51,22 @@ class ASGIRequest(IncomingRequest):
             parameters,
         )
         self._headers: Any = facts["headers"]
+        self._root_path = root
+        self._facts = facts
+
+    def root_path(self) -> str:
+        """Return the scope's root path, or the application's own."""
+        return self._root_path
+
+    def whole_path(self) -> str:
+        """Return the scope's path."""
+        path: str = self._facts["path"]
+        return path
+
+    def raw_path(self) -> bytes | None:
+        """Return the scope's raw path, which not every server has."""
+        raw: bytes | None = self._facts.get("raw_path")
+        return raw
 
     def header_lines(self, name: str) -> list[str]:
         """Return the lines of a header field in their order."""
@@ -84,11 +109,9 @@ class HeaderSend:
         return self._send(start)
 
 
-def route_path(scope: dict[str, Any]) -> str:
-    """Return the path that the application's router matches: without `root_path`, if it begins with that."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path") or ""
-    if root and path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
+def without_root(path: str, root: str) -> str:
+    """Return the path that Starlette's router matches: without the root path, if it begins with that."""
+    if path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
         return path[len(root) :]
     return path
 

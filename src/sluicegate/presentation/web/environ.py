@@ -9,6 +9,7 @@ from sluicegate.container import build_sync_rate_limit
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rule_book import Rules
 from sluicegate.infrastructure.settings import read_settings
+from sluicegate.presentation.web.endpoint_finder import PathReadings
 from sluicegate.presentation.web.headers import DenialResponse, Headers
 from sluicegate.presentation.web.incoming_request import IncomingRequest
 from sluicegate.presentation.web.request_limiter import RequestLimiter, RequestOptions
@@ -50,10 +51,23 @@ class EnvironRequest(IncomingRequest):
         super().__init__(method, path, route, peer if isinstance(peer, str) else None, subject, parameters)
         self._environ = environ
 
+    def root_path(self) -> str:
+        """Return the name of the script, in CGI's words."""
+        return decoded(self._environ.get("SCRIPT_NAME") or "")
+
+    def whole_path(self) -> str:
+        """Return the path behind the root path, which the server has cut off."""
+        return f"{self.root_path()}{self.path}"
+
     def header_lines(self, name: str) -> list[str]:
         """Return a header field as a list: servers have joined its lines with commas."""
         value = self._environ.get("HTTP_" + name.upper().replace("-", "_"))
         return [value] if isinstance(value, str) else []
+
+
+def decoded(text: str) -> str:
+    """Return a path of the environment as text: PEP 3333 passes bytes as if they were Latin-1, frameworks read them as UTF-8."""
+    return text.encode("latin-1").decode("utf-8", "replace")
 
 
 class EnvironLimiter:
@@ -62,6 +76,7 @@ class EnvironLimiter:
     Args:
         rules: Endpoints and their rules; None: the rules file of the settings.
         limiter: The limiter; None: one built from the settings and the rules.
+        path_readings: See `PathReadings`; the framework's own router has told the route if it is `exact`.
         options: `exempt`, `trusted_proxies`, `forwarded_header`, `ipv4_prefix`, `ipv6_prefix`, `identifiers`, `cost`, `headers`
             and `logger`: see `RateLimitMiddleware`. Functions get the framework's request; they are plain functions.
 
@@ -74,6 +89,7 @@ class EnvironLimiter:
         *,
         rules: Rules | None = None,
         limiter: SyncTokenBucketAdapter | None = None,
+        path_readings: PathReadings = "exact",
         **options: Unpack[RequestOptions],
     ) -> None:
         if limiter is not None and rules is not None:
@@ -81,16 +97,17 @@ class EnvironLimiter:
         if limiter is not None and not isinstance(limiter, SyncTokenBucketAdapter):
             raise InvalidTypeError(f"limiter={limiter!r:.80}: expected a SyncTokenBucketAdapter")
         self._limiter = limiter or build_sync_rate_limit(read_settings(), rules=rules, logger=options.get("logger"))
-        self._requests = RequestLimiter(scopes=self._limiter.scopes, **options)
+        self.requests = RequestLimiter(scopes=self._limiter.scopes, path_readings=path_readings, **options)
+        """Asks the limiter about requests."""
 
     def check(self, environ: Environ, path: str, route: str, subject: object) -> Decision | None:
         """Take a request's tokens; None if it is not counted. See `EnvironRequest` for the arguments."""
-        return self._requests.check_blocking(self._limiter, EnvironRequest(environ, path, route, subject))
+        return self.requests.check_blocking(self._limiter, EnvironRequest(environ, path, route, subject))
 
     def headers(self, decision: Decision) -> Headers:
         """Return the header fields for a response to a request that passed."""
-        return self._requests.headers(decision)
+        return self.requests.headers(decision)
 
     def denial(self, decision: Decision) -> DenialResponse:
         """Return the response to a denied request."""
-        return self._requests.denial(decision)
+        return self.requests.denial(decision)

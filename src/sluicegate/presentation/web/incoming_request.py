@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.routing.readings import Reading, is_plain, readings_of
 
 
 class IncomingRequest:
@@ -10,7 +11,7 @@ class IncomingRequest:
 
     Args:
         method: The method in capitals, or `WEBSOCKET`.
-        path: The path, decoded, without the query.
+        path: The path, decoded, without the query and the root path.
         route: What rules call the route: its template as the framework writes it, or the path where the framework has none.
         peer: The address at the other end of the connection; None or empty for a Unix socket.
         subject: What functions of the application get.
@@ -39,6 +40,26 @@ class IncomingRequest:
     def header_lines(self, name: str) -> list[str]:
         """Return the lines of a header field in their order; its name is in lower case."""
         raise NotImplementedError
+
+    def root_path(self) -> str:
+        """Return the root path, which may stand before the path; empty if there is none."""
+        return ""
+
+    def whole_path(self) -> str:
+        """Return the path as the server told it, decoded, with the root path if the server left it there."""
+        return self.path
+
+    def raw_path(self) -> bytes | None:
+        """Return the path as it was sent; None if the server does not tell."""
+        return None
+
+    def is_plain(self) -> bool:
+        """Return whether all routers read the path alike."""
+        return is_plain(self.path, self.raw_path()) and not self.root_path()
+
+    def readings(self) -> list[Reading]:
+        """Return the ways in which routers may read the path, the exact one first."""
+        return readings_of(self.path, self.raw_path(), self.whole_path(), self.root_path())
 
     def is_preflight(self) -> bool:
         """Return whether a browser asks with `OPTIONS` if it may send a request: by the two fields of the Fetch standard."""

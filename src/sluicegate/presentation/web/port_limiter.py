@@ -24,11 +24,22 @@ class PortLimiter:
         endpoint = f"{method} {path}"
         return UNMATCHED if len(endpoint.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES else endpoint
 
+    def match_every(self, _method: str, _path: str, _ignoring_case: bool, _empty_parameters: bool) -> list[str]:
+        """Return nothing: which endpoints there are is not known."""
+        return []
+
     def scopes_of(self, _endpoint: str) -> tuple[str, ...]:
         """Return the same scopes for every endpoint."""
         return self._scopes
 
-    async def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Decision | None:
+    async def check(
+        self,
+        *,
+        endpoint: str,
+        identifier: Identifier,
+        cost: int = 0,
+        also: tuple[str, ...] = (),  # noqa: ARG002
+    ) -> Decision | None:
         """Ask the limiter; None, so that the request passes, if it returns a `Failure`."""
         result = await self._limiter.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost)
         return Decision(result.value, (), None, None) if isinstance(result, Success) else None

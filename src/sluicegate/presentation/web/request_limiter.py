@@ -12,6 +12,7 @@ from sluicegate.application.check import Decision
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.protocols import LoggerProtocol
 from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader
+from sluicegate.presentation.web.endpoint_finder import EndpointFinder, FoundEndpoints, PathReadings, Routes
 from sluicegate.presentation.web.headers import DenialResponse, Headers, HeaderStyle, QuotaHeaders, build_denial
 from sluicegate.presentation.web.incoming_request import Exemptions, IncomingRequest
 from sluicegate.presentation.web.request_reader import CostFunction, IdentifierFunction, Question, RequestReader
@@ -31,24 +32,20 @@ class RequestOptions(TypedDict, total=False):
     logger: LoggerProtocol | None
 
 
-class _Routes(Protocol):
-    def match(self, method: str, path: str, /) -> str | None: ...
-
-    def scopes_of(self, endpoint: str, /) -> tuple[str, ...]: ...
-
-
-class AwaitedLimiter(_Routes, Protocol):
+class AwaitedLimiter(Routes, Protocol):
     """What `check` needs of a limiter, such as `TokenBucketAdapter`."""
 
-    async def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Decision | None:
+    async def check(
+        self, *, endpoint: str, identifier: Identifier, cost: int = 0, also: tuple[str, ...] = ()
+    ) -> Decision | None:
         """Take tokens; None if there is nothing to tell."""
         ...
 
 
-class BlockingLimiter(_Routes, Protocol):
+class BlockingLimiter(Routes, Protocol):
     """What `check_blocking` needs of a limiter, such as `SyncTokenBucketAdapter`."""
 
-    def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Decision:
+    def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0, also: tuple[str, ...] = ()) -> Decision:
         """Take tokens."""
         ...
 
@@ -59,6 +56,7 @@ class RequestLimiter:
     Args:
         scopes: The scopes that the rules count.
         exempt: Paths that are not counted: exact ones (`/health`) or with all below them (`/static/*`).
+        path_readings: See `PathReadings`.
         trusted_proxies: See `ClientAddresses`. Empty: the peer's address is the client's.
         forwarded_header: The header in which these proxies name their clients.
         ipv4_prefix: Bits of an IPv4 address that tell clients apart.
@@ -78,6 +76,7 @@ class RequestLimiter:
         *,
         scopes: Iterable[str] = (),
         exempt: Iterable[str] = (),
+        path_readings: PathReadings = "exact",
         trusted_proxies: Iterable[str] = (),
         forwarded_header: ForwardedHeader = "x-forwarded-for",
         ipv4_prefix: SupportsIndex = 32,
@@ -88,7 +87,8 @@ class RequestLimiter:
         headers: HeaderStyle = "draft-11",
         logger: LoggerProtocol | None = None,
     ) -> None:
-        self._exempt = Exemptions(exempt)
+        self.endpoints = EndpointFinder(Exemptions(exempt), path_readings)
+        """Finds the endpoints of requests."""
         self._quota = QuotaHeaders(headers)
         self._reader = RequestReader(
             scopes=scopes,
@@ -109,7 +109,7 @@ class RequestLimiter:
         Args:
             limiter: The limiter.
             request: The request.
-            endpoint: The endpoint whose rules are asked; None: the one that the request's method and route match.
+            endpoint: The endpoint whose rules are asked; None: those that the request's method and path belong to.
 
         Returns:
             The limiter's decision; None if the request is not counted: exempt, without a rule, or because something failed.
@@ -127,7 +127,9 @@ class RequestLimiter:
             identifier = self._reader.complete(question)
             if identifier is None:
                 return None
-            return await limiter.check(endpoint=question.endpoint, identifier=identifier, cost=question.cost)
+            return await limiter.check(
+                endpoint=question.endpoint, identifier=identifier, cost=question.cost, also=question.also
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
             self._not_counted(error)
             return None
@@ -148,7 +150,9 @@ class RequestLimiter:
             identifier = self._reader.complete(question)
             if identifier is None:
                 return None
-            return limiter.check(endpoint=question.endpoint, identifier=identifier, cost=question.cost)
+            return limiter.check(
+                endpoint=question.endpoint, identifier=identifier, cost=question.cost, also=question.also
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
             self._not_counted(error)
             return None
@@ -165,15 +169,20 @@ class RequestLimiter:
         """Log a warning about what the application raised, at most one a second for each reason."""
         self._reader.warn(reason, message, error)
 
-    def _ask(self, limiter: _Routes, request: IncomingRequest, endpoint: str | None) -> Question | None:
+    def _ask(self, limiter: Routes, request: IncomingRequest, endpoint: str | None) -> Question | None:
         """Return what to ask; None if the request is not counted."""
-        if endpoint is None:
-            if self._exempt.cover(request.path) or (request.method == "OPTIONS" and request.is_preflight()):
-                return None
-            endpoint = limiter.match(request.method, request.route)
-            if endpoint is None:
-                return None
-        return self._reader.question(endpoint, limiter.scopes_of(endpoint), request)
+        if endpoint is not None:
+            found: FoundEndpoints | None = FoundEndpoints(endpoint, request.path)
+        elif request.method == "OPTIONS" and request.is_preflight():
+            return None
+        else:
+            found = self.endpoints.find(limiter, request)
+        if found is None:
+            return None
+        scopes = limiter.scopes_of(found.endpoint)
+        if found.paths is not None:
+            scopes = tuple(dict.fromkeys([scope for one in found.paths for scope in limiter.scopes_of(one)]))
+        return self._reader.question(found, scopes, request)
 
     def _not_counted(self, error: Exception) -> None:
         self.warn("bug", "A request was not counted; let pass.", error)

@@ -8,6 +8,7 @@ from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import LoggerProtocol
 from sluicegate.presentation.web.client_address import ClientAddresses
+from sluicegate.presentation.web.endpoint_finder import FoundEndpoints
 from sluicegate.presentation.web.identifiers import BY_ADDRESS, identify, names_to_ask, provider_of, require_names
 from sluicegate.presentation.web.incoming_request import IncomingRequest
 from sluicegate.runtime.stdlib_logger import StdlibLogger
@@ -34,10 +35,11 @@ class FunctionCall:
 class Question:
     """What to ask the limiter about a request. The calls' answers are the only part that may have to be awaited."""
 
-    __slots__ = ("address", "calls", "cost", "endpoint", "identifier", "provider", "scopes")
+    __slots__ = ("address", "also", "calls", "cost", "endpoint", "identifier", "provider", "scopes")
 
-    def __init__(self, endpoint: str, scopes: tuple[str, ...], address: str | None, cost: int) -> None:
-        self.endpoint = endpoint
+    def __init__(self, found: FoundEndpoints, scopes: tuple[str, ...], address: str | None, cost: int) -> None:
+        self.endpoint = found.endpoint
+        self.also = found.also
         self.scopes = scopes
         self.address = address
         self.cost = cost
@@ -86,15 +88,15 @@ class RequestReader:
         self._warns_of_proxy = not addresses.trusts_proxies
         self._notifier = Notifier(None, logger or StdlibLogger(), SystemClock(), log_identifiers=False)
 
-    def question(self, endpoint: str, scopes: tuple[str, ...], request: IncomingRequest) -> Question:
+    def question(self, found: FoundEndpoints, scopes: tuple[str, ...], request: IncomingRequest) -> Question:
         """Return what to ask about a request, with the functions that are still to be called.
 
         Args:
-            endpoint: The endpoint whose rules are asked.
+            found: The endpoints whose rules are asked.
             scopes: The scopes of these rules.
             request: The request.
         """
-        question = Question(endpoint, scopes, self._address(request), self._fixed_cost)
+        question = Question(found, scopes, self._address(request), self._fixed_cost)
         if self._counts_addresses and scopes == BY_ADDRESS:
             question.identifier = question.address
             return question
@@ -106,9 +108,11 @@ class RequestReader:
             question.calls.append(FunctionCall("", self._cost))
         if "user_provider" in scopes:
             parameters = request.parameters
-            question.provider = (
-                provider_of(endpoint, request.path) if parameters is None else str(parameters.get("provider", ""))
-            )
+            if parameters is not None:
+                question.provider = str(parameters.get("provider", ""))
+            else:
+                for endpoint, path in (found.paths or {found.endpoint: found.path}).items():
+                    question.provider = question.provider or provider_of(endpoint, path)
         return question
 
     def complete(self, question: Question) -> Identifier | None:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, TypeAlias, Unpack
 
-from sluicegate.presentation.web.environ import EnvironLimiter, EnvironOptions
+from sluicegate.presentation.web.endpoint_finder import PathReadings
+from sluicegate.presentation.web.environ import EnvironLimiter, EnvironOptions, decoded
+from sluicegate.presentation.web.known_routers import known_router
 
 StartResponse: TypeAlias = Callable[..., Any]
 WSGIApp: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -15,6 +17,7 @@ class WSGIRateLimitMiddleware:
 
     Args:
         app: The application.
+        path_readings: See `PathReadings`.
         options: See `EnvironLimiter`. Rules name paths as `RateLimitMiddleware`'s do: `GET /items/{id:int}`; functions get the
             environment.
 
@@ -22,14 +25,17 @@ class WSGIRateLimitMiddleware:
         InvalidInputError: If an option, a rule or a setting is wrong.
     """
 
-    def __init__(self, app: WSGIApp, **options: Unpack[EnvironOptions]) -> None:
+    def __init__(
+        self, app: WSGIApp, *, path_readings: PathReadings = "auto", **options: Unpack[EnvironOptions]
+    ) -> None:
         self.app = app
-        self._requests = EnvironLimiter(**options)
+        self._requests = EnvironLimiter(path_readings=path_readings, **options)
+        if path_readings == "auto":
+            self._requests.requests.endpoints.router = known_router(app).router
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a denied request; call the application for every other."""
-        # PEP 3333 passes bytes as if they were Latin-1. Frameworks read them as UTF-8, and match that.
-        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace") or "/"
+        path = decoded(environ.get("PATH_INFO", "")) or "/"
         decision = self._requests.check(environ, path, path, environ)
         if decision is None:
             return self.app(environ, start_response)

@@ -1,0 +1,153 @@
+"""Find all endpoints that a path may belong to where the order and the parameters of the router are not known."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sluicegate.domain.routing.segment_tree import SegmentTree
+from sluicegate.domain.routing.template import Parameter, RouteTemplate, Token, cut
+
+_TYPED: Final = frozenset({"int", "float", "uuid"})
+_SPECIFICITY: Final = {"str": 3, "path": 4}  # literals 0, several tokens in a segment 1, typed parameters 2
+
+
+class EveryTable:
+    """The templates that match requests of one method, without an order that could hide one.
+
+    A router takes the first declared template, or the most specific one: a literal rather than a parameter. Its `int` may take
+    `-3`, as Python's does, and its `/items/` a path without the slash. Templates that a more specific one hides in every
+    order stay hidden.
+
+    Args:
+        declared: The templates that match, with their place in the order of precedence.
+        ignoring_case: Whether letters match in either case.
+        empty_parameters: Whether a parameter may take an empty segment, as Falcon's do: `/items/` fits `/items/{id}`.
+    """
+
+    __slots__ = (
+        "_alone",
+        "_empty_parameters",
+        "_ignoring_case",
+        "_lenient",
+        "_lenient_differs",
+        "_specificity",
+        "_strict",
+        "_tokens",
+    )
+
+    def __init__(
+        self, declared: Sequence[tuple[int, RouteTemplate]], ignoring_case: bool, empty_parameters: bool
+    ) -> None:
+        self._empty_parameters = empty_parameters
+        self._ignoring_case = ignoring_case
+        self._specificity: dict[int, tuple[int, ...]] = {}
+        self._strict = SegmentTree()
+        self._lenient = SegmentTree()
+        self._lenient_differs = False
+        self._alone: dict[int, bool] = {}
+        self._tokens: dict[int, tuple[Token, ...]] = {}
+        taken: set[tuple[Token, ...]] = set()
+        for order, template in declared:
+            tokens = _folded(template.tokens) if ignoring_case else template.tokens
+            self._specificity[order] = tuple([_rank(segment) for segment in cut(tokens)])
+            self._tokens[order] = tokens
+            taken.add(tokens)
+        for order, tokens in self._tokens.items():
+            for form in _forms(tokens, taken):
+                loose = self._loosened(form)
+                self._lenient_differs = self._lenient_differs or loose != form
+                self._strict.add(order, form)
+                self._lenient.add(order, loose)
+
+    def is_alone(self, order: int) -> bool:
+        """Return whether no path that fits a template may belong to another one; found out once, without looking at a path."""
+        alone = self._alone.get(order)
+        if alone is None:
+            alone = self._alone[order] = not self._lenient.overlaps(order, self._tokens[order])
+        return alone
+
+    def find(self, path: str) -> list[int]:
+        """Return the places of the templates that may take a path, the one that comes first by the strict order first."""
+        if self._ignoring_case:
+            path = path.casefold()
+        found = self._strict.search_all(path)
+        if len(found) > 1:
+            found = self._visible(found)
+        if self._lenient_differs:
+            lenient = self._lenient.search_all(path)
+            if lenient != found:
+                found = list(dict.fromkeys([*found, *self._visible(lenient)]))
+        return found
+
+    def _loosened(self, tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+        """Return a template whose parameters take whatever some router's would."""
+        loose: list[Token] = []
+        for at, token in enumerate(tokens):
+            if isinstance(token, str) or token.converter == "path":
+                loose.append(token)
+                continue
+            whole = _begins_segment(tokens, at) and _ends_segment(tokens, at)
+            typed = token.converter in _TYPED
+            if whole and (typed or self._empty_parameters):
+                loose.append(Parameter(f"any {token.converter}"))
+            else:
+                loose.append(Parameter("str"))
+        return tuple(loose)
+
+    def _visible(self, places: list[int]) -> list[int]:
+        """Return the first declared of some places and those that no other one is more specific than."""
+        if len(places) < 2:  # noqa: PLR2004 - one hides no other
+            return places
+        first = min(places)
+        return [
+            first,
+            *[
+                place
+                for place in places
+                if place != first and not any(self._hides(other, place) for other in places if other != place)
+            ],
+        ]
+
+    def _hides(self, one: int, other: int) -> bool:
+        """Return whether one template is more specific than another wherever they differ."""
+        mine, theirs = self._specificity[one], self._specificity[other]
+        differ = False
+        for a, b in zip(mine, theirs, strict=False):
+            if a > b:
+                return False
+            differ = differ or a < b
+        return differ
+
+
+def _rank(segment: tuple[Token, ...]) -> int:
+    if any(isinstance(token, Parameter) and token.converter == "path" for token in segment):
+        return _SPECIFICITY["path"]
+    if len(segment) > 1:
+        return 1
+    if not segment or isinstance(segment[0], str):
+        return 0
+    return _SPECIFICITY.get(segment[0].converter, 2)
+
+
+def _forms(tokens: tuple[Token, ...], taken: set[tuple[Token, ...]]) -> list[tuple[Token, ...]]:
+    """Return a template as it is, and without its last slash if no other template is that."""
+    last = tokens[-1]
+    if not isinstance(last, str) or not last.endswith("/") or tokens == ("/",):
+        return [tokens]
+    shorter = (*tokens[:-1], last[:-1]) if last != "/" else tokens[:-1]
+    return [tokens] if shorter in taken else [tokens, shorter]
+
+
+def _folded(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+    return tuple([token.casefold() if isinstance(token, str) else token for token in tokens])
+
+
+def _begins_segment(tokens: tuple[Token, ...], at: int) -> bool:
+    before = tokens[at - 1]
+    return isinstance(before, str) and before.endswith("/")
+
+
+def _ends_segment(tokens: tuple[Token, ...], at: int) -> bool:
+    if at + 1 == len(tokens):
+        return True
+    after = tokens[at + 1]
+    return isinstance(after, str) and after.startswith("/")

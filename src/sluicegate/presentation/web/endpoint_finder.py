@@ -1,0 +1,134 @@
+"""Find the endpoints that a request belongs to, under the readings of its path that the router behind may have."""
+
+from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
+
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.presentation.web.incoming_request import Exemptions, IncomingRequest
+
+PathReadings: TypeAlias = Literal["auto", "exact", "every", "every_ignoring_case"]
+"""Under which readings of its path a request is counted: `exact` as Starlette's router reads it, `every` as any router may,
+`every_ignoring_case` as one that takes letters in either case; `auto`: what the application behind is known to need."""
+
+
+class Routes(Protocol):
+    """What a limiter tells of its rules."""
+
+    def match(self, method: str, path: str, /) -> str | None:
+        """Return the endpoint of a request, read exactly."""
+        ...
+
+    def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool, /) -> list[str]:
+        """Return the endpoints that one reading of a path may belong to."""
+        ...
+
+    def scopes_of(self, endpoint: str, /) -> tuple[str, ...]:
+        """Return the scopes whose identifiers a check needs."""
+        ...
+
+
+class Router(NamedTuple):
+    """How a router reads paths, as far as that is known.
+
+    Args:
+        exact: Whether it matches the decoded path as it is, in the order of its routes, as Starlette's does.
+        ignoring_case: Whether letters match in either case.
+        empty_parameters: Whether a parameter may take an empty segment.
+    """
+
+    exact: bool = False
+    ignoring_case: bool = False
+    empty_parameters: bool = True
+
+
+ROUTERS: dict[PathReadings, Router] = {
+    "auto": Router(),
+    "exact": Router(exact=True, empty_parameters=False),
+    "every": Router(),
+    "every_ignoring_case": Router(ignoring_case=True),
+}
+"""What users may choose."""
+
+
+class FoundEndpoints:
+    """The endpoints of a request.
+
+    Args:
+        endpoint: The first one: that of the exact reading, if a template fits it.
+        path: The reading of the path that belongs to it.
+        paths: All of them, each with its reading; None: there is only the first.
+    """
+
+    __slots__ = ("also", "endpoint", "path", "paths")
+
+    def __init__(self, endpoint: str, path: str, paths: dict[str, str] | None = None) -> None:
+        self.endpoint = endpoint
+        self.path = path
+        self.paths = paths
+        self.also: tuple[str, ...] = () if paths is None else tuple(paths)[1:]
+
+
+class EndpointFinder:
+    """Find the endpoints of requests.
+
+    Args:
+        exempt: The paths that are not counted.
+        readings: Under which readings of its path a request is counted; `auto` is `every` until the router is known.
+
+    Raises:
+        InvalidInputError: If there is no such choice.
+    """
+
+    def __init__(self, exempt: Exemptions, readings: PathReadings) -> None:
+        if readings not in get_args(PathReadings):
+            raise InvalidInputError(
+                f"path_readings={readings!r:.80}: expected one of {', '.join(get_args(PathReadings))}"
+            )
+        self._exempt = exempt
+        self.router = ROUTERS[readings]
+        """The router whose readings are used."""
+
+    def find(self, limiter: Routes, request: IncomingRequest) -> FoundEndpoints | None:
+        """Return the endpoints whose rules a request needs; None if it is exempt or there is nothing to ask.
+
+        A path is exempt in the reading in which it is. If another one belongs to a template the request is counted: what a
+        router serves as `/items/3` is not exempt for being written `/static/../items/3`.
+        """
+        router = self.router
+        if router.exact:
+            exempt = self._exempt.cover(request.path)
+            return None if exempt else _one(limiter.match(request.method, request.route), request.path)
+        if not request.is_plain():
+            return self._find_any(limiter, request, [reading.path for reading in request.readings()])
+        if self._exempt.cover(request.path):
+            return None
+        found = limiter.match_every(request.method, request.path, router.ignoring_case, router.empty_parameters)
+        if len(found) == 1:
+            return FoundEndpoints(found[0], request.path)
+        return self._find_any(limiter, request, [request.path])
+
+    def _find_any(self, limiter: Routes, request: IncomingRequest, paths: list[str]) -> FoundEndpoints | None:
+        router = self.router
+        found: dict[str, str] = {}
+        exempt = False
+        fits = True  # whether a template fits the path as it is
+        for path in paths:
+            if self._exempt.cover(path):
+                exempt = True
+                continue
+            endpoints = limiter.match_every(request.method, path, router.ignoring_case, router.empty_parameters)
+            if path == request.path:
+                fits = bool(endpoints)
+            for endpoint in endpoints:
+                found.setdefault(endpoint, path)
+        if not fits and not exempt:
+            unmatched = limiter.match(request.method, request.path)
+            if unmatched is not None:
+                found.setdefault(unmatched, request.path)
+        if not found:
+            return None
+        first = next(iter(found))
+        return FoundEndpoints(first, found[first], found)
+
+
+def _one(endpoint: str | None, path: str) -> FoundEndpoints | None:
+    return None if endpoint is None else FoundEndpoints(endpoint, path)
