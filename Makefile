@@ -5,10 +5,10 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 SOURCES := pyproject.toml build_hook.py $(shell find src -name '*.py' -o -name '*.lua')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format wheel test-wheel bench soak docs clean
+.PHONY: help demo test check format wheel test-wheel test-frameworks bench soak docs clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -58,6 +58,16 @@ dist/pure/ready: $(SOURCES) | .venv/ready
 test-wheel: .venv-wheel/ready ## Run all tests against the installed compiled wheel
 	SLUICEGATE_EXPECT_COMPILED=1 .venv-wheel/bin/python -m pytest -o pythonpath=tests
 
+# An environment of its own: the frameworks and servers are many, and only this test needs them.
+.venv-frameworks/ready: tests/frameworks/requirements.txt
+	test -d $(@D) || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install $(PIP_FLAGS) --upgrade "pip>=25.1"
+	$(@D)/bin/pip install $(PIP_FLAGS) -r tests/frameworks/requirements.txt
+	@touch $@
+
+test-frameworks: .venv-frameworks/ready ## Ask real frameworks on real servers for every spelling of a path
+	cd tests/frameworks && PYTHONPATH=../../src:.. ../../.venv-frameworks/bin/python -m pytest -c pytest.ini page.py matrix.py
+
 BENCH_KIND := $(if $(PURE),pure,compiled)
 BENCH_VENV := benchmarks/.venv$(if $(PURE),-pure)
 
@@ -81,4 +91,4 @@ docs: .venv/ready ## Build the pages into site/
 	$(BIN)/mkdocs build --quiet --strict
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-wheel benchmarks/.venv benchmarks/.venv-pure dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-wheel .venv-frameworks benchmarks/.venv benchmarks/.venv-pure dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

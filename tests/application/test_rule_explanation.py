@@ -240,3 +240,22 @@ def agree(explained: Explanation, result: object, storage: KeepingStorage, cost:
     else:
         assert deciding == []
     assert asked == [[shadow] for shadow in watching]
+
+
+def test_readings_of_the_path() -> None:
+    """Which endpoints a path belongs to in which reading is told, and the rules of all of them on demand."""
+    explainer = Explainer(take_snapshot(BOOK, KeyFormat(), NOON), KeyFormat(), lambda: NOON)
+    client = {"ip": "192.0.2.1", "user": "alice"}
+    plain = explainer.explain("GET /items/9", client)
+    assert [(one.endpoint, one.reading) for one in plain.readings] == [("GET /items/{id}", "exact")]
+    told = explainer.explain("GET //items/9", client)
+    assert told.matched == "*"
+    assert [(one.endpoint, one.reading) for one in told.readings] == [
+        ("GET /items/{id}", "slashes merged"),
+        ("*", "exact"),
+    ]
+    counted = explainer.explain("GET //items/9", client, every_reading=True)
+    assert counted.matched == "GET /items/{id}"
+    assert [rule.policy for rule in counted.rules] == ["ip-100-60s", "ip-600-60s", "global-9-1s"]
+    assert explainer.explain("GET /items/{id}", client).readings == ()
+    assert explainer.explain("send_mail", client).readings == ()

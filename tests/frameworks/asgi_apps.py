@@ -147,7 +147,7 @@ def sanic_path(path: str) -> str:
 
 def blacksheep_app() -> Any:
     """BlackSheep, with a mounted application."""
-    app, inner = blacksheep.Application(), blacksheep.Application()
+    app, inner = blacksheep.Application(router=blacksheep.Router()), blacksheep.Application(router=blacksheep.Router())
 
     def add(to: Any, name: str, path: str) -> None:
         async def serve() -> Any:

@@ -22,10 +22,9 @@ _EXACT = frozenset(
     | {"flask-inside", "django-inside"}
 )
 _NEED_LIFESPAN = ("sanic", "blacksheep")  # Daphne does not start applications
-_MAY_COUNT_TOO = {
-    "item": {"special"},
-    "special": {"item"},
-}  # a literal's path may be the parameter's in another reading
+# A literal's path may be the parameter's in another reading; `x/sub/items/3`, without a slash before it, begins with a segment
+# that a dispatcher drops.
+_MAY_COUNT_TOO = {"item": {"special"}, "special": {"item"}, "sub": {"item"}}
 _BYPASSED_IF_EXACT = {"litestar", "quart", "falcon", "sanic", "blacksheep"}  # which read paths in ways of their own
 
 
@@ -61,7 +60,11 @@ def test_what_is_served_is_counted(server: str) -> None:
     """No spelling is served by a route whose rule did not count it, and known routers are not counted too much either."""
     asked = list(ask_all(server))
     served = [one for one in asked if one.answer.served]
-    assert {one.app for one in asked} == {one.app for one in served}, "an application served nothing"
+    if not server.endswith("-root"):  # which Falcon and Sanic do not take off the path
+        missing = {(one.app, route) for one in asked for route in BASES} - {
+            (one.app, one.answer.served) for one in served
+        }
+        assert missing == set(), "a route was never served"
     assert uncounted(asked) == []
     too_much = [(one, rule) for one in served for rule in one.answer.counted if rule != one.answer.served]
     assert [one for one, _ in too_much if one.app in _EXACT] == []

@@ -11,6 +11,7 @@ from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import EndpointRules, Limit
 from sluicegate.domain.identifier_index import WallClock
+from sluicegate.domain.routing.readings import EXACT, readings_of
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED
 from sluicegate.domain.rule_book_entries import Bound, KillSwitch
@@ -49,6 +50,18 @@ class ExplainedRule(msgspec.Struct, frozen=True, kw_only=True):
     cost: int
 
 
+class MatchedReading(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint that a request belongs to where the application's router is not known.
+
+    Args:
+        endpoint: The endpoint as the rules name it.
+        reading: How its path has to be read: `exact`, `slashes merged`, …
+    """
+
+    endpoint: str
+    reading: str
+
+
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """What the limiter would do with a request.
 
@@ -59,6 +72,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         why: Why that.
         rules: The rules, in the order in which they are asked.
         rules_version: The version of the rules.
+        readings: The endpoints that a middleware counts the request under if it reads paths in every way; see `PathReadings`.
     """
 
     endpoint: str
@@ -67,6 +81,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     rules: tuple[ExplainedRule, ...]
     rules_version: str
+    readings: tuple[MatchedReading, ...] = ()
 
 
 class Explainer:
@@ -83,21 +98,36 @@ class Explainer:
         self._key_format = key_format
         self._now = now
 
-    def explain(self, endpoint: str, identifier: Identifier, cost: int = 0) -> Explanation:
+    def explain(
+        self, endpoint: str, identifier: Identifier, cost: int = 0, *, every_reading: bool = False
+    ) -> Explanation:
         """Explain one request; arguments as in a check.
+
+        Args:
+            endpoint: The endpoint.
+            identifier: The client.
+            cost: Tokens to take; 0: the rules' own cost.
+            every_reading: Whether the rules are those of all readings of the path, as middlewares count them where the router
+                is not known; if not, those that `is_allowed` asks.
 
         Raises:
             InvalidInputError: What the check would raise.
         """
         snapshot = self._snapshot
-        check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self._now)
-        compiled = snapshot.rules.find(endpoint)
+        readings = _readings(snapshot, endpoint)
+        names = [one.endpoint for one in readings] if every_reading and readings else [endpoint]
+        check = prepare(snapshot.rules, self._key_format, names[0], identifier, cost, self._now, also=tuple(names[1:]))
         outcome, why = self._outcome(check)
+        several = [one for one in map(snapshot.rules.find, names) if one is not None]
+        compiled = several[0] if several else None
+        keys: set[tuple[str, str]] = set()
         rules: list[ExplainedRule] = []
-        if compiled is not None:
-            rules = [
-                self._rule(bound, compiled, check.identifier, cost) for bound in snapshot.book.bound(compiled.endpoint)
-            ]
+        for one in several:
+            for bound in snapshot.book.bound(one.endpoint):
+                rule = self._rule(bound, one, check.identifier, cost)
+                if not rule.key or (rule.key, rule.policy) not in keys:  # a bucket that endpoints share is asked once
+                    keys.add((rule.key, rule.policy))
+                    rules.append(rule)
         if check.listed is not None:
             rules = [
                 rule if rule.effect == "off" else msgspec.structs.replace(rule, effect="overruled") for rule in rules
@@ -109,6 +139,7 @@ class Explainer:
             why=why,
             rules=tuple(rules),
             rules_version=snapshot.book.version,
+            readings=readings,
         )
 
     def _outcome(self, check: Check) -> tuple[Outcome, str]:
@@ -148,6 +179,23 @@ class Explainer:
         described = _described(limit.rule, "watches" if limit.rule.shadow else "decides", why, cost)
         key = requests_for((limit,), self._key_format, identifier, 0)[0].key
         return msgspec.structs.replace(described, key=key, identifier="" if limit.after is None else name)
+
+
+def _readings(snapshot: RulesSnapshot, endpoint: str) -> tuple[MatchedReading, ...]:
+    """Return the endpoints of all readings of a path; empty for a name that the rules have, or that is no method and path."""
+    method, space, path = endpoint.partition(" ")
+    if endpoint in snapshot.book or not space or not path:
+        return ()
+    found: dict[str, str] = {}
+    exact = snapshot.rules.match(method, path)
+    if exact is not None and exact != UNMATCHED:
+        found[exact] = EXACT
+    for name, read in readings_of(path):
+        for one in snapshot.rules.match_every(method, read, ignoring_case=False, empty_parameters=True):
+            found.setdefault(one, "another router's order or parameters" if name == EXACT else name)
+    if exact == UNMATCHED and snapshot.rules.unmatched is not None:
+        found[UNMATCHED] = EXACT
+    return tuple([MatchedReading(endpoint=one, reading=name) for one, name in found.items()])
 
 
 def _described(rule: RateLimitRule, effect: Effect, why: list[str], cost: int) -> ExplainedRule:

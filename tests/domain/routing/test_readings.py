@@ -34,6 +34,7 @@ def paths_of(path: str, raw: bytes | None = None, whole: str = "", root: str = "
         ("/x/..//items/3/.", None, "/items/3", "dot segments removed, slashes merged, trailing slash dropped"),
         ("http://a.example/items/3", None, "/items/3", "authority dropped"),
         ("items/3", None, "/items/3", "authority dropped"),
+        ("*/items/3", None, "/items/3", "first segment dropped"),
         ("", None, "/", "exact"),
         ("/items/3;v=1", None, "/items/3", "query in the path dropped"),
         ("/items/3?x", b"/items/3%3Fx", "/items/3", "query in the path dropped"),

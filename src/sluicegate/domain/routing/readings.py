@@ -86,6 +86,8 @@ def _at_roots(name: str, path: str, whole: str, root: str) -> list[tuple[str, st
         authority = _AUTHORITY.match(path)
         # A client may send the whole URL as if to a proxy; some servers pass it on.
         found.append((_with(name, "authority dropped"), path[authority.end() :] if authority else f"/{path}"))
+        if "/" in path:  # Werkzeug's dispatcher takes what comes before the first slash for the root path
+            found.append((_with(name, "first segment dropped"), path[path.index("/") :]))
     if root:
         found.append((_with(name, "root path kept"), whole or path))
         found.append((_with(name, "root path added"), f"{root}{path}"))

@@ -54,6 +54,9 @@ def explain(  # noqa: PLR0913 - one parameter for each option
         int, typer.Option("--ipv6-prefix", metavar="BITS", help="Bits of an IPv6 address that make a client.")
     ] = 64,
     cost: Annotated[int, typer.Option("--cost", metavar="N", help="Tokens to take; 0: the rules' own cost.")] = 0,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Read the path as it is, as Starlette's router does, not in every way.")
+    ] = False,
     rules: RulesFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +64,7 @@ def explain(  # noqa: PLR0913 - one parameter for each option
     address = rules_commands.read_address(ip, ipv6_prefix) if ip else ""
     named = [(scope, name) for scope, name in (("ip", address), ("user", user)) if name]
     named += [rules_commands.read_identifier(text) for text in identifiers or []]
-    raise typer.Exit(rules_commands.explain(rules, endpoint, named, cost, as_json=as_json))
+    raise typer.Exit(rules_commands.explain(rules, endpoint, named, cost, exact=exact, as_json=as_json))
 
 
 @rules_app.command()

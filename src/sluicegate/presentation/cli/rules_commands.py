@@ -13,6 +13,7 @@ from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
+from sluicegate.domain.routing.readings import EXACT
 from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED
@@ -90,7 +91,15 @@ def show(path: Path | None, *, as_json: bool) -> int:
     return OK
 
 
-def explain(path: Path | None, endpoint: str, identifiers: list[tuple[str, str]], cost: int, *, as_json: bool) -> int:
+def explain(  # noqa: PLR0913 - one parameter for each option
+    path: Path | None,
+    endpoint: str,
+    identifiers: list[tuple[str, str]],
+    cost: int,
+    *,
+    exact: bool,
+    as_json: bool,
+) -> int:
     """Print which rules would apply to a request, and why.
 
     Args:
@@ -98,6 +107,7 @@ def explain(path: Path | None, endpoint: str, identifiers: list[tuple[str, str]]
         endpoint: The endpoint.
         identifiers: Scopes and identifiers of the client, each scope once.
         cost: Tokens to take; 0: the rules' own cost.
+        exact: Whether the path is read as Starlette's router reads it; if not, in every way.
         as_json: Whether to print JSON.
 
     Raises:
@@ -111,11 +121,11 @@ def explain(path: Path | None, endpoint: str, identifiers: list[tuple[str, str]]
     book, key_format = read_rule_file(_path(path)).rules, _key_format()
     explainer = Explainer(take_snapshot(book, key_format, utc_now()), key_format, utc_now)
     identifier: Identifier = names
-    explanation = explainer.explain(endpoint, identifier, cost)
+    explanation = explainer.explain(endpoint, identifier, cost, every_reading=not exact)
     if as_json:
         write_json(explanation)
     else:
-        _write_explanation(explanation)
+        _write_explanation(explanation, exact=exact)
     return FINDINGS if explanation.outcome in {"denied", "impossible"} else OK
 
 
@@ -189,9 +199,12 @@ def _write_lint_line(line: LintLine) -> None:
     write_line(printable(f"{place}: {line.severity}: {field}{line.message}{hint}"))
 
 
-def _write_explanation(explanation: Explanation) -> None:
+def _write_explanation(explanation: Explanation, *, exact: bool) -> None:
     matched = "" if explanation.matched in {None, explanation.endpoint} else f", matched by {explanation.matched}"
     write_line(printable(f"{explanation.endpoint}{matched}"))
+    for one in () if exact else explanation.readings:
+        if one.reading != EXACT:
+            write_line(printable(f"in another reading of the path ({one.reading}): {one.endpoint}"))
     write_line(printable(f"{explanation.outcome}: {explanation.why}"))
     for n, rule in enumerate(explanation.rules, 1):
         write_line(printable(f"{n}. {_limit(rule)}, cost {rule.cost}: {rule.effect}"))
