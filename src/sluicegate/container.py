@@ -21,6 +21,7 @@ from sluicegate.domain.protocols import (
 from sluicegate.domain.rule_book import RuleBook, Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, read_settings
+from sluicegate.infrastructure.worker_count import worker_count
 
 if TYPE_CHECKING:
     from sluicegate.application.rule_merging import CodeRules
@@ -92,6 +93,7 @@ def build_rate_limit(
         key_prefix=settings.key_prefix,
     )
     _watch_file(limiter, file, settings)
+    _warn_of_several_workers(limiter, settings)
     return limiter
 
 
@@ -203,6 +205,16 @@ def _watch_file(
         watch_rules(limiter, settings.rules_path, notify=settings.rules_watch == "on").start()
 
 
+def _warn_of_several_workers(limiter: TokenBucketAdapter | SyncTokenBucketAdapter, settings: Settings) -> None:
+    """Log that the workers of this server do not share the limit, where that is so."""
+    workers = worker_count() if is_memory(settings) else 1
+    if workers > 1:
+        limiter.rules.warn(
+            f"{workers} workers count for themselves: with memory:// each of them admits the whole limit."
+            " SLUICEGATE_STORAGE_URL=shm://NAME makes those of one host share it"
+        )
+
+
 def _read_file(path: str | Path) -> "RuleFile":
     from sluicegate.infrastructure.rules_file.reader import read_rule_file  # noqa: PLC0415 - only needed with a rules file
 
@@ -237,6 +249,7 @@ def build_sync_rate_limit(
         key_prefix=settings.key_prefix,
     )
     _watch_file(limiter, file, settings)
+    _warn_of_several_workers(limiter, settings)
     return limiter
 
 

@@ -168,7 +168,7 @@ def test_a_check_waits_no_longer_than_the_deadline_for_a_stopped_process(path: P
             return ticks
 
         began = time.monotonic()
-        assert asyncio.run(ticks_during_a_check()) > 10
+        assert asyncio.run(ticks_during_a_check()) > 2
         assert 0.2 <= time.monotonic() - began < 5
         assert async_limiter.failures == {"timeout": 1}
         for verb in (storage.peek_blocking, storage.refund_blocking, storage.reset_blocking):

@@ -1,5 +1,6 @@
 """The buckets in the file against the arithmetic in Python: the same sequences, the same answers, to the bit."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from sluicegate import RateLimitRule, StorageError
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.infrastructure.redis.script import TAKE
 from sluicegate.infrastructure.shared_memory.layout import GROUP_SLOTS, MAX_REQUESTS
+from sluicegate.testing import FakeClock, RecordingLogger
 from support.bucket_model import START_US, Buckets, Step, drawn_request, specs, steps
 from support.bucket_requests import bucket_request
-from support.shared_memory import SharedBucketsAt
+from support.shared_memory import SharedBucketsAt, SharedMemoryStorage
 
 
 @pytest.fixture
@@ -54,14 +56,14 @@ def test_as_many_rules_as_a_journal_holds_are_paid_together(shared: SharedBucket
 
 
 def test_full_buckets_leave_before_any_other(shared: SharedBucketsAt) -> None:
-    """Ten times as many clients as there is room for, each of them soon full again, wash no limited client out."""
+    """Three times as many clients as there is room for, each of them soon full again, wash no limited client out."""
     slots = shared.storage.info().slots
     limited = [bucket_request(RateLimitRule.per_day(3), cost=3) for _ in range(slots // GROUP_SLOTS // 4)]
     for request in limited:
         assert shared.call(TAKE, [request], START_US).allowed
     passing = RateLimitRule.per_second(1000)
     now_us = START_US
-    for _ in range(10 * slots):
+    for _ in range(3 * slots):
         now_us += 1001
         assert shared.call(TAKE, [bucket_request(passing)], now_us).allowed
     assert shared.storage.evicted_unfull == 0
@@ -92,3 +94,35 @@ def test_a_check_of_several_new_clients_gives_each_a_slot_of_its_own(shared: Sha
         assert shared.call(TAKE, requests, START_US).allowed
         assert {level.level for level in shared.storage.peek_blocking(requests)} == {4 * rule.spec.units_per_token}
     assert shared.storage.evicted_unfull > 0
+
+
+def test_losses_are_told_once_a_minute(tmp_path: Path) -> None:
+    """One line says how many buckets were lost since the last one, and which file is too small."""
+    clock, logger = FakeClock(), RecordingLogger()
+    storage = SharedMemoryStorage(tmp_path / "buckets", size_bytes=1 << 20, clock=clock, logger=logger)
+    rule = RateLimitRule.per_day(5)
+
+    def flood() -> None:
+        for _ in range(20_000):
+            storage.take_blocking([bucket_request(rule)])
+        for _ in range(3):
+            clock.advance(1.5)
+            storage.take_blocking([bucket_request(rule)])
+
+    def lines() -> list[int]:
+        for thread in threading.enumerate():
+            if thread.name == "sluicegate-notice":
+                thread.join()
+        assert {message for _, message, _ in logger.records} <= {
+            "Shared memory is full: some clients got their tokens back early. Use a larger file."
+        }
+        return [int(str(context["buckets_lost"])) for _, _, context in logger.records]
+
+    flood()
+    flood()
+    assert len(lines()) == 1
+    clock.advance(60)
+    flood()
+    assert len(lines()) == 2
+    assert sum(lines()) <= storage.evicted_unfull
+    assert lines()[1] > 15_000

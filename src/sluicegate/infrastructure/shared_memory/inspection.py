@@ -4,7 +4,7 @@ from time import sleep
 
 import msgspec
 
-from sluicegate.infrastructure.shared_memory.layout import GROUP_SLOTS, GROUP_STATES, WORD_EVICTED, WORD_REPAIRED
+from sluicegate.infrastructure.shared_memory.layout import GROUP_SLOTS, GROUP_STATES, WORD_REPAIRED
 from sluicegate.infrastructure.shared_memory.shared_buckets import Tries
 from sluicegate.infrastructure.shared_memory.table import SharedTable
 
@@ -53,7 +53,7 @@ def inspect(table: SharedTable) -> SharedMemoryInfo:
         slots=layout.slots,
         buckets=buckets,
         unfull=unfull,
-        evicted_unfull=table.journal.total(layout.stripes, WORD_EVICTED),
+        evicted_unfull=table.evicted_unfull,
         repairs=table.journal.total(layout.stripes, WORD_REPAIRED),
         stripes=layout.stripes,
         made_s=file.made_s,

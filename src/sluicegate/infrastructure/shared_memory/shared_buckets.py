@@ -17,6 +17,8 @@ _YIELDS: Final = 4
 """Tries that follow each other at once: a lock is held for microseconds."""
 _PAUSE_S: Final = 0.000_05
 _LONGEST_PAUSE_S: Final = 0.002
+_FIRST_WAIT_S: Final = 5.0
+_WAIT_S: Final = 0.02  # in a check
 _LOOK_US: Final = 1_000_000
 """How often it is looked whether the path still leads to the mapped file."""
 
@@ -25,15 +27,18 @@ class MappedTable:
     """The table that a storage uses now, and all copies of the storage with it.
 
     Args:
-        open_table: Maps the file that the path leads to. It is called again if that becomes another file.
+        open_table: Maps the file that the path leads to, and waits so many seconds if another process is opening it. It is
+            called again if that becomes another file.
+        note_evictions: Gets, about once a second, how many buckets were lost for want of room, and the clock.
 
     Raises:
         InvalidInputError: If the file cannot be shared.
     """
 
-    def __init__(self, open_table: Callable[[], SharedTable]) -> None:
+    def __init__(self, open_table: Callable[[float], SharedTable], note_evictions: Callable[[int, int], None]) -> None:
+        self._note_evictions = note_evictions
         self._open_table = open_table
-        self._table: SharedTable | None = open_table()
+        self._table: SharedTable | None = open_table(_FIRST_WAIT_S)
         self.look_at_us: i64 = 0
         """When to look whether the path still leads to the mapped file."""
 
@@ -51,14 +56,17 @@ class MappedTable:
     def look(self, table: SharedTable) -> None:
         """Map another file if the path leads to one: somebody has removed or replaced the one that is mapped.
 
+        Note losses, too. This is called about once a second.
+
         Raises:
             StorageError: If the file that is there now cannot be shared.
         """
         if self._table is table and not table.file.is_current():
             try:
-                self._table = self._open_table()
+                self._table = self._open_table(_WAIT_S)
             except InvalidInputError as error:
                 raise StorageError("connection", str(error)) from None
+        self._note_evictions(table.evicted_unfull, table.now_us)
         self.look_at_us = table.now_us + _LOOK_US
 
     def close(self) -> None:

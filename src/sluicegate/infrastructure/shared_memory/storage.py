@@ -9,13 +9,15 @@ from typing import Self
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import Clock, StorageTraits
+from sluicegate.domain.protocols import Clock, LoggerProtocol, StorageTraits
+from sluicegate.infrastructure.shared_memory.eviction_notice import EvictionNotice
 from sluicegate.infrastructure.shared_memory.file import open_file
 from sluicegate.infrastructure.shared_memory.inspection import SharedMemoryInfo, clear, inspect
-from sluicegate.infrastructure.shared_memory.layout import WORD_EVICTED, require_size
+from sluicegate.infrastructure.shared_memory.layout import require_size
 from sluicegate.infrastructure.shared_memory.location import location_of_url, path_of
 from sluicegate.infrastructure.shared_memory.shared_buckets import MappedTable, SharedBuckets, Tries
 from sluicegate.infrastructure.shared_memory.table import PEEK, REFUND, RESET, TAKE, SharedTable
+from sluicegate.runtime.stdlib_logger import StdlibLogger
 from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
 
 DEFAULT_DEADLINE_MS = 50
@@ -34,19 +36,24 @@ class SharedMemoryStorage(SharedBuckets):
         clock: What time decides, the same one in all processes; None: the host's clock, which goes on while it sleeps.
         deadline_ms: The longest that a call waits for locks, 1 to 60,000. They are held for microseconds, unless their holder is
             stopped.
+        create: Whether to make the file if it is not there.
+        logger: Is told, once a minute at most, of buckets that were lost for want of room; the standard library's logging if
+            None.
 
     Raises:
         InvalidInputError: If an argument is wrong, or the file is one that this process cannot share: of another user, size or
             version, on a network file system, or open to others. The message says which.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, given by name
         self,
         name_or_path: str | Path,
         *,
         size_bytes: int | None = None,
         clock: Clock | None = None,
         deadline_ms: int = DEFAULT_DEADLINE_MS,
+        create: bool = True,
+        logger: LoggerProtocol | None = None,
     ) -> None:
         if type(deadline_ms) is not int:
             raise InvalidTypeError(f"deadline_ms={deadline_ms!r}: expected whole milliseconds")
@@ -56,21 +63,24 @@ class SharedMemoryStorage(SharedBuckets):
         """The file."""
         size_bytes = None if size_bytes is None else require_size(size_bytes)
         now_ns = SuspendAwareClock().now_ns if clock is None else reader_ns(clock)
-        super().__init__(MappedTable(partial(_open_table, self.path, size_bytes, now_ns)), deadline_ms / 1000)
+        notice = EvictionNotice(str(self.path), logger or StdlibLogger())
+        open_table = partial(_open_table, self.path, size_bytes, now_ns, create=create)
+        super().__init__(MappedTable(open_table, notice.note), deadline_ms / 1000)
 
     @classmethod
-    def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS) -> Self:
+    def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS, create: bool = True) -> Self:
         """Build a storage from a URL.
 
         Args:
             url: `shm://NAME` or `shm:///path`, either with `?size=64MiB`.
             deadline_ms: The longest that a call may wait for locks, 1 to 60,000.
+            create: Whether to make the file if it is not there.
 
         Raises:
             InvalidInputError: If the URL or the deadline is wrong, or the file is one that this process cannot share.
         """
         name_or_path, size_bytes = location_of_url(url)
-        return cls(name_or_path, size_bytes=size_bytes, deadline_ms=deadline_ms)
+        return cls(name_or_path, size_bytes=size_bytes, deadline_ms=deadline_ms, create=create)
 
     def with_deadline(self, deadline_s: float) -> Self:
         """Return this storage with a shorter deadline: calls through it use the same mapped file. Closing either closes both.
@@ -126,8 +136,7 @@ class SharedMemoryStorage(SharedBuckets):
     @property
     def evicted_unfull(self) -> int:
         """How many buckets were forgotten before they were full, for want of room: by all processes since the file was made."""
-        table = self._mapped.table()
-        return table.journal.total(table.file.layout.stripes, WORD_EVICTED)
+        return self._mapped.table().evicted_unfull
 
     async def _wait_async(self, verb: int, requests: Sequence[BucketRequest]) -> Verdict:
         several = tuple(requests)
@@ -142,5 +151,7 @@ class SharedMemoryStorage(SharedBuckets):
         return f"SharedMemoryStorage({str(self.path)!r})"
 
 
-def _open_table(path: Path, size_bytes: int | None, now_ns: Callable[[], int]) -> SharedTable:
-    return SharedTable(open_file(path, size_bytes), now_ns)
+def _open_table(
+    path: Path, size_bytes: int | None, now_ns: Callable[[], int], wait_s: float, *, create: bool
+) -> SharedTable:
+    return SharedTable(open_file(path, size_bytes, make=create, wait_s=wait_s), now_ns)

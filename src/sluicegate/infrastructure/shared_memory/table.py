@@ -77,6 +77,11 @@ class SharedTable:
         """Return what the clock says."""
         return self._now_ns() // 1000
 
+    @property
+    def evicted_unfull(self) -> int:
+        """How many buckets were forgotten before they were full, for want of room, since the file was made."""
+        return self.journal.total(self.file.layout.stripes, WORD_EVICTED)
+
     def clear(self, stripe: int) -> bool:
         """Remove all buckets of a stripe; return whether its lock was free."""
         return self._locked(_CLEAR, (), [], [stripe], 0) is not None

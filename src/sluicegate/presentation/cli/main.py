@@ -72,8 +72,10 @@ def _show_version(asked: bool) -> None:
 
 from sluicegate.presentation.cli.rules_cli import rules_app  # noqa: E402 - it needs typer, which is checked above
 from sluicegate.presentation.cli.serve_cli import serve  # noqa: E402 - the same
+from sluicegate.presentation.cli.storage_cli import storage_app  # noqa: E402 - the same
 
 app.add_typer(rules_app)
+app.add_typer(storage_app)
 app.command()(serve)
 
 
