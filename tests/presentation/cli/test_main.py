@@ -14,6 +14,7 @@ import pytest
 
 import sluicegate
 from sluicegate.presentation.cli.main import main
+from support.access_logs import generated_lines
 from support.redis_servers import RedisServer
 
 COMMAND = Path(sys.executable).with_name("sluicegate")
@@ -173,6 +174,17 @@ def test_a_reset_that_no_other_process_would_see_is_not_done(run: Run, rules: st
         (["replay", "-", "--top", "ten"], ["--top", "'ten'"]),
         (["replay", "-", "--reorder", "-1"], ["reorder=-1"]),
         (["replay", "/nowhere/a.log"], ["ACCESS_LOG='/nowhere/a.log'"]),
+        (["replay", "/dev/null"], ["ACCESS_LOG='/dev/null'", "no line to read", "combined", "haproxy"]),
+        (["replay", __file__], ["none of its", "combined (nginx and Apache", "json (", "alb (", "w3c (", "csv ("]),
+        (["replay", "a.log", "b.log", "--format", "clf"], ["format='clf'", "combined"]),
+        (["replay", "a.log", "--field", "time"], ["field='time'", "NAME=FIELD"]),
+        (["replay", "a.log", "--identify", "user="], ["identify='user='"]),
+        (["replay", "a.log", "--trusted-proxy", "proxy"], ["trusted_proxies", "'proxy'"]),
+        (["replay", "a.log", "--suggest", "--share", "few"], ["share='few'"]),
+        (["replay", "a.log", "--suggest", "--share", "100"], ["share=100"]),
+        (["replay", "a.log", "--suggest", "--window", "0"], ["window=0"]),
+        (["replay", "a.log", "--suggest", "--endpoint", "login"], ["endpoint='login'"]),
+        (["replay", "a.log", "--against", "/nowhere"], ["/nowhere"]),
         (["replay", "/"], ["ACCESS_LOG='/'", "directory"]),
     ],
 )
@@ -238,7 +250,10 @@ def test_replay_answers_in_json(run: Run, rules: str, tmp_path: Path) -> None:
     assert report["rules"] == [
         {
             "endpoint": "GET /a",
-            "policies": ["ip-1-60s", "global-9-3600s"],
+            "policies": [
+                {"policy": "ip-1-60s", "shadow": False, "denied": 2, "clients_denied": 1},
+                {"policy": "global-9-3600s", "shadow": False, "denied": 0, "clients_denied": 0},
+            ],
             "requests": 3,
             "allowed": 1,
             "denied": 2,
@@ -246,7 +261,15 @@ def test_replay_answers_in_json(run: Run, rules: str, tmp_path: Path) -> None:
             "shadow_denied": 0,
             "clients": 1,
             "clients_denied": 1,
+            "clients_shadow_denied": 0,
+            "honest_clients": 1,
+            "honest_clients_denied": 1,
             "longest_wait_s": 60.0,
+            "first_denied": "2015-05-17T10:05:03Z",
+            "last_denied": "2015-05-17T10:05:03Z",
+            "busiest": "2015-05-17T10:05:03Z",
+            "busiest_denied": 2,
+            "busiest_s": 1,
         }
     ]
     assert report["clients"][0]["first_denied"] == "2015-05-17T10:05:03Z"
@@ -260,10 +283,66 @@ def test_replay_prints_tables_in_which_strangers_cannot_write(run: Run, rules: s
     status, output, _ = run("replay", str(log), "--rules", rules)
     assert status == 0
     assert "\x1b" not in output
-    assert r"GET /\x1b]0;owned\x07" in output
+    assert "GET /{slug}" in output
     assert r"line 5: no method and path in the request 'GET[/] /" in output
     assert "192.0.2.1" in output
     assert "1 allowed, 2 denied (66.7% of those under a rule)" in output
+
+
+def test_suggest_prints_a_rules_file_that_replay_takes(run: Run, tmp_path: Path) -> None:
+    """What it suggests from a log, replayed on that log, denies no more clients than it says; in shadow it denies nobody."""
+    log, suggested, page = tmp_path / "access.log", tmp_path / "suggested.toml", tmp_path / "page.html"
+    log.write_text("".join(generated_lines(3_000, clients=150, seed=4, span_s=7_200)))
+    status, output, complaint = run("replay", str(log), "--suggest", "--share", "2.5", "--html", str(page))
+    assert (status, complaint) == (0, "")
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    suggested.write_text(output)
+    report = json.loads(run("replay", str(log), "--rules", str(suggested), "--json", "--top", "0")[1])
+    assert (report["denied"], report["no_rule"]) == (0, 0)
+    assert sum(row["shadow_denied"] for row in report["rules"]) > 0
+    suggested.write_text(output.replace(", shadow = true", ""))
+    report = json.loads(run("replay", str(log), "--rules", str(suggested), "--json", "--top", "0")[1])
+    for row in report["rules"]:
+        assert row["honest_clients_denied"] <= 0.025 * row["honest_clients"]
+        assert (
+            f"replayed: denies {row['honest_clients_denied']:,} of {row['honest_clients']:,} honest-looking clients"
+            in output
+        )
+
+
+def test_suggest_on_a_pipe_says_that_it_was_not_verified(rules: str, tmp_path: Path) -> None:
+    """Standard input cannot be read twice; a page, which shows the replay, is refused there."""
+    lines = "".join(generated_lines(300, clients=20, seed=4)).encode()
+    command = [COMMAND, "replay", "-", "--suggest", "--rules", rules]
+    done = subprocess.run(command, input=lines, capture_output=True, check=True)
+    assert b"not verified" in done.stderr
+    assert b'"POST /login" = ' in done.stdout
+    refused = subprocess.run([*command, "--html", str(tmp_path / "x")], input=lines, capture_output=True, check=False)
+    assert refused.returncode == 2
+    assert b"html='" in refused.stderr
+
+
+def test_two_rules_files_are_compared(run: Run, rules: str, tmp_path: Path) -> None:
+    """Which requests only one of them denies, in the table and as JSON."""
+    log, other = tmp_path / "access.log", tmp_path / "other.toml"
+    log.write_text(LOG_LINE * 4)
+    other.write_text('[endpoints]\n"GET /a" = "3/minute"\n')
+    command = ("replay", str(log), "--rules", rules, "--against", str(other))
+    compared = json.loads(run(*command, "--json")[1])["comparison"]
+    assert (compared["only_here"], compared["only_against"], compared["both"], compared["denied"]) == (2, 0, 1, 1)
+    assert f"{other} denies 1: 1 are denied by both, 2 only by these rules" in run(*command)[1]
+
+
+def test_users_and_formats_are_named_on_the_command_line(run: Run, tmp_path: Path) -> None:
+    """JSON lines with fields of one's own; the rule is for users."""
+    log, rules = tmp_path / "access.json", tmp_path / "rules.toml"
+    log.write_text('{"at": 1, "from": "192.0.2.1", "verb": "GET", "what": "/a", "who": {"id": "ann"}}\n' * 3)
+    rules.write_text('[endpoints]\n"GET /a" = "1/minute per user"\n')
+    fields = [f"--field={pair}" for pair in ("time=at", "client=from", "method=verb", "path=what")]
+    asked = ("--format", "json", *fields, "--identify", "user=who.id", "--json")
+    report = json.loads(run("replay", str(log), "--rules", str(rules), *asked)[1])
+    assert [(row["client"], row["denied"]) for row in report["clients"]] == [("ann", 2)]
+    assert report["files"] == [{"path": str(log), "format": "json", "lines": 3, "malformed": 0}]
 
 
 def test_help_names_every_command_and_tells_of_memory(run: Run) -> None:
@@ -289,7 +368,8 @@ def test_the_reference_names_every_field_of_the_json(run: Run, rules: str, tmp_p
     log = tmp_path / "access.log"
     log.write_text(LOG_LINE * 3 + LOG_LINE.replace("/a", "/b") + "nonsense\n")
     page = (Path(__file__).parents[3] / "docs" / "reference" / "command-line.md").read_text()
-    for arguments in (["replay", str(log)], ["check", "GET /a", "b"], ["reset", "GET /a", "b"]):
+    compared = ["replay", str(log), "--suggest", "--against", rules, "--html", str(tmp_path / "page.html")]
+    for arguments in (["replay", str(log)], compared, ["check", "GET /a", "b"], ["reset", "GET /a", "b"]):
         for name in re.findall(r'"(\w+)":', run(*arguments, "--rules", rules, "--json")[1]):
             assert f"`{name}`" in page, name
 
@@ -311,7 +391,8 @@ def test_the_installed_command_tells_its_version_and_its_kind() -> None:
 def test_a_pipe_that_closes_early_is_no_error(rules: str) -> None:
     """`sluicegate replay … | head -1` ends without a word, and not with the status of a denial."""
     command = [COMMAND, "replay", "-", "--rules", rules, "--top", "0"]
-    lines = "".join(LOG_LINE.replace("/a", f"/{number:0500}") for number in range(6_000))  # more than a pipe holds
+    # More clients than a pipe holds.
+    lines = "".join(LOG_LINE.replace("192.0.2.1", f"{number:0250}.example") for number in range(2_000))
     # With PYTHONUNBUFFERED set, Python loses what one write did not take, and with it the error of the next.
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(

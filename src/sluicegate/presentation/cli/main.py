@@ -16,7 +16,7 @@ from typing import Annotated
 from sluicegate import COMPILED
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.cli import limiter_commands
-from sluicegate.presentation.cli.replay.time_order import DEFAULT_REORDER_LINES
+from sluicegate.presentation.cli.replay.source.time_order import DEFAULT_REORDER_LINES
 from sluicegate.presentation.cli.terminal import write_error, write_line
 
 try:
@@ -127,30 +127,77 @@ def reset(endpoint: Endpoint, identifier: Identifier, *, rules: RulesFile = None
 
 
 @app.command()
-def replay(
+def replay(  # noqa: PLR0913 - the options of the command
     access_log: Annotated[
-        str,
-        typer.Argument(
-            metavar="ACCESS_LOG", help="A log in Common or Combined format, plain or gzipped; - is standard input."
-        ),
+        list[str],
+        typer.Argument(metavar="ACCESS_LOG", help="Logs, plain, gzipped or zstd; - is standard input."),
     ],
     *,
     rules: RulesFile = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="FILE", help="Another rules file to compare with.")
+    ] = None,
+    suggest: Annotated[bool, typer.Option("--suggest", help="Print a rules file that the traffic suggests.")] = False,
+    share: Annotated[
+        str, typer.Option("--share", metavar="PERCENT", help="Honest-looking clients that it may deny.")
+    ] = "1",
+    window: Annotated[
+        int, typer.Option(parser=whole_number, metavar="SECONDS", help="In which its buckets are full again.")
+    ] = 600,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option("--endpoint", metavar="TEMPLATE", help="Suggest for 'GET /users/{id}'; may be repeated."),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="combined, json, alb, w3c, haproxy or csv, not detected."),
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option("--field", metavar="ROLE=FIELD", help="Where JSON or CSV has time, client, path, ..."),
+    ] = None,
+    identify: Annotated[
+        list[str] | None,
+        typer.Option("--identify", metavar="SCOPE=FIELD", help="The field that names a user, a tenant, ..."),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option("--trusted-proxy", metavar="NETWORK", help="A proxy, besides private addresses."),
+    ] = None,
     top: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Rows of each table; 0: all.")] = 10,
     reorder: Annotated[
         int,
-        typer.Option(parser=whole_number, metavar="LINES", help="Requests held back to put the log in order of time."),
+        typer.Option(parser=whole_number, metavar="LINES", help="How many lines too late a request may stand."),
     ] = DEFAULT_REORDER_LINES,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try rules on the requests of an access log.
+    """Try rules on the requests of access logs, or have limits suggested.
 
     Each line becomes one check of 'METHOD /path' by the client's address, at the log's own time and in memory: nothing
     outside is asked or changed. Malformed lines are counted, shown and skipped.
     """
     from sluicegate.presentation.cli.replay import command as replay_command  # noqa: PLC0415 - rich is slow to import, and only this command needs it
+    from sluicegate.presentation.cli.replay.options import ReplayOptions  # noqa: PLC0415 - as slow
 
-    raise typer.Exit(replay_command.replay(access_log, rules, top=top, reorder_lines=reorder, as_json=as_json))
+    options = ReplayOptions(
+        logs=access_log,
+        rules=rules,
+        against=against,
+        suggest=suggest,
+        share=share,
+        window_s=window,
+        endpoints=endpoint or (),
+        log_format=log_format,
+        fields=field or (),
+        identify=identify or (),
+        trusted_proxies=trusted_proxy or (),
+        top=top,
+        reorder_lines=reorder,
+        as_json=as_json,
+        html=html,
+    )
+    raise typer.Exit(replay_command.replay(options))
 
 
 @app.command()

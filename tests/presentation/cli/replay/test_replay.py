@@ -1,74 +1,143 @@
-"""Replaying an access log."""
+"""Replaying requests: what is counted, and that every bucket admits what an exact model admits."""
 
-import gzip
-import io
+import os
 import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import RuleBook
 from sluicegate.infrastructure.rules_file.reader import load_rules
-from sluicegate.presentation.cli.replay.access_log import MAX_LINE_BYTES, LoggedRequest
-from sluicegate.presentation.cli.replay.engine import OTHER_CLIENTS, Replay
-from sluicegate.presentation.cli.replay.log_lines import read_lines, size_of
-from sluicegate.presentation.cli.replay.report import build_report
-from sluicegate.presentation.cli.replay.time_order import in_order
+from sluicegate.presentation.cli.replay.clients import Clients
+from sluicegate.presentation.cli.replay.comparison import Comparison
+from sluicegate.presentation.cli.replay.engine import OTHER_CLIENTS, Replay, client_of
+from sluicegate.presentation.cli.replay.formats.record import LoggedRequest
+from sluicegate.presentation.cli.replay.report.builder import build_report
+from sluicegate.presentation.cli.replay.report.figures import ReplayReport
+from sluicegate.presentation.cli.replay.source.log_files import LogFiles
+from support.access_logs import (
+    MIDNIGHT_US,
+    RULES,
+    SHARED_LOG,
+    generated_lines,
+    needs_the_shared_log,
+    reader_options,
+    request_at,
+)
 from support.rational_bucket import RationalBucket
-
-RULES = Path(__file__).parents[4] / "examples" / "rules" / "website.toml"
-ACCESS_LOG = Path(__file__).parents[5] / "shared" / "data" / "access.log"
-if not ACCESS_LOG.exists():  # a worktree lies one folder deeper than a clone
-    ACCESS_LOG = Path(__file__).parents[6] / "shared" / "data" / "access.log"
-
-needs_the_log = pytest.mark.skipif(not ACCESS_LOG.exists(), reason="the shared access.log is not on this machine")
 
 TWO_A_MINUTE = {"GET /": RateLimitRule.parse("2/minute")}
 
 
-def line(second: int, request: str = "GET / HTTP/1.1", address: str = "192.0.2.1") -> bytes:
-    """Return a log line, so many seconds after midnight."""
-    time = datetime(2015, 5, 17, tzinfo=UTC).replace(hour=second // 3600, minute=second // 60 % 60, second=second % 60)
-    return f'{address} - - [{time:%d/%b/%Y:%H:%M:%S} +0000] "{request}" 200 5\n'.encode()
-
-
-def replayed(lines: Iterable[bytes], rules: dict[str, RateLimitRule] = TWO_A_MINUTE, **options: int) -> Replay:
+def replayed(
+    requests: Iterable[LoggedRequest], rules: Mapping[str, RateLimitRule] = TWO_A_MINUTE, **options: int
+) -> Replay:
     """Return a replay that has run."""
-    replay = Replay(rules, **options)
-    replay.run(lines)
+    replay = Replay(dict(rules), **options)  # type: ignore[arg-type]
+    replay.run(requests)
     return replay
 
 
-@needs_the_log
+def reported(requests: Iterable[LoggedRequest], replay: Replay | None = None, top: int = 0) -> ReplayReport:
+    """Return the report of requests that are replayed."""
+    replay = Replay(TWO_A_MINUTE) if replay is None else replay
+    clients = Clients()
+    for request in requests:
+        clients.observe(client_of(request), request)
+        replay.check(request)
+    return build_report(replay=replay, clients=clients, files=LogFiles(["x"], reader_options()), top=top)
+
+
+@needs_the_shared_log
 def test_every_bucket_of_a_real_log_admits_what_an_exact_model_admits() -> None:
     """Over all 10,000 lines, bucket by bucket, the limiter's integers and fractions agree; and there is something to deny."""
     rules = load_rules(RULES)
     replay = Replay(rules)
-    replay.run(read_lines(str(ACCESS_LOG)))
-    admitted, denied = _admitted_by_model(rules)
-    assert replay.lines == 10_000
+    files = LogFiles([str(SHARED_LOG)], reader_options())
+    replay.run(files.requests())
+    admitted, denied = _admitted_by_model(rules, SHARED_LOG)
+    assert (files.lines, files.malformed) == (10_000, 0)
     assert {pair: tally.allowed for pair, tally in replay.tallies.items() if tally.allowed} == admitted
     assert {pair: tally.denied for pair, tally in replay.tallies.items() if tally.denied} == denied
     assert sum(denied.values()) > 100
     assert sum(admitted.values()) > 1_000
 
 
-def _admitted_by_model(rules: Mapping[str, tuple[RateLimitRule, ...]]) -> tuple[Counter[tuple[str, str]], ...]:
+@pytest.mark.parametrize(
+    ("count", "clients", "span_s"),
+    [
+        (4_000, 150, 900),
+        pytest.param(
+            1_000_000,
+            20_000,
+            86_400,
+            marks=[
+                pytest.mark.skipif("SLUICEGATE_LONG" not in os.environ, reason="SLUICEGATE_LONG is not set"),
+                pytest.mark.timeout(1_800),
+            ],
+        ),
+    ],
+)
+def test_every_bucket_of_a_generated_log_admits_what_an_exact_model_admits(
+    tmp_path: Path, count: int, clients: int, span_s: int
+) -> None:
+    """The same for a log that is out of order, with people, robots and somebody who guesses passwords."""
+    log = tmp_path / "access.log"
+    with log.open("w") as file:
+        file.writelines(generated_lines(count, clients=clients, seed=7, span_s=span_s))
+    rules = load_rules(_site_rules(tmp_path))
+    replay = Replay(rules)
+    replay.run(LogFiles([str(log)], reader_options()).requests())
+    admitted, denied = _admitted_by_model(rules, log)
+    assert {pair: tally.allowed for pair, tally in replay.tallies.items() if tally.allowed} == admitted
+    assert {pair: tally.denied for pair, tally in replay.tallies.items() if tally.denied} == denied
+    assert replay.late == 0
+    assert sum(denied.values()) > count // 100
+
+
+def _site_rules(folder: Path) -> Path:
+    path = folder / "rules.toml"
+    path.write_text(
+        '[endpoints]\n"GET /" = "2/minute"\n"POST /login" = ["3/minute burst 2", "40/minute per global"]\n'
+        '"GET /api/v1/items/{id}" = "7/hour burst 4"\n"GET /blog/{slug}" = "1 per 7 seconds"\n'
+    )
+    return path
+
+
+@pytest.mark.skipif("SLUICEGATE_LONG" not in os.environ, reason="SLUICEGATE_LONG is not set")
+@pytest.mark.timeout(1_800)
+def test_memory_does_not_grow_with_the_number_of_lines(tmp_path: Path) -> None:
+    """A million lines of the same clients take no more than a quarter of a million."""
+    rules, log = _site_rules(tmp_path), tmp_path / "access.log"
+    most_kib: list[int] = []
+    for count in (250_000, 1_000_000):
+        with log.open("w") as file:
+            file.writelines(generated_lines(count, clients=5_000, seed=3))
+        code = (
+            "import resource, sys; from sluicegate.presentation.cli.main import main;"
+            f"assert main(['replay', {str(log)!r}, '--rules', {str(rules)!r}, '--json', '--top', '1']) == 0;"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        most_kib.append(int(run.stderr))
+    assert most_kib[1] < 1.1 * most_kib[0]
+
+
+def _admitted_by_model(
+    rules: Mapping[str, tuple[RateLimitRule, ...]], log: Path
+) -> tuple[Counter[tuple[str, str]], ...]:
     """Return what fractions admit and deny, by endpoint and client, from a reading of the log of the test's own."""
     pattern = re.compile(r'(\S+) \S+ \S+ \[(.*?)\] "(\S+) ([^ ?#]+)')
     requests: list[tuple[int, str, str]] = []
-    for text in ACCESS_LOG.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in log.read_text(encoding="utf-8", errors="replace").splitlines():
         address, time, method, path = pattern.match(text).groups()  # type: ignore[union-attr]
         endpoint = _endpoint_of(rules, "GET" if method == "HEAD" else method, unquote(path))
         if endpoint is not None:
@@ -106,16 +175,16 @@ def _endpoint_of(rules: Iterable[str], method: str, path: str) -> str | None:
 
 def test_the_time_is_the_logs() -> None:
     """A bucket refills as the log's time passes: two at once, the third is denied, and half a minute later one passes."""
-    replay = replayed([line(0), line(0), line(0), line(30), line(30)])
+    replay = replayed(map(request_at, (0, 0, 0, 30, 30)))
     tally = replay.tallies["GET /", "192.0.2.1"]
     assert (tally.allowed, tally.denied, tally.longest_wait_s) == (3, 2, 30.0)
-    assert tally.first_denied_s == datetime(2015, 5, 17, tzinfo=UTC).timestamp()
+    assert (tally.first_denied_us, tally.last_denied_us) == (MIDNIGHT_US, MIDNIGHT_US + 30_000_000)
 
 
 def test_clients_and_endpoints_are_counted_apart() -> None:
     """Each client has its own bucket, and an endpoint without a rule has none."""
-    replay = replayed([line(0)] * 3 + [line(0, address="192.0.2.2")] + [line(0, "GET /other HTTP/1.1")] * 2)
-    report = build_report(replay, 0)
+    requests = [request_at(0)] * 3 + [request_at(0, "192.0.2.2")] + [request_at(0, path="/other")] * 2
+    report = reported(requests)
     assert (report.requests, report.allowed, report.denied, report.no_rule) == (6, 3, 1, 2)
     assert [(row.client, row.allowed, row.denied) for row in report.clients] == [
         ("192.0.2.1", 2, 1),
@@ -126,75 +195,28 @@ def test_clients_and_endpoints_are_counted_apart() -> None:
 
 def test_a_client_is_what_it_is_for_the_middleware() -> None:
     """Addresses of one IPv6 network are one client, an IPv4 address in IPv6 writing is itself, and a host name stays."""
+    clients = reader_options().clients
     addresses = ("2001:db8::1", "2001:db8::2", "::ffff:192.0.2.1", "192.0.2.1", "host.example.org")
-    replay = replayed([line(0, address=address) for address in addresses])
-    assert {client: tally.requests for (_, client), tally in replay.tallies.items()} == {
-        "2001:db8::/64": 2,
-        "192.0.2.1": 2,
-        "host.example.org": 1,
-    }
-
-
-def test_a_log_out_of_order_gives_what_the_log_in_order_gives() -> None:
-    """Lines within the reach of the reordering are replayed by their times."""
-    in_their_order = [line(second) for second in (0, 0, 29, 30, 31, 60, 61)]
-    shuffled = [in_their_order[index] for index in (3, 1, 0, 2, 6, 5, 4)]
-    assert replayed(shuffled).tallies == replayed(in_their_order).tallies
-    assert replayed(shuffled).late == 0
-
-
-def test_a_line_beyond_the_reach_is_late_and_steps_no_clock_back() -> None:
-    """With nothing held back, an earlier line is checked at the time that was reached: it finds an empty bucket."""
-    replay = replayed([line(60), line(60), line(0), line(61)], reorder_lines=0)
-    assert replay.late == 1
-    tally = replay.tallies["GET /", "192.0.2.1"]
-    assert (tally.allowed, tally.denied) == (2, 2)
-    report = build_report(replay, 0)
-    assert (report.first, report.last) == ("2015-05-17T00:00:00Z", "2015-05-17T00:01:01Z")
-
-
-@given(st.lists(st.integers(0, 20), max_size=60), st.integers(0, 20))
-def test_reordering_loses_nothing_and_sorts_what_it_can(times_s: list[int], reorder_lines: int) -> None:
-    """Every request comes out once; all are sorted, and stable, if none is displaced by more than what is held back."""
-    requests = [(number, LoggedRequest(time_s, "a", "GET /")) for number, time_s in enumerate(times_s, start=1)]
-    out = list(in_order(requests, reorder_lines))
-    assert sorted(out, key=lambda pair: pair[0]) == requests
-    wanted = sorted(requests, key=lambda pair: (pair[1].time_s, pair[0]))
-    displaced = max((number - 1 - place for place, (number, _) in enumerate(wanted)), default=0)
-    if displaced <= reorder_lines:
-        assert out == wanted
-
-
-def test_malformed_lines_are_counted_shown_and_passed_over() -> None:
-    """The first five are kept with number, reason and beginning; blank lines are no lines."""
-    broken = b"\x00\xff nonsense " + b"x" * 500
-    replay = replayed([line(0), b"\n", *[broken] * 7, line(0, "- "), line(1)])
-    report = build_report(replay, 10)
-    assert (report.lines, report.requests, report.malformed.count) == (10, 2, 8)
-    assert [sample.line for sample in report.malformed.first] == [3, 4, 5, 6, 7]
-    assert "nonsense" in report.malformed.first[0].text
-    assert len(report.malformed.first[0].text) <= 200
-
-
-def test_a_request_that_the_limiter_refuses_to_look_at_is_malformed() -> None:
-    """A path or address over 1 KiB is shown with the limiter's own reason."""
-    replay = replayed([line(0, f"GET /{'a' * 2000} HTTP/1.1"), line(0, address="a" * 2000), line(0)])
-    assert (replay.malformed, replay.lines) == (2, 3)
-    assert [sample.reason.partition("=")[0] for sample in replay.malformed_samples] == ["endpoint", "identifier"]
+    assert [clients.client(address) for address in addresses] == [
+        "2001:db8::/64",
+        "2001:db8::/64",
+        "192.0.2.1",
+        "192.0.2.1",
+        "host.example.org",
+    ]
 
 
 def test_more_clients_than_are_told_apart_are_counted_together() -> None:
     """Memory stays bounded, and no request is lost from the sums."""
-    replay = replayed([line(0, address=f"192.0.2.{number % 9}") for number in range(90)], max_tallies=3)
+    replay = replayed([request_at(0, f"192.0.2.{number % 9}") for number in range(90)], max_tallies=3)
     assert len(replay.tallies) == 4
-    assert build_report(replay, 0).allowed == 18
+    assert reported([], replay).allowed == 18
     assert replay.tallies["GET /", OTHER_CLIENTS].requests == 60
 
 
 def test_the_report_lists_the_most_denied_first_and_no_more_than_asked_for() -> None:
     """`top` cuts the lists and not the sums."""
-    lines = [line(0, address=f"192.0.2.{number}") for number in range(5) for _ in range(number + 1)]
-    report = build_report(replayed(lines), 2)
+    report = reported((request_at(0, f"192.0.2.{number}") for number in range(5) for _ in range(number + 1)), top=2)
     assert [(row.client, row.denied) for row in report.clients] == [("192.0.2.4", 3), ("192.0.2.3", 2)]
     assert (report.client_count, report.denied, report.rules[0].clients_denied) == (5, 6, 3)
 
@@ -202,29 +224,97 @@ def test_the_report_lists_the_most_denied_first_and_no_more_than_asked_for() -> 
 def test_the_worst_endpoint_of_a_client_is_where_it_was_denied() -> None:
     """Not where it was most often."""
     rules = {"GET /": RateLimitRule.parse("1/minute"), "GET /b": RateLimitRule.parse("100/minute")}
-    lines = [line(0)] * 3 + [line(0, "GET /b HTTP/1.1")] * 9
-    assert build_report(replayed(lines, rules), 0).clients[0].worst_endpoint == "GET /"
+    requests = [request_at(0)] * 3 + [request_at(0, path="/b")] * 9
+    assert reported(requests, Replay(rules)).clients[0].worst_endpoint == "GET /"
+
+
+def test_an_overlong_path_is_counted_by_its_template() -> None:
+    """The middleware limits it as well; one without a rule is shown by its beginning."""
+    rules = {"GET /a/{rest:path}": RateLimitRule.parse("1/minute")}
+    long_path = "/a/" + "x" * 5_000
+    replay = Replay(rules)
+    report = reported([request_at(0, path=long_path)] * 3 + [request_at(0, path="/b/" + "x" * 5_000)], replay)
+    assert (report.allowed, report.denied, report.no_rule) == (1, 2, 1)
+    assert max(len(path) for _, path in replay.without_rule) == 200
+
+
+def test_an_overlong_name_of_a_client_is_counted() -> None:
+    """As the middleware does, by a digest."""
+    replay = replayed([request_at(0, "a" * 5_000)] * 3)
+    ((_, who), tally) = next(iter(replay.tallies.items()))
+    assert (tally.allowed, tally.denied) == (2, 1)
+    assert len(who) < 100
+
+
+def test_denials_are_told_by_rule_with_their_time() -> None:
+    """Which of an endpoint's rules denied how much, first and last, and when most."""
+    rules = {
+        "GET /": (
+            RateLimitRule(2, 2, "ip", name="each"),
+            RateLimitRule(3, 3, "global", name="all"),
+        )
+    }
+    requests = [request_at(0, "192.0.2.1")] * 3 + [request_at(1, "192.0.2.2")] * 4 + [request_at(9, "192.0.2.2")]
+    row = reported(requests, Replay(rules)).rules[0]
+    assert [(one.policy, one.denied, one.clients_denied) for one in row.policies] == [("each", 1, 1), ("all", 4, 1)]
+    assert (row.first_denied, row.last_denied) == ("2015-05-17T00:00:00Z", "2015-05-17T00:00:09Z")
+    assert (row.busiest, row.busiest_denied, row.busiest_s) == ("2015-05-17T00:00:01Z", 3, 1)
+
+
+def test_users_are_counted_by_name_and_strangers_by_address() -> None:
+    """A rule for users holds for whoever the log names, wherever he comes from."""
+    replay = Replay({"GET /": RateLimitRule.parse("2/minute per user")}, scopes=("user",))
+    ann = [request_at(0, f"192.0.2.{number}", names=("ann",)) for number in range(4)]
+    stranger = [request_at(0, "192.0.2.1", names=("",))] * 3
+    report = reported([*ann, *stranger], replay)
+    assert {(row.client, row.allowed, row.denied) for row in report.clients} == {("ann", 2, 2), ("192.0.2.1", 2, 1)}
+
+
+def test_a_comparison_tells_who_is_treated_differently() -> None:
+    """Requests and clients that only one of two files denies, and those that both deny."""
+    run = Replay({"GET /": RateLimitRule.parse("2/minute")})
+    comparison = Comparison(run, Replay({"GET /": RateLimitRule.parse("4/minute")}))
+    for request in [request_at(0, "192.0.2.1")] * 5 + [request_at(0, "192.0.2.2")] * 3:
+        comparison.check(request)
+    assert (comparison.only_here, comparison.only_against, comparison.both) == (3, 0, 1)
+    assert (comparison.clients_only_here, comparison.clients_only_against) == (1, 0)
+    assert [(one.client, one.denied, one.denied_against) for one in comparison.clients()] == [
+        ("192.0.2.1", 3, 1),
+        ("192.0.2.2", 1, 0),
+    ]
+
+
+def test_needs_are_measured_beside_the_limit() -> None:
+    """A client that needed more than the rule's burst is one that it denied, and no other is."""
+    replay = Replay({"GET /": RateLimitRule.parse("2/minute burst 3")}, measure_needs=True)
+    requests = [request_at(second, f"192.0.2.{number}") for number in range(1, 7) for second in range(number)]
+    report = reported(sorted(requests, key=lambda one: one.time_us), replay)
+    assert replay.needs is not None
+    ((_, _, max_tokens, needs),) = replay.needs.rows()
+    assert {who for who, need in needs.items() if need > max_tokens} == {
+        row.client for row in report.clients if row.denied
+    }
+    assert [(row.upper, row.honest) for row in report.needs] == [([1, 2, 4, 8], [1, 1, 2, 2])]
 
 
 def test_a_disabled_rule_lets_pass() -> None:
     """Its requests are allowed and counted under it."""
     rules = {"GET /": RateLimitRule(1, 1, "ip", enabled=False)}
-    report = build_report(replayed([line(0)] * 3, rules), 0)
+    report = reported([request_at(0)] * 3, Replay(rules))
     assert (report.allowed, report.denied, report.rules[0].policies) == (3, 0, [])
 
 
 def test_who_is_on_a_list_is_counted_under_the_list(tmp_path: Path) -> None:
     """Whatever the endpoint, with a rule or without: who is denied is not lost among requests without a rule."""
-    lines = [
-        *[line(0, address="192.0.2.1")] * 3,
-        line(0, "GET /other HTTP/1.1", "198.51.100.9"),
-        line(0, address="198.51.100.9"),
-        line(0, "GET /other HTTP/1.1"),
-        *[line(0, address="203.0.113.1")] * 2,
+    requests = [
+        *[request_at(0, "192.0.2.1")] * 3,
+        request_at(0, "198.51.100.9", "/other"),
+        request_at(0, "198.51.100.9"),
+        request_at(0, "192.0.2.1", "/other"),
+        *[request_at(0, "203.0.113.1")] * 2,
     ]
-    replay = Replay(_rules_file(tmp_path, '[allow]\nip = ["192.0.2.1"]\n[deny]\nip = ["198.51.100.0/24"]\n'))
-    replay.run(lines)
-    report = build_report(replay, 0)
+    lists = '[allow]\nip = ["192.0.2.1"]\n[deny]\nip = ["198.51.100.0/24"]\n'
+    report = reported(requests, Replay(_rules_file(tmp_path, lists)))
     assert {row.endpoint: (row.allowed, row.denied) for row in report.rules} == {
         "(allow list)": (4, 0),
         "(deny list)": (0, 2),
@@ -238,7 +328,7 @@ def test_a_dated_entry_ends_by_the_logs_time(tmp_path: Path) -> None:
     """Not by the clock of the machine, for which all of this log is long past."""
     entry = '[deny]\nip = [{ id = "192.0.2.1", until = 2015-05-17T00:00:10Z }]\n'
     replay = Replay(_rules_file(tmp_path, entry))
-    replay.run([line(9), line(10)])
+    replay.run([request_at(9), request_at(10)])
     assert {pair: tally.denied for pair, tally in replay.tallies.items()} == {
         ("(deny list)", "192.0.2.1"): 1,
         ("GET /", "192.0.2.1"): 0,
@@ -248,17 +338,18 @@ def test_a_dated_entry_ends_by_the_logs_time(tmp_path: Path) -> None:
 def test_a_rule_in_shadow_is_counted_and_denies_nothing() -> None:
     """What it would have denied stands beside what was."""
     shadow = RateLimitRule(1, 1, "ip", name="strict", shadow=True)
-    replay = Replay({"GET /": (RateLimitRule.parse("3/minute"), shadow)})
-    replay.run([line(0)] * 5)
-    row = build_report(replay, 0).rules[0]
-    assert (row.policies, row.allowed, row.denied, row.shadow_denied) == (["ip-3-60s", "strict (shadow)"], 3, 2, 4)
+    row = reported([request_at(0)] * 5, Replay({"GET /": (RateLimitRule.parse("3/minute"), shadow)})).rules[0]
+    assert (row.allowed, row.denied, row.shadow_denied, row.clients_shadow_denied) == (3, 2, 4, 1)
+    assert [(one.policy, one.shadow, one.denied, one.clients_denied) for one in row.policies] == [
+        ("ip-3-60s", False, 2, 1),
+        ("strict", True, 4, 1),
+    ]
 
 
 def test_a_kill_switch_is_told_once(tmp_path: Path) -> None:
     """Nothing is limited then, and the report says why."""
     replay = Replay(_rules_file(tmp_path, "kill_switch = true\n", first=True))
-    replay.run([line(second) for second in range(0, 50, 5)])
-    report = build_report(replay, 0)
+    report = reported(map(request_at, range(0, 50, 5)), replay)
     assert (report.denied, report.requests) == (0, 10)
     assert sum("nothing is limited" in warning for warning in report.warnings) == 1
     assert len(report.warnings) <= 2
@@ -269,62 +360,3 @@ def _rules_file(folder: Path, text: str, *, first: bool = False) -> RuleBook:
     path = folder / "rules.toml"
     path.write_text(text + endpoints if first else endpoints + text)
     return load_rules(path)
-
-
-@pytest.mark.parametrize("reorder_lines", [-1, 10_000_001])
-def test_a_reach_out_of_range_is_refused(reorder_lines: int) -> None:
-    """The message names the option and the value."""
-    with pytest.raises(InvalidInputError, match=f"reorder={reorder_lines}"):
-        Replay(TWO_A_MINUTE, reorder_lines=reorder_lines)
-
-
-@pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("from_stdin", [False, True])
-def test_a_log_is_read_from_a_file_an_archive_and_standard_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, compressed: bool, from_stdin: bool
-) -> None:
-    """What the bytes are decides, not what the file is called; the last line may lack its end."""
-    data = b"one\n\xff two\n\nfour"
-    stored = gzip.compress(data[:7]) + gzip.compress(data[7:]) if compressed else data
-    path = tmp_path / "access.txt"
-    path.write_bytes(stored)
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(stored))))  # type: ignore[arg-type]
-    assert list(read_lines("-" if from_stdin else str(path))) == [b"one\n", b"\xff two\n", b"\n", b"four"]
-    assert size_of("-" if from_stdin else str(path)) == (None if from_stdin else len(stored))
-
-
-def test_an_overlong_line_is_cut_and_the_next_one_whole(tmp_path: Path) -> None:
-    """A line without end costs no memory and no other line."""
-    path = tmp_path / "access.log"
-    path.write_bytes(b"a\n" + b"x" * (3 * MAX_LINE_BYTES) + b"\nb\n")
-    first, cut, last = read_lines(str(path))
-    assert (first, len(cut), last) == (b"a\n", MAX_LINE_BYTES + 1, b"b\n")
-
-
-@pytest.mark.parametrize("cut", [15, -4])
-def test_a_broken_archive_is_an_error_that_says_where(tmp_path: Path, cut: int) -> None:
-    """Cut off in the data or in the checksum."""
-    path = tmp_path / "access.log.gz"
-    path.write_bytes(gzip.compress(line(0) * 500)[:cut])
-    with pytest.raises(
-        InvalidInputError, match=r"ACCESS_LOG=.*access.log.gz': cannot be read.*: Compressed file ended"
-    ):
-        list(read_lines(str(path)))
-
-
-def test_an_archive_of_garbage_is_an_error(tmp_path: Path) -> None:
-    """Bytes that only begin like an archive."""
-    path = tmp_path / "access.log.gz"
-    path.write_bytes(gzip.compress(line(0) * 500)[:30] + b"\xff" * 400)
-    with pytest.raises(InvalidInputError, match="cannot be read"):
-        list(read_lines(str(path)))
-
-
-def test_progress_is_told_in_bytes_of_the_file(tmp_path: Path) -> None:
-    """For an archive these are compressed bytes, so that they add up to the file's size."""
-    path = tmp_path / "access.log.gz"
-    path.write_bytes(gzip.compress(b"".join(line(second) for second in range(20_000))))
-    told: list[int] = []
-    assert sum(1 for _ in read_lines(str(path), told.append)) == 20_000
-    assert told == sorted(told)
-    assert 0 < told[0] <= told[-1] <= path.stat().st_size

@@ -1,25 +1,22 @@
-"""Replay an access log: each of its requests becomes one real check, at the log's own time."""
+"""Replay requests: each of them becomes one real check, at the log's own time."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterable
 
-import msgspec
-
+from sluicegate.application.check import Decision
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules, Rules
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.result import RateLimitResult, Success
 from sluicegate.infrastructure.memory_storage import MemoryStorage
-from sluicegate.presentation.cli.replay.access_log import LoggedRequest, MalformedLine, parse_line
+from sluicegate.presentation.cli.replay.formats.record import LoggedRequest
 from sluicegate.presentation.cli.replay.log_clock import LogClock
 from sluicegate.presentation.cli.replay.observers import CheckObserver, WarningCollector
+from sluicegate.presentation.cli.replay.offenders import Offenders
+from sluicegate.presentation.cli.replay.rule_needs import RuleNeeds
 from sluicegate.presentation.cli.replay.tally import Tally
-from sluicegate.presentation.cli.replay.time_order import DEFAULT_REORDER_LINES, MAX_REORDER_LINES, in_order
-from sluicegate.presentation.web.client_address import ClientAddresses
-
-SHOWN_MALFORMED_LINES = 5
+from sluicegate.presentation.cli.replay.timeline import Timeline
+from sluicegate.presentation.web.identifiers import identifier_text, identify
 
 MAX_TALLIES = 1_000_000
 """How many pairs of rule and client are counted separately; about 500 MB. Later ones are counted as `OTHER_CLIENTS`."""
@@ -29,83 +26,77 @@ ALLOW_LIST = "(allow list)"
 DENY_LIST = "(deny list)"
 """The endpoints that requests decided by a list are counted under."""
 
+ALLOWED, DENIED = 0, 1
+"""What `Replay.timeline` counts."""
+
 _MAX_WITHOUT_RULE = 10_000  # endpoints without a rule that are counted separately
-
-
-class MalformedSample(msgspec.Struct, frozen=True):
-    """A line that could not be replayed.
-
-    Args:
-        line: Its number, from 1.
-        reason: What is wrong with it.
-        text: The line's first characters.
-    """
-
-    line: int
-    reason: str
-    text: str
+_LONGEST_SHOWN_PATH = 200  # characters
+_CERTAINLY_SHORT = 256  # characters of an identifier that is certainly within the limiter's 1,024 bytes
 
 
 class Replay:
-    """Check each request of a log with a limiter of its own, and count the answers.
+    """Check requests with a limiter of its own, and count the answers.
 
-    The buckets are in memory, whatever storage the settings name. A client is what `RateLimitMiddleware` counts by default:
-    an IPv4 address, or the /64 network of an IPv6 address.
+    The buckets are in memory, whatever storage the settings name. A request's endpoint is found as the middleware finds it.
 
     Args:
         rules: Endpoints and their rules.
-        reorder_lines: How many requests are held back to put the log in order of time, 0 to 10,000,000. A request that
-            comes later than that is checked at the time that the clock has reached, and counted in `late`.
+        scopes: The scopes that the log has identifiers for, in the order of `LoggedRequest.names`. In all others, and where
+            a line names nobody, the address counts. Empty: the address counts in every scope.
+        measure_needs: Whether to measure what burst each client needed at each rule.
         max_tallies: How many pairs of rule and client are counted separately. Later ones are counted as `OTHER_CLIENTS`.
 
     Raises:
-        InvalidInputError: If a rule or `reorder_lines` is invalid.
+        InvalidInputError: If a rule is invalid.
     """
 
     def __init__(
-        self, rules: Rules, *, reorder_lines: int = DEFAULT_REORDER_LINES, max_tallies: int = MAX_TALLIES
+        self,
+        rules: Rules,
+        *,
+        scopes: tuple[str, ...] = (),
+        measure_needs: bool = False,
+        max_tallies: int = MAX_TALLIES,
     ) -> None:
-        if not 0 <= reorder_lines <= MAX_REORDER_LINES:
-            raise InvalidInputError(f"reorder={reorder_lines}: expected 0 to {MAX_REORDER_LINES}")
+        self.rule_set = CompiledRules(rules, KeyFormat())
+        """The compiled rules."""
         self._clock = LogClock()
         self._storage = MemoryStorage(clock=self._clock)
         self._observer = CheckObserver()
         self._warnings = WarningCollector()
+        tells_more = bool(self.rule_set.lists) or any(one.shadows for one in self.rule_set.all_rules)
         self._limiter = SyncTokenBucketAdapter(
             storage=self._storage,
             rules=rules,
-            event_bus=self._observer,
+            event_bus=self._observer if tells_more else None,  # a fifth of a check's time
             logger=self._warnings,
             clock=self._clock,
             wall_clock=self._clock.utc_now,
         )
-        self._rule_set = CompiledRules(rules, KeyFormat())
-        self._client_of = ClientAddresses().client
-        self._reorder_lines = reorder_lines
+        self._scopes = scopes
         self._max_tallies = max_tallies
-        self.lines = 0
-        """How many lines were not blank."""
-        self.malformed = 0
-        """How many lines could not be replayed."""
-        self.malformed_samples: list[MalformedSample] = []
-        """The first few lines that could not be replayed."""
+        self.needs = RuleNeeds(self.rule_set) if measure_needs else None
+        """What burst each client needed at each rule; None: that is not measured."""
         self.late = 0
         """How many requests were too far out of order to be put in order."""
-        self.first_s: int | None = None
-        """The time of the first request, in seconds since 1970."""
-        self.last_s: int | None = None
-        """The time of the last request, in seconds since 1970."""
-        self.without_rule: Counter[str] = Counter()
-        """The endpoints without a rule, and how many requests each had."""
+        self.first_us: int | None = None
+        """The time of the first request, in microseconds since 1970."""
+        self.last_us: int | None = None
+        """The time of the last request, in microseconds since 1970."""
+        self.without_rule: Counter[tuple[str, str]] = Counter()
+        """The methods and paths without a rule, and how many requests each had: the first 10,000."""
         self.requests_without_rule = 0
         """How many requests had no rule and no list entry."""
         self.tallies: dict[tuple[str, str], Tally] = {}
         """The outcome by endpoint (as its rule names it, or `ALLOW_LIST`, `DENY_LIST`) and client."""
-
-    @property
-    def rule_set(self) -> CompiledRules:
-        """The compiled rules."""
-        return self._rule_set
+        self.denied_by: dict[tuple[str, str], Tally] = {}
+        """The denials by endpoint and the policy that denied; those in shadow are its `shadow_denied`."""
+        self.timeline = Timeline(kinds=2)
+        """The requests that a rule or a list decided, `ALLOWED` and `DENIED`, over time."""
+        self.denials_of: dict[str, Timeline] = {}
+        """The denials of each endpoint over time."""
+        self.offenders = Offenders()
+        """The denials of the most denied clients over time."""
 
     @property
     def warnings(self) -> list[str]:
@@ -117,64 +108,91 @@ class Replay:
         """How many buckets were evicted before they were full: their clients started again with a full one."""
         return self._storage.evicted_unfull
 
-    def run(self, lines: Iterable[bytes]) -> None:
-        """Replay all lines."""
-        for line_number, request in in_order(self._requests(lines), self._reorder_lines):
-            self._check(line_number, request)
+    def run(self, requests: Iterable[LoggedRequest]) -> None:
+        """Check requests one after the other."""
+        for request in requests:
+            self.check(request)
 
-    def _requests(self, lines: Iterable[bytes]) -> Iterator[tuple[int, LoggedRequest]]:
-        for line_number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            self.lines += 1
-            read = parse_line(line)
-            if isinstance(read, MalformedLine):
-                self._malformed(line_number, read.reason, line.decode("utf-8", "backslashreplace").strip())
-            else:
-                yield line_number, read
+    def check(self, request: LoggedRequest) -> bool | None:
+        """Check a request.
 
-    def _check(self, line_number: int, request: LoggedRequest) -> None:
-        time_s, endpoint = request.time_s, request.endpoint
-        client = self._client_of(request.address) or request.address
-        if not self._clock.advance_to(time_s * 1_000_000):
-            self.late += 1
+        Returns:
+            Whether it was allowed; None if no rule and no list was for it.
+        """
+        time_us = request.time_us
+        self._note_time(time_us)
+        endpoint = self._limiter.match(request.method, request.path)
+        if endpoint is None:
+            self._count_without_rule(request)
+            return None
+        who = client_of(request)
         self._observer.clear()
         try:
-            answer = self._limiter.is_allowed(endpoint=endpoint, identifier=client)
-        except InvalidInputError as error:
-            self._malformed(line_number, str(error), f"{client} {endpoint}")
-            return
-        self.first_s = time_s if self.first_s is None else min(time_s, self.first_s)
-        self.last_s = time_s if self.last_s is None else max(time_s, self.last_s)
-        decided_by = self._decided_by(endpoint)
-        if decided_by is None:
-            self.requests_without_rule += 1
-            if len(self.without_rule) < _MAX_WITHOUT_RULE or endpoint in self.without_rule:
-                self.without_rule[endpoint] += 1
-            return
-        tally = self.tallies.get((decided_by, client))
-        if tally is None:
-            counted_as = client if len(self.tallies) < self._max_tallies else OTHER_CLIENTS
-            tally = self.tallies.setdefault((decided_by, counted_as), Tally())
-        tally.shadow_denied += self._observer.shadow_denials > 0
-        result = cast("Success[RateLimitResult]", answer).value
-        if result.allowed:
-            tally.allowed += 1
-        else:
-            tally.denied += 1
-            tally.longest_wait_s = max(tally.longest_wait_s, result.retry_after)
-            if tally.first_denied_s is None:
-                tally.first_denied_s = time_s
-
-    def _decided_by(self, endpoint: str) -> str | None:
-        """Return what to count the latest check under: a list, or the endpoint as its rule names it; None if no rule applied."""
+            decision = self._limiter.check(
+                endpoint=endpoint, identifier=self._identifier(endpoint, request) if self._scopes else who
+            )
+        except InvalidInputError:  # a rule asks for an identifier that the log does not have
+            self._count_without_rule(request)
+            return None
         listed = self._observer.listed
         if listed is not None:
-            return ALLOW_LIST if listed.allowed else DENY_LIST
-        endpoint_rules = self._rule_set.find(endpoint)
-        return None if endpoint_rules is None else endpoint_rules.endpoint
+            endpoint = ALLOW_LIST if listed.allowed else DENY_LIST
+        elif self.rule_set.find(endpoint) is None:
+            self._count_without_rule(request)
+            return None
+        elif self.needs is not None:
+            self.needs.add(endpoint, who, time_us)
+        self._count(endpoint, who, time_us, decision)
+        return decision.result.allowed
 
-    def _malformed(self, line_number: int, reason: str, text: str) -> None:
-        self.malformed += 1
-        if len(self.malformed_samples) < SHOWN_MALFORMED_LINES:
-            self.malformed_samples.append(MalformedSample(line_number, reason, text[:200]))
+    def _note_time(self, time_us: int) -> None:
+        if not self._clock.advance_to(time_us):
+            self.late += 1
+        if self.first_us is None or self.last_us is None:
+            self.first_us = self.last_us = time_us
+        elif time_us > self.last_us:
+            self.last_us = time_us
+        elif time_us < self.first_us:
+            self.first_us = time_us
+
+    def _count(self, endpoint: str, who: str, time_us: int, decision: Decision) -> None:
+        tally = self.tallies.get((endpoint, who))
+        if tally is None:
+            counted_as = who if len(self.tallies) < self._max_tallies else OTHER_CLIENTS
+            tally = self.tallies.setdefault((endpoint, counted_as), Tally())
+        if self._observer.shadow_denials:
+            tally.shadow_denied += 1
+            for policy in self._observer.shadow_denials:
+                tally.blame(policy)
+                self.denied_by.setdefault((endpoint, policy), Tally()).shadow_denied += 1
+        result = decision.result
+        if result.allowed:
+            tally.allowed += 1
+            self.timeline.add(time_us, ALLOWED)
+            return
+        policy = decision.binding.policy if decision.binding is not None else ""
+        tally.deny(time_us, result.retry_after, policy)
+        self.denied_by.setdefault((endpoint, policy), Tally()).deny(time_us, result.retry_after, policy)
+        self.timeline.add(time_us, DENIED)
+        self.denials_of.setdefault(endpoint, Timeline()).add(time_us)
+        self.offenders.add(who, time_us)
+
+    def _identifier(self, endpoint: str, request: LoggedRequest) -> str | dict[str, str]:
+        named = dict(zip(self._scopes, request.names, strict=True))
+        found = identify(self._limiter.scopes_of(endpoint), request.client, named)
+        return request.client if found is None else found  # type: ignore[return-value]
+
+    def _count_without_rule(self, request: LoggedRequest) -> None:
+        self.requests_without_rule += 1
+        endpoint = request.method, request.path[:_LONGEST_SHOWN_PATH]
+        if len(self.without_rule) < _MAX_WITHOUT_RULE or endpoint in self.without_rule:
+            self.without_rule[endpoint] += 1
+
+
+def client_of(request: LoggedRequest) -> str:
+    """Return the client as reports name it: the first name that its line has, else its address."""
+    for name in request.names:
+        if name:
+            return name
+    client = request.client
+    return client if len(client) <= _CERTAINLY_SHORT else identifier_text(client) or client

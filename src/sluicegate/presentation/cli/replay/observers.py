@@ -13,13 +13,13 @@ class CheckObserver:
     def __init__(self) -> None:
         self.listed: RateLimitListed | None = None
         """The event of the allow or deny list that decided; None if neither did."""
-        self.shadow_denials = 0
-        """How many rules in shadow mode would have denied the check."""
+        self.shadow_denials: list[str] = []
+        """The policies in shadow mode that would have denied the check."""
 
     def clear(self) -> None:
         """Forget the latest check. Call it before each one."""
         self.listed = None
-        self.shadow_denials = 0
+        self.shadow_denials.clear()
 
     def listens(self, event_type: type[RateLimitEvent], /) -> bool:
         """Return whether a type of event is recorded: those that tell more than the answer does."""
@@ -30,7 +30,7 @@ class CheckObserver:
         if isinstance(event, RateLimitListed):
             self.listed = event
         elif isinstance(event, RateLimitShadowDenied):
-            self.shadow_denials += 1
+            self.shadow_denials.append(event.policy)
 
 
 class WarningCollector:

@@ -1,0 +1,1 @@
+"""What a replay tells: its figures, the tables for a terminal, and the page."""

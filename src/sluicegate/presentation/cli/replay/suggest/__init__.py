@@ -1,0 +1,1 @@
+"""`sluicegate replay --suggest`: limits that the traffic of a log would have kept."""
