@@ -3,7 +3,7 @@
 A segment of a path becomes a parameter
 
 - by what it is: a number, a UUID, a token (16 or more hexadecimal digits, or 20 or more letters and digits mixed), a date, or
-  what no template can spell (braces, controls, more than 64 characters);
+  what no template can spell (braces, brackets, controls, more than 64 characters);
 - by its spread: among the texts at one place, those that have less than a twentieth of its requests become `{slug}` if there
   are at least 12 of them. Where the names of resources stand, at the beginning of a path and after `api` or `v1`, there must
   be 200 of them, or 50 with fewer than 5 requests each on average: an API may have many resources, and each is a limit of
@@ -18,6 +18,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import msgspec
+
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.routing.template import parse_endpoint
 
 MIN_SPREAD = 12
 _MIN_RESOURCES = 200
@@ -36,7 +39,6 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _HEX = re.compile(r"(?=.*[0-9])[0-9a-fA-F]{16,}")
 _TOKEN = re.compile(r"(?=.*[0-9])(?=.*[A-Z])(?=.*[a-z])[A-Za-z0-9_-]{20,}")
-_UNSPELLABLE = re.compile(r"[{}?#]")
 _PREFIX = re.compile(r"api|rest|graphql|v[0-9]{1,3}(?:\.[0-9]{1,3})?", re.IGNORECASE)
 
 
@@ -115,9 +117,18 @@ def _parameter(segment: str) -> str:
         return "{date}"
     if _HEX.fullmatch(segment) or _TOKEN.fullmatch(segment):
         return "{token}"
-    if len(segment) > _LONGEST_LITERAL or _UNSPELLABLE.search(segment) or not segment.isprintable():
+    if len(segment) > _LONGEST_LITERAL or not segment.isprintable() or not _is_spellable(segment):
         return "{slug}"
     return ""
+
+
+def _is_spellable(segment: str) -> bool:
+    """Return whether a template can have a text as it is, beside parameters and at its end."""
+    try:
+        template = parse_endpoint(f"GET /{{a}}/{segment}")
+    except InvalidInputError:
+        return False
+    return template is not None and template.tokens[-1] == f"/{segment}"
 
 
 def _is_parameter(text: str) -> bool:
