@@ -140,6 +140,41 @@ async def test_the_least_acl_is_enough(binary: Any) -> None:
         assert client.execute_command("ACL", "LOG")[1:] == []
 
 
+@pytest.mark.parametrize("binary", [redis_7, redis_6], indirect=True)
+async def test_the_least_acl_is_enough_for_a_client_with_a_name(binary: Any) -> None:
+    """A name is worth having, and no reason to fail every check; who may set it, has it."""
+    with RedisServer(binary=binary()) as server:
+        client: Any = server.client()
+        client.execute_command("ACL", "SETUSER", "limits", *LEAST_ACL)
+        url = f"redis://limits:secret@127.0.0.1:{server.port}?client_name=frontend"
+        user = Redis(port=server.port, username="limits", password="secret", client_name="frontend")
+        for storage in (
+            RedisStorage.from_url(url, deadline_ms=10_000),
+            RedisStorage(redis_client=user, deadline_ms=10_000),
+        ):
+            async with storage:
+                assert await five_of(storage) == FIVE
+        client.execute_command("ACL", "SETUSER", "limits", "+client|setname" if binary is redis_7 else "+client")
+        async with RedisStorage.from_url(url, deadline_ms=10_000) as storage:
+            assert await five_of(storage) == FIVE
+            assert "frontend" in {each["name"] for each in client.client_list()}
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"), [("+evalsha", "+evalsha is missing"), ("+mget", "NOPERM"), ("+set", "NOPERM")]
+)
+async def test_a_permission_that_is_missing_is_named_without_the_key(missing: str, named: str) -> None:
+    """The message helps, and repeats nothing of the command."""
+    with RedisServer() as server:
+        server.client().execute_command("ACL", "SETUSER", "limits", *[rule for rule in LEAST_ACL if rule != missing])
+        url = f"redis://limits:secret@127.0.0.1:{server.port}"
+        async with RedisStorage.from_url(url, deadline_ms=10_000) as storage:
+            with pytest.raises(StorageError) as caught:
+                await storage.take([bucket_request(DAILY)])
+            assert named in str(caught.value)
+            assert "rate_limit" not in str(caught.value)
+
+
 @pytest.mark.parametrize("missing", ["+evalsha", "+mget", "+set"])
 async def test_a_permission_that_is_missing_is_named(missing: str) -> None:
     """An incomplete ACL is a storage error with its own reason, not a silent allow."""

@@ -1,5 +1,8 @@
 """URLs and clients, read into addresses and logins."""
 
+from unittest.mock import MagicMock
+
+import fakeredis
 import pytest
 import redis
 from redis.asyncio import Redis, RedisCluster, Sentinel
@@ -69,6 +72,11 @@ SECRET = "hunter2"
         f"redis+cluster://u:{SECRET}@h/one",
         f"redis+cluster://u:{SECRET}@h/1/2",
         f"redis://u:{SECRET}@h?db=x",
+        f"redis://:p@{SECRET}/word@h",
+        f"redis://{SECRET}#ss@h:6379",
+        f"redis://{SECRET}?ss@h:6379",
+        f"redis://:{SECRET}:x@h:{SECRET}",
+        f"redis://:{SECRET}?x@h",
         f"rediss://u:{SECRET}@h?ssl_min_version=x",
         SECRET,
         "",
@@ -79,7 +87,8 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> 
     with pytest.raises(InvalidInputError, match="url: ") as caught:
         target_of_url(url)
     assert SECRET not in str(caught.value)
-    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    assert caught.value.__context__ is None
+    assert SECRET not in repr(caught.value) + repr(caught.value.args)
 
 
 def test_a_url_that_is_no_string_is_refused() -> None:
@@ -131,6 +140,38 @@ async def test_clients_of_every_kind_are_read() -> None:
     target = target_of_client(RedisCluster(host="h", port=7, password="p"))
     assert (target.topology, target.hosts, target._options["password"]) == ("cluster", (("h", 7),), "p")
     assert "redis_connect_func" not in target._options
+
+
+def test_a_client_of_fakeredis_is_refused_with_what_to_do_instead() -> None:
+    """It has no server that could run the script, and every check would fail."""
+    for client in (fakeredis.FakeRedis(), fakeredis.FakeAsyncRedis()):
+        with pytest.raises(InvalidTypeError, match="fakeredis has no server .* use MemoryStorage"):
+            RedisStorage(redis_client=client)
+        with pytest.raises(InvalidTypeError, match="fakeredis has no server .* use MemoryStorage"):
+            SyncRedisStorage(redis_client=client)
+
+
+def test_clients_that_cannot_be_followed_are_refused() -> None:
+    """A mock, a pool of connections of another kind, and a hook that would block the event loop."""
+    pool = redis.ConnectionPool(connection_class=type("Odd", (redis.Connection,), {}))
+    for client, message in (
+        (MagicMock(spec=Redis), "as if it were a mock"),
+        (MagicMock(spec=Redis()), "as if it were a mock"),
+        (redis.Redis(connection_pool=pool), "class Odd, not known here; give an async client, or a URL"),
+        (redis.Redis(redis_connect_func=print), "redis_connect_func"),
+        (MagicMock(), "expected a client of redis-py .* RedisStorage.from_url"),
+    ):
+        with pytest.raises(InvalidTypeError, match=message):
+            RedisStorage(redis_client=client)
+
+
+@pytest.mark.parametrize("version", ["4.6.0", "5.1.1", "5.0.0rc1"])
+def test_a_version_of_redis_py_that_is_not_supported_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """At construction, not by failing every check."""
+    monkeypatch.setattr(redis, "__version__", version)
+    for build in (lambda: RedisStorage.from_url("redis://"), lambda: SyncRedisStorage(redis_client=Redis())):
+        with pytest.raises(InvalidInputError, match=f"redis-py {version} is installed, expected 5.2 or later"):
+            build()
 
 
 @pytest.mark.parametrize("client", [None, "redis://localhost", object(), 5])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from redis.asyncio import RedisCluster, Sentinel
 from redis.crc import key_slot
 
@@ -188,6 +189,37 @@ async def test_cluster_a_slot_on_the_move_keeps_its_limits(request: pytest.Fixtu
                 for index, verdict in enumerate(together):
                     allowed[index] += verdict.allowed
         assert allowed[:4] == [5, 5, 5, 5]
+
+
+@pytest.fixture
+def shy_cluster() -> Iterator[ClusterSet]:
+    """Run three masters that tell by which host they are reached."""
+    yield from run_or_skip(lambda: ClusterSet(replicas=0))
+
+
+@pytest.mark.parametrize("endpoint", ["unknown-endpoint", "hostname"])
+async def test_cluster_nodes_that_do_not_name_their_host_are_found(shy_cluster: ClusterSet, endpoint: str) -> None:
+    """As managed servers do: redirections have a port and no host, or `?`; the first checks of each storage are decided."""
+    for node in shy_cluster.nodes:
+        node.client().config_set("cluster-preferred-endpoint-type", endpoint)
+    moved: Any = shy_cluster.nodes[0].client()
+    tag = _tag_of(shy_cluster.nodes[1], shy_cluster)
+    with pytest.raises(redis.ResponseError, match=f"[0-9]+ {'' if endpoint == 'unknown-endpoint' else '[?]'}:"):
+        moved.execute_command("GET", f"{{{tag}}}")
+    for number in range(20):
+        async with RedisStorage.from_url(shy_cluster.url, deadline_ms=10_000) as storage:
+            verdicts = await asyncio.gather(*[storage.take([_tagged(f"{number}-{i}", 1)]) for i in range(9)])
+            assert all(verdict.allowed for verdict in verdicts)
+            router = storage.connections.router(asyncio.get_running_loop()).router
+            assert {host for host, _ in router._nodes} == {"127.0.0.1"}  # type: ignore[attr-defined]
+    source, target, *_ = shy_cluster.masters()
+    async with RedisStorage.from_url(shy_cluster.url, deadline_ms=10_000) as storage:
+        tag = _tag_of(source, shy_cluster)
+        allowed = 0
+        for _ in shy_cluster.move_slot(key_slot(tag.encode()), source, target):
+            allowed += sum([(await storage.take([_tagged(tag, 1)])).allowed for _ in range(3)])
+            assert (await storage.take([_tagged(tag, time.monotonic_ns())])).allowed
+        assert allowed == 5
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.redis.connection import Connector, call_when_loop_ends, close, require_silence
 from sluicegate.infrastructure.redis.deadline_timer import DeadlineTimer
-from sluicegate.infrastructure.redis.errors import BUSY, SILENT, Fault, fault_of
+from sluicegate.infrastructure.redis.errors import SILENT, Fault, fault_of
 from sluicegate.infrastructure.redis.pipeline import ScriptPipeline
 from sluicegate.infrastructure.redis.script import Call, ScriptClient, fail
 from sluicegate.runtime.patient_timeout import PatientTimeout
@@ -313,11 +313,12 @@ class Batcher:
             at += 1
         overdue = waiting[:at]
         del waiting[:at]
-        for call in overdue:
-            fail((call,), BUSY if call.delayed else SILENT)
-        for pipeline in self.pipelines:
-            pipeline.expire(read_s, self._deadline_s, self._timer.step_s)
         silent_s = self._silent_since_s()
+        waited_s = 0.0 if silent_s is None else read_s - silent_s
+        for call in overdue:
+            fail((call,), call.blame(waited_s))
+        for pipeline in self.pipelines:
+            pipeline.expire(read_s, self._timer.step_s)
         if silent_s is not None and self.breaker.is_too_silent(silent_s, read_s):
             self._trip(SILENT)
 

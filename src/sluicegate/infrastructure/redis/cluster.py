@@ -7,6 +7,7 @@ rules, and for one round trip it may leave less to others.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from random import random, shuffle
 from typing import Any, cast
 
@@ -15,10 +16,11 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.batcher import Batcher
-from sluicegate.infrastructure.redis.connection import RedisConnection, pack
+from sluicegate.infrastructure.redis.connection import RedisConnection, ask, close
 from sluicegate.infrastructure.redis.errors import Fault
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, TAKE, Call, Script, ScriptClient
 from sluicegate.infrastructure.redis.target import RedisTarget
+from sluicegate.runtime.patient_timeout import PatientTimeout
 
 Address = tuple[str, int]
 
@@ -83,18 +85,20 @@ class ClusterRouter:
         node = self._nodes.get(address)
         if node is None:
             node = self._nodes[address] = Batcher(
-                self._target.connector(self._connect_timeout_s, address),
-                ScriptClient(self._script, self._redirect),
+                self._target.connector(address),
+                ScriptClient(self._script, partial(self._redirect, address[0])),
                 deadline_s=self._deadline_s,
                 connect_timeout_s=self._connect_timeout_s,
                 on_trip=self._refresh,
             )
         return node
 
-    def _redirect(self, call: Call, fault: Fault, alone: bool) -> None:
+    def _redirect(self, host: str, call: Call, fault: Fault, alone: bool) -> None:
         """Send a call that a node did not execute to another node.
 
         Args:
+            host: The node's host. A redirection that names none means this one: servers behind a proxy or in a managed service
+                do not know by what name they are reached.
             call: The call.
             fault: What the node said.
             alone: Whether it said that of this call, or of several of one slot. While a slot moves, some of its buckets are on
@@ -109,12 +113,13 @@ class ClusterRouter:
             if call.hops > _MAX_HOPS or self._closed:
                 raise fault.error()
             call.asking = alone and fault.kind == "ask"
-            if fault.kind == "moved":
-                self._owners[call.slot] = address = cast("Address", fault.address)
-                self._refresh()
+            address = fault.address
+            if address is not None and (fault.kind == "moved" or call.asking):
+                address = (address[0] or host, address[1])
+                if fault.kind == "moved":
+                    self._owners[call.slot] = address
+                    self._refresh()
                 self._node(address).submit(call)
-            elif call.asking:
-                self._node(cast("Address", fault.address)).submit(call)
             elif alone and len(call.requests) > 1:
                 self._split(call, range(len(call.requests)))
             else:
@@ -199,18 +204,17 @@ class ClusterRouter:
             self._refresher = None
 
     async def _read_map_of(self, address: Address) -> bool:
-        connector = self._target.connector(self._connect_timeout_s, address)
+        connector = self._target.connector(address)
         connection: RedisConnection | None = None
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with PatientTimeout(self._connect_timeout_s):
                 connection = await connector.open()
-                await connection.send_packed_command(pack("CLUSTER", "SLOTS"), check_health=False)
-                owners = _owners(await connection.read_response(), address[0])
+                owners = _owners(await ask(connection, "CLUSTER", "SLOTS"), address[0])
         except Exception:  # noqa: BLE001 - the next node may know
             return False
         finally:
             if connection is not None:
-                await connection.disconnect(nowait=True)
+                await close(connection, wait=False)
         if owners:
             self._adopt(owners)
         return bool(owners)
@@ -237,10 +241,18 @@ def _refunded(request: BucketRequest, bucket_level: BucketLevel) -> BucketLevel:
 
 
 def _owners(reply: object, host: str) -> dict[int, Address]:
-    """Read a CLUSTER SLOTS reply: lists of first slot, last slot, master, replicas. An empty host means the one asked."""
+    """Read a CLUSTER SLOTS reply: lists of first slot, last slot, master, replicas.
+
+    A master is a list of host, port, id and, from Redis 7 on, a list of what else is known of its address. Without a host it is
+    where the node that was asked is; `?` says that the host's name is not known, but its address may be.
+    """
     owners: dict[int, Address] = {}
     for first, last, master, *_ in cast("list[list[Any]]", reply):
         name = master[0].decode() if master[0] else host
+        if name == "?":
+            also: list[bytes] = master[3] if len(master) > 3 else []  # noqa: PLR2004 - see above
+            name = dict(zip(also[::2], also[1::2], strict=False)).get(b"ip", b"").decode() or host
+        address = (str(name), int(master[1]))
         for slot in range(int(first), min(int(last), REDIS_CLUSTER_HASH_SLOTS - 1) + 1):
-            owners[slot] = (name if name != "?" else host, int(master[1]))
+            owners[slot] = address
     return owners

@@ -1,24 +1,36 @@
 """Connections to Redis that redis-py opens and logs in, and that only this package uses.
 
-redis-py does host names, TLS, AUTH, SELECT and Sentinel. Its pools, retries and timeouts are not used: a check has one deadline
-for everything, an exhausted pool must not be a way past the limit, and what may have been executed is not sent again.
+redis-py, from 5.2 on, does host names, TLS, AUTH and SELECT. Its pools, retries and timeouts are not used: a check has one
+deadline for everything, an exhausted pool must not be a way past the limit, what may have been executed is not sent again, and a
+busy event loop must not be taken for a silent server.
 """
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from hiredis import Reader, pack_command  # pyright: ignore[reportUnknownVariableType] - it returns bytes, and does not say so
-from redis.asyncio import connection as redis_py
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, ResponseError
 
 from sluicegate.domain.errors import StorageError
+from sluicegate.infrastructure.redis.errors import ErrorReply
+from sluicegate.runtime.patient_timeout import PatientTimeout
 
 _SENTINEL_TIMEOUT_S = 0.2  # one that hangs must leave time to ask the next
+_CLOSE_TIMEOUT_S = 1.0
+
+# The least ACL does not allow a client to introduce itself.
+_NO_INTRODUCTION: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(cast("Any", AbstractConnection).__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
+_DOWN = ("s_down", "o_down", "disconnected")
 
 
 class RedisConnection(Protocol):
@@ -30,10 +42,6 @@ class RedisConnection(Protocol):
 
     async def disconnect(self, nowait: bool = False) -> None:
         """Close the socket."""
-        ...
-
-    async def can_read(self) -> bool:
-        """Return whether there is something to read, or the server has closed the connection."""
         ...
 
     async def send_packed_command(self, command: bytes, check_health: bool = True) -> None:
@@ -63,8 +71,8 @@ def pack(*arguments: str | int | bytes) -> bytes:
 
 
 def reply_reader() -> Any:  # noqa: ANN401 - hiredis has no types for it
-    """Return a parser of replies: `feed` takes bytes, `gets` returns a reply or False; error replies are exception objects."""
-    return Reader(protocolError=InvalidResponse, replyError=cast("Any", redis_py).BaseParser.parse_error)
+    """Return a parser of replies: `feed` takes bytes, `gets` returns a reply or False; error replies are `ErrorReply` objects."""
+    return Reader(protocolError=InvalidResponse, replyError=ErrorReply)
 
 
 def transport_of(connection: RedisConnection) -> asyncio.Transport:
@@ -78,7 +86,10 @@ async def require_silence(connection: RedisConnection) -> None:
     Raises:
         StorageError: If something is left, or the server has closed the connection.
     """
-    if await connection.can_read():
+    anything: Any = connection
+    # Its name in redis-py 8, and before.
+    can_read = getattr(anything, "can_read", None) or anything.can_read_destructive
+    if await can_read():
         raise StorageError("connection", "The server closed the connection, or sent what was not asked for.")
 
 
@@ -87,11 +98,12 @@ async def close(connection: RedisConnection, *, wait: bool) -> None:
 
     Args:
         connection: The connection.
-        wait: Whether to wait until it is closed, for at most the connect timeout, as `aclose` of a storage does: TLS says
-            goodbye to the server first, and the event loop may end before that.
+        wait: Whether to wait until it is closed, for a second at most, as `aclose` of a storage does: TLS says goodbye to the
+            server first, and the event loop may end before that.
     """
     with contextlib.suppress(Exception):
-        await connection.disconnect(nowait=not wait)
+        async with PatientTimeout(_CLOSE_TIMEOUT_S):
+            await connection.disconnect(nowait=not wait)
 
 
 class Receiver(asyncio.BufferedProtocol):
@@ -156,23 +168,26 @@ async def _awaiting_at_end(aclose: Callable[[], Awaitable[None]]) -> AsyncIterat
 
 
 class DirectConnector:
-    """Connect to one address.
+    """Connect to one address. How long that may take is the caller's affair.
 
     Args:
         connection_class: redis-py's class of connection.
         options: Its arguments.
-        timeout_s: How long connecting may take.
     """
 
-    def __init__(self, connection_class: type[Any], options: Mapping[str, Any], timeout_s: float) -> None:
+    def __init__(self, connection_class: type[Any], options: Mapping[str, Any]) -> None:
         self._class = connection_class
-        self._options = {**options, **_without_waiting(timeout_s)}
+        self._options = {**options, **_WITHOUT_WAITING, **_NO_INTRODUCTION}
+        self._client_name: str | None = self._options.pop("client_name", None)
 
     async def open(self, **address: object) -> RedisConnection:
         """Return a connection that is logged in."""
         connection: RedisConnection = self._class(**{**self._options, **address})
         try:
             await connection.connect()
+            if self._client_name:
+                with contextlib.suppress(ResponseError):  # who may not have a name goes without
+                    await ask(connection, "CLIENT", "SETNAME", self._client_name)
         except BaseException:
             await asyncio.shield(connection.disconnect(nowait=True))
             raise
@@ -188,40 +203,61 @@ class SentinelConnector:
     Args:
         hosts: The sentinels.
         service: The name under which they know the master.
-        sentinel_options: Arguments of the connections to them.
+        sentinel: Connects to a sentinel.
         master: Connects to the master.
     """
 
     def __init__(
-        self,
-        hosts: Sequence[tuple[str, int]],
-        service: str,
-        sentinel_options: Mapping[str, Any],
-        master: DirectConnector,
+        self, hosts: Sequence[tuple[str, int]], service: str, sentinel: DirectConnector, master: DirectConnector
     ) -> None:
-        options = {**sentinel_options, **_without_waiting(_SENTINEL_TIMEOUT_S), "socket_timeout": _SENTINEL_TIMEOUT_S}
-        self._sentinel: Any = cast("Any", Sentinel)(list(hosts), sentinel_kwargs=options)
+        self._hosts = list(hosts)  # the one that answered last comes first
         self._service = service
+        self._sentinel = sentinel
         self._master = master
 
     async def open(self) -> RedisConnection:
-        """Return a connection to the master."""
-        host, port = await self._sentinel.discover_master(self._service)
-        return await self._master.open(host=host, port=port)
+        """Return a connection to the master.
+
+        Raises:
+            StorageError: If no sentinel knows a master that is up.
+        """
+        for host in list(self._hosts):
+            master: tuple[str, int] | None = None
+            with contextlib.suppress(Exception):  # the next one may know
+                async with PatientTimeout(_SENTINEL_TIMEOUT_S):
+                    master = await self._master_by(*host)
+            if master is not None:
+                self._hosts.remove(host)
+                self._hosts.insert(0, host)
+                return await self._master.open(host=master[0], port=master[1])
+        raise StorageError("connection", "No sentinel that answers knows a master that is up.")
 
     async def aclose(self) -> None:
-        """Close the connections to the sentinels."""
-        for sentinel in self._sentinel.sentinels:
-            await sentinel.aclose()
+        """Do nothing: nothing is held."""
+
+    async def _master_by(self, host: str, port: int) -> tuple[str, int] | None:
+        connection = await self._sentinel.open(host=host, port=port)
+        try:
+            masters = await ask(connection, "SENTINEL", "MASTERS")
+        finally:
+            await close(connection, wait=False)
+        for fields in cast("list[list[bytes]]", masters):
+            state = {name.decode(): value.decode() for name, value in zip(fields[::2], fields[1::2], strict=True)}
+            if state["name"] == self._service and "master" in state["flags"]:
+                return None if any(word in state["flags"] for word in _DOWN) else (state["ip"], int(state["port"]))
+        return None
 
 
-def _without_waiting(timeout_s: float) -> dict[str, Any]:
-    """Return options that switch redis-py's retries and timeouts off."""
-    return {
-        "retry": Retry(NoBackoff(), 0),  # it would try ten times over
-        "socket_timeout": None,  # each read would have a timer of its own
-        "socket_connect_timeout": timeout_s,
-        "decode_responses": False,  # replies of the script are not text
-        "protocol": 2,  # RESP3 takes one more command to log in, and lets the server push messages
-        "driver_info": None,  # the least ACL does not allow a client to introduce itself
-    }
+async def ask(connection: RedisConnection, *command: str) -> object:
+    """Send a command and return its reply. Raises what redis-py raises."""
+    await connection.send_packed_command(pack(*command), check_health=False)
+    return await connection.read_response()
+
+
+_WITHOUT_WAITING: dict[str, Any] = {
+    "retry": Retry(NoBackoff(), 0),  # it would try ten times over
+    "socket_timeout": None,  # each read would have a timer of its own
+    "socket_connect_timeout": None,
+    "decode_responses": False,  # replies of the script are not text
+    "protocol": 2,  # RESP3 takes one more command to log in, and lets the server push messages
+}

@@ -12,7 +12,7 @@ from typing import Any, Final
 from mypy_extensions import mypyc_attr
 
 from sluicegate.infrastructure.redis.connection import Receiver, RedisConnection, reply_reader, transport_of
-from sluicegate.infrastructure.redis.errors import BUSY, SILENT, Fault, fault_of
+from sluicegate.infrastructure.redis.errors import Fault, fault_of
 from sluicegate.infrastructure.redis.script import ASKING, Call, ScriptClient, fail, read, settle
 
 _BUFFER_BYTES: Final = 2**14  # the replies to about a thousand checks
@@ -103,23 +103,20 @@ class ScriptPipeline:
             for call in sent.calls:
                 call.delay(late_s)
 
-    def expire(self, read_s: float, deadline_s: float, least_s: float) -> None:
+    def expire(self, read_s: float, least_s: float) -> None:
         """Fail the calls in flight whose deadline has passed.
 
         Args:
             read_s: All that had arrived by this instant has been read.
-            deadline_s: For how long a server must be silent to be blamed for a call that the event loop was late to send.
-            least_s: How long it gets for such a call in any case.
+            least_s: How long the server gets for a call that the event loop was late to send.
         """
         for sent in self.sent:
             waited_s = read_s - sent.sent_s
             for call in sent.calls:
                 if call.due_s > read_s or waited_s <= 0:  # what was sent after that instant may still be in the socket
                     continue
-                if not call.delayed or waited_s >= deadline_s:
-                    fail((call,), SILENT)
-                elif waited_s >= least_s:
-                    fail((call,), BUSY)
+                if not call.lost_s or waited_s >= least_s:
+                    fail((call,), call.blame(waited_s))
 
     def send(self, calls: list[Call]) -> None:
         """Send a batch. Whatever is raised meanwhile is the answer to its calls, and ends the connection."""

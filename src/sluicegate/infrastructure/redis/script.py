@@ -14,7 +14,7 @@ from mypy_extensions import mypyc_attr
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.connection import RedisConnection, pack
-from sluicegate.infrastructure.redis.errors import Fault, fault_of
+from sluicegate.infrastructure.redis.errors import BUSY, SILENT, Fault, fault_of
 
 TAKE: Final = 0
 PEEK: Final = 1
@@ -80,7 +80,7 @@ class Call:
         terms: For `LEND` alone.
     """
 
-    __slots__ = ("alone", "asking", "delayed", "due_s", "future", "hops", "requests", "slot", "terms", "verb")
+    __slots__ = ("alone", "asking", "due_s", "future", "hops", "lost_s", "requests", "slot", "terms", "verb")
 
     def __init__(
         self,
@@ -103,13 +103,21 @@ class Call:
         """Whether the node that gets it must be sent `ASKING` first."""
         self.alone = False
         """Whether it goes in a script call of its own."""
-        self.delayed = False
-        """Whether the event loop was busy while it waited; `due_s` is later by that time."""
+        self.lost_s = 0.0
+        """For how long the event loop was too busy for it; `due_s` is later by that time."""
 
     def delay(self, late_s: float) -> None:
         """Give it the time that the event loop lost."""
         self.due_s += late_s
-        self.delayed = True
+        self.lost_s += late_s
+
+    def blame(self, waited_s: float) -> Fault:
+        """Return why it was not answered in time: because of the server or of the event loop, whichever took longer.
+
+        Args:
+            waited_s: How long the server has been silent.
+        """
+        return SILENT if waited_s >= self.lost_s else BUSY
 
 
 class Script:

@@ -249,7 +249,7 @@ class Connections:
             )
         else:
             router = Batcher(
-                self.target.connector(connect_timeout_s),
+                self.target.connector(),
                 ScriptClient(self._script),
                 deadline_s=self._deadline_s,
                 connect_timeout_s=connect_timeout_s,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+import redis
 from redis import Redis as PlainRedis
 from redis import RedisCluster as PlainRedisCluster
 from redis import connection as plain
@@ -11,6 +12,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
+    ConnectionPool,
     SSLConnection,
     UnixDomainSocketConnection,
     parse_url,
@@ -35,6 +37,8 @@ _ASYNC_CLASS: dict[type[Any], type[Any]] = {
     plain.UnixDomainSocketConnection: UnixDomainSocketConnection,
 }
 
+_LEAST_VERSION = (5, 2)
+
 _TOPOLOGY = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}
 
 
@@ -48,6 +52,9 @@ class RedisTarget:
         hosts: The sentinels, or the Cluster's first nodes; empty for a single server.
         service: The name under which the sentinels know the master.
         sentinel_options: Arguments of the connections to the sentinels.
+
+    Raises:
+        InvalidInputError: If the version of redis-py that is installed is not supported.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of an address
@@ -59,6 +66,11 @@ class RedisTarget:
         service: str = "",
         sentinel_options: Mapping[str, Any] | None = None,
     ) -> None:
+        version = tuple(int(part) for part in redis.__version__.split(".")[:2])
+        if version < _LEAST_VERSION:
+            raise InvalidInputError(
+                f"redis-py {redis.__version__} is installed, expected 5.2 or later: pip install --upgrade 'sluicegate[redis]'"
+            )
         self.topology = topology
         self.hosts = tuple(hosts)
         self._class = connection_class
@@ -68,19 +80,22 @@ class RedisTarget:
             k: v for k, v in (sentinel_options or {}).items() if k in _INHERITED or k.startswith("ssl_") or k == "ssl"
         }
 
-    def connector(self, timeout_s: float, address: tuple[str, int] | None = None) -> Connector:
+    def connector(self, address: tuple[str, int] | None = None) -> Connector:
         """Return a connector for the running event loop.
 
         Args:
-            timeout_s: How long connecting may take.
             address: A node of the Cluster; None: the server or master that the target names.
         """
         options = self._options
         if address is not None:
             options = {**options, "host": address[0], "port": address[1]}
-        direct = DirectConnector(self._class, options, timeout_s)
+        direct = DirectConnector(self._class, options)
         if self.topology == "sentinel":
-            return SentinelConnector(self.hosts, self._service, self._sentinel_options, direct)
+            sentinel_options = dict(self._sentinel_options)
+            sentinel_class = SSLConnection if sentinel_options.pop("ssl", False) else Connection
+            return SentinelConnector(
+                self.hosts, self._service, DirectConnector(sentinel_class, sentinel_options), direct
+            )
         return direct
 
     def __repr__(self) -> str:
@@ -118,16 +133,14 @@ def target_of_url(url: str) -> RedisTarget:
             " valkey, followed by ://"
         )
     try:
-        if not tail:
-            options: dict[str, Any] = dict(parse_url(f"{kind}://{rest}"))
-            return RedisTarget("single", options.pop("connection_class", Connection), options)
-        return _target_of_hosts(kind, _TOPOLOGY[tail], rest)
+        return _target_of_hosts(kind, _TOPOLOGY[tail], rest) if tail else _target_of_one(kind, rest)
     except InvalidInputError:
         raise
     except ValueError:
-        raise InvalidInputError(
-            "url: cannot be read; percent-encode special characters of user and password, and check port and arguments"
-        ) from None
+        pass  # its message, and so the context of an error that is raised here, may quote a part of the password
+    raise InvalidInputError(
+        "url: cannot be read; percent-encode special characters of user and password, and check port and arguments"
+    )
 
 
 def target_of_client(client: object) -> RedisTarget:
@@ -136,6 +149,7 @@ def target_of_client(client: object) -> RedisTarget:
     Raises:
         InvalidTypeError: If it is not such a client, or its connections are of an unknown class.
     """
+    _require_server(client)
     if isinstance(client, RedisCluster | PlainRedisCluster):
         manager: Any = client.nodes_manager
         options: dict[str, Any] = dict(manager.connection_kwargs)
@@ -146,9 +160,12 @@ def target_of_client(client: object) -> RedisTarget:
         return RedisTarget("cluster", SSLConnection if tls else Connection, options, hosts)
     if not isinstance(client, Redis | PlainRedis):
         raise InvalidTypeError(
-            f"redis_client={type(client).__name__}: expected a client of redis-py (Redis or RedisCluster)"
+            f"redis_client={type(client).__name__}: expected a client of redis-py (Redis or RedisCluster); for any other, give"
+            " its address: RedisStorage.from_url(...)"
         )
-    pool: Any = client.connection_pool
+    pool: Any = getattr(client, "connection_pool", None)
+    if not any(isinstance(pool, pool_class) for pool_class in (ConnectionPool, plain.ConnectionPool)):
+        raise InvalidTypeError(f"redis_client={type(client).__name__}: has no pool of redis-py, as if it were a mock")
     options = pool.connection_kwargs
     if hasattr(pool, "sentinel_manager"):
         sentinels: Any = pool.sentinel_manager
@@ -163,13 +180,44 @@ def target_of_client(client: object) -> RedisTarget:
             pool.service_name,
             sentinels.sentinel_kwargs,
         )
+    if isinstance(client, PlainRedis) and options.get("redis_connect_func"):
+        raise InvalidTypeError(
+            "redis_client: has a redis_connect_func, which is for connections that block; give an async client, or a URL"
+        )
     connection_class: type[Any] = pool.connection_class
     connection_class = _ASYNC_CLASS.get(connection_class, connection_class)
     if not issubclass(connection_class, AbstractConnection):
         raise InvalidTypeError(
-            f"redis_client: its connections are of the class {connection_class.__name__}, not known here"
+            f"redis_client: its connections are of the class {connection_class.__name__}, not known here; give an async client,"
+            " or a URL"
         )
     return RedisTarget("single", connection_class, options)
+
+
+def _require_server(client: object) -> None:
+    """Refuse clients that are no clients of a server, as those of fakeredis.
+
+    Raises:
+        InvalidTypeError: If it is one.
+    """
+    pool = getattr(client, "connection_pool", None)
+    classes = [*type(client).__mro__, *getattr(getattr(pool, "connection_class", None), "__mro__", ())]
+    if any(cls.__module__.partition(".")[0] == "fakeredis" for cls in classes):
+        raise InvalidTypeError(
+            f"redis_client={type(client).__name__}: fakeredis has no server to connect to; in tests use MemoryStorage(), which"
+            " decides alike, or a redis-server of your own"
+        )
+
+
+def _target_of_one(kind: str, rest: str) -> RedisTarget:
+    """Parse a URL with one host. What redis-py would pass over in silence is refused: it may be the rest of a password."""
+    split = urlsplit(f"{kind}://{rest}")
+    parse_qsl(split.query, keep_blank_values=True, strict_parsing=bool(split.query))
+    path = "" if kind == "unix" else split.path.strip("/")
+    if split.fragment or "#" in rest or (path and not path.isdigit()):
+        raise ValueError
+    options: dict[str, Any] = dict(parse_url(f"{kind}://{rest}"))
+    return RedisTarget("single", options.pop("connection_class", Connection), options)
 
 
 def _target_of_hosts(kind: str, topology: str, rest: str) -> RedisTarget:
