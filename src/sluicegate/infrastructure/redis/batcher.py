@@ -299,7 +299,7 @@ class Batcher:
             call.delay(late_s)
         for pipeline in self.pipelines:
             pipeline.delay(late_s)
-        self._opening_s = self._loop.time()
+        self._opening_s += late_s
 
     def _expire(self, read_s: float) -> None:
         """Fail the calls whose deadline has passed, and stop asking a server that is silent.
