@@ -24,7 +24,8 @@ _EXACT = frozenset(
 _NEED_LIFESPAN = ("sanic", "blacksheep")  # Daphne does not start applications
 # A literal's path may be the parameter's in another reading; `x/sub/items/3`, without a slash before it, begins with a segment
 # that a dispatcher drops.
-_MAY_COUNT_TOO = {"item": {"special"}, "special": {"item"}, "sub": {"item"}}
+_MAY_COUNT_TOO = {"item": {"special", "sub"}, "special": {"item"}, "sub": {"item"}}
+_AT_A_ROOT = ("item", "sub")  # what is asked where the server has a root path
 _BYPASSED_IF_EXACT = {"litestar", "quart", "falcon", "sanic", "blacksheep"}  # which read paths in ways of their own
 
 
@@ -43,7 +44,8 @@ def ask_all(server: str) -> Iterator[Asked]:
         for name in import_module(f"frameworks.{server.partition(' ')[0]}_apps").APPS
         if not (server.startswith("asgi daphne") and name.startswith(_NEED_LIFESPAN))
     ]
-    targets = [target for path in BASES.values() for target in spellings(path)]
+    routes = _AT_A_ROOT if server.endswith("-root") else BASES
+    targets = [target for route in routes for target in spellings(BASES[route])]
     with serving(server) as port, ThreadPoolExecutor(_THREADS) as pool:
         jobs = [(app, target) for app in apps for target in dict.fromkeys(targets)]
         for (app, target), answer in zip(jobs, pool.map(lambda job: ask(port, *job), jobs), strict=True):

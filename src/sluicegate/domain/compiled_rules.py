@@ -238,8 +238,8 @@ class CompiledRules:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """The scopes that the rules count, all together."""
-        return frozenset([scope for one in self._by_endpoint.values() for scope in one.scopes])
+        """The scopes that the rules and the lists count, all together."""
+        return frozenset([*[scope for one in self._by_endpoint.values() for scope in one.scopes], *self.lists])
 
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
         """Return the scopes whose identifiers a check of an endpoint needs, each once: its rules' and the lists'."""

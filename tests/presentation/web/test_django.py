@@ -6,13 +6,16 @@ from typing import Any
 import django
 import pytest
 from django.conf import settings
+from django.conf.urls.i18n import i18n_patterns
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
-from django.urls import include, path
+from django.urls import include, path, re_path
+from django.utils.translation import gettext_lazy
 
-from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, SyncTokenBucketAdapter
-from sluicegate.testing import FakeClock
+from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, RuleBook, SyncTokenBucketAdapter
+from sluicegate.domain.rule_book_entries import Listing
+from sluicegate.testing import FakeClock, RecordingLogger
 
 if not settings.configured:
     settings.configure(
@@ -26,6 +29,7 @@ if not settings.configured:
     )
     django.setup()
 
+from rest_framework import routers, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -42,7 +46,7 @@ def limiter_of(rules: Any) -> SyncTokenBucketAdapter:
     return SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules=rules)
 
 
-def view(_: HttpRequest, **__: Any) -> HttpResponse:
+def view(_: HttpRequest, *__: Any, **___: Any) -> HttpResponse:
     """Answer."""
     return HttpResponse("hello")
 
@@ -57,7 +61,27 @@ class Throttled(APIView):
         return Response({"it": "ran"})
 
 
+class Users(viewsets.ViewSet):
+    """A view set, whose routes a router makes."""
+
+    def list(self, _: Request, **__: Any) -> Response:
+        """Answer."""
+        return Response([])
+
+    def retrieve(self, _: Request, pk: str, **__: Any) -> Response:
+        """Answer."""
+        return Response({"user": pk})
+
+
+ROUTER = routers.DefaultRouter()
+ROUTER.register("users", Users, basename="user")
+
 urlpatterns = [
+    *ROUTER.urls,
+    path("api/", include((ROUTER.urls, "users"), namespace="api")),
+    re_path(r"^articles/(?P<year>[0-9]{4})/$", view),
+    re_path(r"^old/(\d+)", view),
+    *i18n_patterns(path("things/<int:pk>/", view), path(gettext_lazy("other/"), view)),
     path("items/<int:pk>/", view),
     path("v1/", include([path("lines/<path:rest>", view)])),
     path("throttled/<int:pk>/", Throttled.as_view()),
@@ -139,3 +163,50 @@ def test_bad_throttles() -> None:
         throttle()
     with pytest.raises(InvalidInputError, match="'tenant'"):
         throttle("5/minute per tenant")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "places"),
+    [
+        (r"GET /^users/(?P<pk>[^/.]+)/$", ["/users/1/", "/users/2/"]),
+        (r"GET /^users/$", ["/users/", "/users/"]),
+        (r"GET /api/users/(?P<pk>[^/.]+)/$", ["/api/users/1/", "/api/users/2/"]),
+        (r"GET /api/users/(?P<pk>[^/.]+)\.(?P<format>[a-z0-9]+)/?$", ["/api/users/1.json", "/api/users/2.json"]),
+        (r"GET /^articles/(?P<year>[0-9]{4})/$", ["/articles/2025/", "/articles/2026/"]),
+        (r"GET /^old/(\d+)", ["/old/1", "/old/22/more"]),
+        ("GET /en-us/things/<int:pk>/", ["/en-us/things/1/", "/en-us/things/2/"]),
+    ],
+)
+def test_every_route_that_django_reports_can_be_named(endpoint: str, places: list[str]) -> None:
+    """Regular expressions, routers' routes, included namespaces and translated prefixes are names like any other."""
+    log = RecordingLogger()
+    client = client_of({endpoint: ONE}, logger=log)
+    assert [client.get(place).status_code for place in places] == [200, 429]
+    assert log.records == []
+
+
+def test_a_language_that_is_not_chosen_yet() -> None:
+    """A limiter before `LocaleMiddleware` finds the route in the language that this one will choose, from the path or a field."""
+    middleware = ["sluicegate.django.RateLimitMiddleware", "django.middleware.locale.LocaleMiddleware"]
+    with override_settings(MIDDLEWARE=middleware, LANGUAGES=[("en", "English"), ("de", "Deutsch")]):
+        client = client_of({"GET /de/things/<int:pk>/": ONE, "GET /en/things/<int:pk>/": TWO})
+        assert [client.get(f"/de/things/{number}/").status_code for number in range(2)] == [200, 429]
+        assert [client.get(f"/en/things/{number}/").status_code for number in range(3)] == [200, 200, 429]
+
+
+def test_rules_that_name_no_route_are_reported() -> None:
+    """A rule that can match nothing is reported when the application starts, with the route that it may mean."""
+    log = RecordingLogger()
+    client_of({"GET /item/<int:pk>/": ONE, "POST /items/<int:pk>/": ONE, "*": ONE, "send_mail": ONE}, logger=log)
+    assert [record[1] for record in log.records] == [
+        "The rule for 'GET /item/<int:pk>/' is for no route of the application; the nearest is '/items/<int:pk>/'."
+    ]
+
+
+def test_a_scope_that_nothing_can_name() -> None:
+    """A misspelt scope of a rule or of a list is an error at start, with the scope that it may mean."""
+    for rules in ({"*": RateLimitRule(1, 1, "ipp")}, RuleBook({}, deny=[Listing(scope="ipp", identifier="192.0.2.1")])):
+        with pytest.raises(
+            ImproperlyConfigured, match="the scope 'ipp', which a rule or list counts \\(did you mean 'ip'"
+        ):
+            client_of(rules)

@@ -25,7 +25,7 @@ from sluicegate import (
 from sluicegate.domain.rule_book_entries import RuleGroup
 from sluicegate.presentation.web.endpoint_finder import Router
 from sluicegate.presentation.web.known_routers import known_router
-from sluicegate.testing import FakeClock
+from sluicegate.testing import FakeClock, RecordingLogger
 from support.asgi_calls import get, http_scope, send_scope
 
 TWO = RateLimitRule(2, 2, "ip", name="two")
@@ -246,3 +246,16 @@ async def test_readings_under_concurrency() -> None:
     app = limited(any_router, {"GET /items/{id}": TWO, "GET /items/special": ONE})
     answers = await asyncio.gather(*(get(app, "/items/special") for _ in range(20)))
     assert sorted(answer.status for answer in answers) == [200] + [429] * 19
+
+
+async def test_a_scope_that_a_reload_brings() -> None:
+    """A scope that nothing names, of rules that are reloaded while requests come, is reported once."""
+    log = RecordingLogger()
+    limiter = limiter_of(ITEMS)
+    app = RateLimitMiddleware(any_router, limiter=limiter, logger=log)
+    limiter.rules.replace(RuleBook({"GET /items/{id}": RateLimitRule(9, 9, "ipp")}))
+    assert await statuses(app, "/items/1", "/items/2") == [200, 200]
+    (record,) = log.records
+    assert record[1].startswith(
+        "identifiers: has no function for the scope 'ipp', which a rule or list counts (did you mean 'ip'?)"
+    )

@@ -159,6 +159,19 @@ def test_flask_unmatched_paths_and_errors() -> None:
     assert answer.headers["RateLimit"] == '"two";r=1;t=30'
 
 
+def test_flask_rules_that_name_no_route() -> None:
+    """A rule that can match nothing is reported with the first request, once, with the route or the methods that there are."""
+    log = RecordingLogger()
+    app = flask_app({"GET /item/<int:item_id>": ONE, "POST /broken": ONE, "* /v1/lines/<path:rest>": ONE}, logger=log)
+    client = app.test_client()
+    assert log.records == []
+    assert [client.get("/items/1").status_code for _ in range(2)] == [200, 200]
+    assert [record[1] for record in log.records] == [
+        "The rule for 'GET /item/<int:item_id>' is for no route of the application; the nearest is '/items/<int:item_id>'.",
+        "The rule for 'POST /broken' is for no method of its route, which has GET, HEAD, OPTIONS.",
+    ]
+
+
 async def test_flask_without_a_loop_or_with_one() -> None:
     """A plain limiter serves threads of a running loop as well."""
     client = flask_app({"GET /items/<int:item_id>": RateLimitRule(20, 1, "ip")}).test_client()

@@ -12,6 +12,7 @@ from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.web.endpoint_finder import PathReadings
 from sluicegate.presentation.web.headers import DenialResponse, Headers
 from sluicegate.presentation.web.incoming_request import IncomingRequest
+from sluicegate.presentation.web.named_routes import unknown_routes
 from sluicegate.presentation.web.request_limiter import RequestLimiter, RequestOptions
 
 Environ: TypeAlias = Mapping[str, Any]
@@ -103,6 +104,11 @@ class EnvironLimiter:
     def check(self, environ: Environ, path: str, route: str, subject: object) -> Decision | None:
         """Take a request's tokens; None if it is not counted. See `EnvironRequest` for the arguments."""
         return self.requests.check_blocking(self._limiter, EnvironRequest(environ, path, route, subject))
+
+    def report_unknown_routes(self, routes: Mapping[str, frozenset[str] | None]) -> None:
+        """Log a warning about each rule that names no route; see `unknown_routes` for the argument."""
+        for sentence in unknown_routes(self._limiter.rules.current().book, routes):
+            self.requests.report(sentence)
 
     def headers(self, decision: Decision) -> Headers:
         """Return the header fields for a response to a request that passed."""

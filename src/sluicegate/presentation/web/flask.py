@@ -2,7 +2,7 @@
 
 from typing import Unpack
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 
 from sluicegate.presentation.web.environ import EnvironLimiter, EnvironOptions
 
@@ -12,7 +12,8 @@ _DECISION = "_sluicegate_decision"
 class FlaskRateLimit:
     """Limit an application's requests: `FlaskRateLimit(app, rules={"GET /items/<int:item_id>": …})`.
 
-    Rules name routes as Flask does, with the prefixes of blueprints; `*` is for requests that no route takes.
+    Rules name routes as Flask does, with the prefixes of blueprints; `*` is for requests that no route takes. Rules that name no
+    route are reported when the first request comes.
 
     Args:
         app: The application; None: call `init_app` later.
@@ -25,6 +26,7 @@ class FlaskRateLimit:
 
     def __init__(self, app: Flask | None = None, **options: Unpack[EnvironOptions]) -> None:
         self._requests = EnvironLimiter(**options)
+        self._compared: set[int] = set()
         if app is not None:
             self.init_app(app)
 
@@ -35,6 +37,13 @@ class FlaskRateLimit:
         app.extensions["sluicegate"] = self
 
     def _before(self) -> Response | None:
+        url_map = current_app.url_map
+        if id(url_map) not in self._compared:  # before its first request an application may still get routes
+            self._compared.add(id(url_map))
+            routes: dict[str, frozenset[str]] = {}
+            for rule in url_map.iter_rules():
+                routes[rule.rule] = routes.get(rule.rule, frozenset()) | frozenset(rule.methods or ())
+            self._requests.report_unknown_routes(routes)
         # Flask's router has matched already. To ask it is the only way never to disagree with it.
         route = request.url_rule.rule if request.url_rule is not None else request.path
         decision = self._requests.check(request.environ, request.path, route, request)

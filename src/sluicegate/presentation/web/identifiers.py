@@ -1,6 +1,7 @@
 """Identifiers: the texts by which rules count clients, made of addresses and of what the application knows."""
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -19,7 +20,9 @@ _IP = str(RateLimitScope.IP)
 _USER = str(RateLimitScope.USER)
 _USER_PROVIDER = str(RateLimitScope.USER_PROVIDER)
 _GLOBAL = str(RateLimitScope.GLOBAL)
-_KNOWN_SCOPES = frozenset((_IP, _USER, _USER_PROVIDER, _GLOBAL))
+KNOWN_SCOPES = frozenset((_IP, _USER, _USER_PROVIDER, _GLOBAL))
+"""The scopes that need no function of the application."""
+
 _PROVIDER = "provider"
 
 
@@ -128,12 +131,22 @@ def require_names(scopes: Iterable[str], given: Iterable[str]) -> None:
     Raises:
         InvalidInputError: If one has none; the message names it.
     """
-    missing = sorted(set(scopes) - _KNOWN_SCOPES - set(given))
+    named = set(given)
+    missing = sorted(set(scopes) - KNOWN_SCOPES - named)
     if missing:
-        raise InvalidInputError(
-            f"identifiers: has no function for the scope {missing[0]!r}, which a rule counts; expected"
-            f" identifiers={{{missing[0]!r}: …}}"
-        )
+        raise InvalidInputError(f"{describe_nameless(missing[0], named)}; expected identifiers={{{missing[0]!r}: …}}")
+
+
+def describe_nameless(scope: str, given: Iterable[str]) -> str:
+    """Return what to say of a scope that nothing names, with the known scope that is nearest to it.
+
+    Args:
+        scope: The scope.
+        given: The scopes with a function.
+    """
+    nearest = get_close_matches(scope, sorted(KNOWN_SCOPES | set(given)), n=1)
+    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    return f"identifiers: has no function for the scope {scope!r}, which a rule or list counts{hint}"
 
 
 @lru_cache(maxsize=1024)

@@ -169,6 +169,10 @@ class RequestLimiter:
         """Log a warning about what the application raised, at most one a second for each reason."""
         self._reader.warn(reason, message, error)
 
+    def report(self, message: str) -> None:
+        """Log a warning about how the limiter is set up."""
+        self._reader.report(message)
+
     def _ask(self, limiter: Routes, request: IncomingRequest, endpoint: str | None) -> Question | None:
         """Return what to ask; None if the request is not counted."""
         if endpoint is not None:

@@ -9,7 +9,15 @@ from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import LoggerProtocol
 from sluicegate.presentation.web.client_address import ClientAddresses
 from sluicegate.presentation.web.endpoint_finder import FoundEndpoints
-from sluicegate.presentation.web.identifiers import BY_ADDRESS, identify, names_to_ask, provider_of, require_names
+from sluicegate.presentation.web.identifiers import (
+    BY_ADDRESS,
+    KNOWN_SCOPES,
+    describe_nameless,
+    identify,
+    names_to_ask,
+    provider_of,
+    require_names,
+)
 from sluicegate.presentation.web.incoming_request import IncomingRequest
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 from sluicegate.runtime.system_clock import SystemClock
@@ -81,6 +89,7 @@ class RequestReader:
             raise InvalidTypeError(f"cost={fixed_cost!r:.80}: expected a whole number or a function")
         if fixed_cost < 0:
             raise InvalidInputError(f"cost={fixed_cost}: expected 0 (the rule's own cost) or more")
+        self._nameless: set[str] = set()
         self._counts_addresses = "ip" not in self._identifiers and cost is None
         self._cost = cost
         self._fixed_cost = fixed_cost
@@ -104,6 +113,8 @@ class RequestReader:
             function = self._identifiers.get(name)
             if function is not None:
                 question.calls.append(FunctionCall(name, function))
+            elif name not in KNOWN_SCOPES:
+                self._report_nameless(name)
         if self._cost is not None:
             question.calls.append(FunctionCall("", self._cost))
         if "user_provider" in scopes:
@@ -145,6 +156,16 @@ class RequestReader:
     def warn(self, reason: str, message: str, error: Exception | None = None) -> None:
         """Log a warning, at most one a second for each reason."""
         self._notifier.warn_throttled(reason, message, error=error)
+
+    def report(self, message: str) -> None:
+        """Log a warning about how the limiter is set up."""
+        self._notifier.log("warning", message)
+
+    def _report_nameless(self, scope: str) -> None:
+        """Warn once that rules, which may have been reloaded, count a scope that nothing names."""
+        if scope not in self._nameless:
+            self._nameless.add(scope)
+            self.report(f"{describe_nameless(scope, self._identifiers)}; its rules and lists count addresses.")
 
     def _address(self, request: IncomingRequest) -> str | None:
         addresses = self._addresses
