@@ -1,6 +1,6 @@
 """What a storage is asked, and what it answers."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from mypy_extensions import i64, mypyc_attr
 
@@ -78,13 +78,16 @@ class Verdict:
     Args:
         allowed: Whether they were paid.
         levels: The buckets' levels afterwards, in the order of the requests.
+        may_rise: Whether something may come back to one of the buckets at any time, because somebody has reserved it: a denial
+            may end before its wait is over.
     """
 
-    __slots__ = ("allowed", "levels")
+    __slots__ = ("allowed", "levels", "may_rise")
 
-    def __init__(self, allowed: bool, levels: tuple[BucketLevel, ...]) -> None:
+    def __init__(self, allowed: bool, levels: tuple[BucketLevel, ...], may_rise: bool = False) -> None:
         self.allowed: Final = allowed
         self.levels: Final = levels
+        self.may_rise: Final = may_rise
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Verdict) and self.allowed == other.allowed and self.levels == other.levels
@@ -94,3 +97,31 @@ class Verdict:
 
     def __repr__(self) -> str:
         return f"Verdict({self.allowed}, {self.levels!r})"
+
+
+class ClaimTerms(NamedTuple):
+    """What a cost that is paid leaves in its bucket.
+
+    Args:
+        kind: `PAID` (nothing), `CHARGE`, `RELEASE` or `HOLD`; see `claims.py`.
+        ttl_us: For how long, counted from the payment by the storage's clock.
+    """
+
+    kind: int
+    ttl_us: int
+
+
+class BucketSettlement(NamedTuple):
+    """What became of one bucket's claim.
+
+    Args:
+        found: `NOT_FOUND`, `IN_TIME` or `LATE`; see `claims.py`.
+        charged_units: What is charged for it in all: the cost, less what would have exceeded the greatest debt.
+        returned_units: What came back.
+        level: The bucket's level afterwards, below zero if it is in debt.
+    """
+
+    found: int
+    charged_units: int
+    returned_units: int
+    level: BucketLevel

@@ -6,7 +6,7 @@ from typing import Protocol, Self, runtime_checkable
 import msgspec
 
 from sluicegate.domain.arguments import Identifier
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.result import RateLimitResult, Result
@@ -124,6 +124,70 @@ class SyncStorageProtocol(Protocol):
 
     def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
+        ...
+
+
+@runtime_checkable
+class ReservationStorage(Protocol):
+    """What a storage also does where costs are known only afterwards, and calls in flight are counted.
+
+    A `StorageProtocol` may have it; where it has not, limiters refuse the rules and verbs that need it.
+    A payment may leave a *claim* in its bucket, named by a number and with an end by the storage's clock: a reservation, from
+    which something may come back, or a hold. `domain/claims.py` has the arithmetic. Each call is one atomic step.
+    """
+
+    async def reserve(self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /) -> Verdict:
+        """Pay all requests or none, as `take` does, and note a claim for each that is paid.
+
+        Args:
+            requests: As for `take`; a cost may be 0.
+            number: What names the claims, in all of the buckets: 1 to 2**52, drawn at random by the caller.
+            terms: What each of the requests leaves in its bucket.
+        """
+        ...
+
+    async def settle(
+        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], /
+    ) -> tuple[BucketSettlement, ...]:
+        """Charge what claims really cost, and forget them: less goes back, more is taken even if it is not there.
+
+        A bucket without the claim is left as it is, so that a second settlement changes nothing. A reservation that ended
+        unsettled is kept for ten minutes; of it nothing comes back, and what is not charged yet is charged.
+
+        Args:
+            requests: `cost_units` is the real cost; -1: what was reserved. What a hold has taken always goes back.
+            number: What names the claims.
+            max_debts: How far below zero the level of each bucket may be brought, in units.
+        """
+        ...
+
+    async def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> bool:
+        """Let claims end so many microseconds from now, if that is later; costs are ignored.
+
+        Returns:
+            False, and nothing has happened, if one of the buckets has no such claim, or only one that has ended.
+        """
+        ...
+
+
+@runtime_checkable
+class SyncReservationStorage(Protocol):
+    """The verbs of `ReservationStorage`, with the same meaning, as calls that block."""
+
+    def reserve_blocking(
+        self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /
+    ) -> Verdict:
+        """Pay all requests or none, and note their claims."""
+        ...
+
+    def settle_blocking(
+        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], /
+    ) -> tuple[BucketSettlement, ...]:
+        """Charge what claims really cost, and forget them."""
+        ...
+
+    def extend_blocking(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> bool:
+        """Let claims end later; False if one of them is over."""
         ...
 
 

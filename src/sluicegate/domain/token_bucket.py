@@ -12,7 +12,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
-from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.bucket_spec import MAX_UNITS, BucketSpec
 from sluicegate.domain.result import RateLimitResult
 
 _SECOND_US: Final = 1_000_000
@@ -29,7 +29,7 @@ def refill(spec: BucketSpec, level: i64, last: i64, now_us: i64) -> tuple[i64, i
 
     Args:
         spec: The bucket's arithmetic.
-        level: Units at the tick `last`.
+        level: Units at the tick `last`; below zero it is debt.
         last: The tick at which `level` held.
         now_us: The storage's clock.
     """
@@ -41,6 +41,8 @@ def refill(spec: BucketSpec, level: i64, last: i64, now_us: i64) -> tuple[i64, i
             level += elapsed * spec.units_per_tick
             if level < spec.capacity:
                 return level, tick
+        elif level < 0 and elapsed < -((level - spec.capacity) // spec.units_per_tick):  # debt takes longer to fill
+            return level + elapsed * spec.units_per_tick, tick
         return spec.capacity, tick if tick_us == 1 else -(-now_us // tick_us)
     if -elapsed <= spec.full_ticks:
         return level, last
@@ -89,7 +91,9 @@ def convert(old: BucketSpec, new: BucketSpec, level: i64, last: i64, now_us: i64
     anchor = -(-anchor_us // new.tick_us)
     if tokens >= new.max_tokens:  # the product could leave the range
         return new.capacity, anchor
-    return min(new.capacity, tokens * new.units_per_token + part_units), anchor
+    if tokens < -(MAX_UNITS // new.units_per_token) - 1:
+        return -MAX_UNITS, anchor
+    return max(-MAX_UNITS, min(new.capacity, tokens * new.units_per_token + part_units)), anchor
 
 
 def full_at_us(spec: BucketSpec, level: i64, last: i64) -> i64:
@@ -126,7 +130,8 @@ def result(spec: BucketSpec, cost_units: i64, level: i64, effective_in_us: i64, 
     retry_after = 0.0
     if not allowed and level < cost_units:
         retry_after = float(wait_us(spec, cost_units, level, effective_in_us)) / 1e6
-    return _result(allowed, retry_after, level // spec.units_per_token, spec.max_tokens, reset_seconds)
+    remaining = level // spec.units_per_token if level > 0 else 0
+    return _result(allowed, retry_after, remaining, spec.max_tokens, reset_seconds)
 
 
 def binding(requests: tuple[BucketRequest, ...], verdict: Verdict) -> int:

@@ -1,16 +1,19 @@
 """The embedded storage as far as it is on the way of a check: a lock, a clock, and the table. Compiled."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from mypy_extensions import mypyc_attr
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.collaborators import require_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, StorageTraits
 from sluicegate.runtime.mutex import LockToken, wait_until_free
 from sluicegate.runtime.system_clock import reader_ns
+
+T = TypeVar("T")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -62,24 +65,36 @@ class LockedTable:
         """Pay all requests or none."""
         return self.take_nowait(requests)
 
+    def reserve_blocking(
+        self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /
+    ) -> Verdict:
+        """Pay all requests or none, and note their claims."""
+        return self._locked(lambda now_us: self._table.reserve(tuple(requests), number, terms, now_us))
+
+    def settle_blocking(
+        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], /
+    ) -> tuple[BucketSettlement, ...]:
+        """Charge what claims really cost, and forget them."""
+        return self._locked(lambda now_us: self._table.settle(requests, number, max_debts, now_us))
+
+    def extend_blocking(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> bool:
+        """Let claims end later; False if one of them is over."""
+        return self._locked(lambda now_us: self._table.extend(requests, number, ttls_us, now_us))
+
     def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels."""
-        return self._locked(self._table.peek, requests)
+        return self._locked(lambda now_us: self._table.peek(requests, now_us))
 
     def refund_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        return self._locked(self._table.refund, requests)
+        return self._locked(lambda now_us: self._table.refund(requests, now_us))
 
     def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        self._locked(self._table.reset, requests)
+        self._locked(lambda now_us: self._table.reset(requests, now_us))
 
-    def _locked(
-        self,
-        verb: Callable[[Sequence[BucketRequest], int], tuple[BucketLevel, ...]],
-        requests: Sequence[BucketRequest],
-    ) -> tuple[BucketLevel, ...]:
-        """Call a verb of the table while no other thread uses it."""
+    def _locked(self, verb: Callable[[int], T]) -> T:
+        """Call a verb of the table, at the clock's instant, while no other thread uses it."""
         free = self._free
         while True:  # see `LockToken`, which says why this stands here twice
             try:
@@ -89,7 +104,7 @@ class LockedTable:
             else:
                 break
         try:
-            return verb(requests, self._now_ns() // 1000)
+            return verb(self._now_ns() // 1000)
         finally:
             free.append(None)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.infrastructure.locked_table import LockedTable
 
@@ -39,6 +39,20 @@ class MemoryStorage(LockedTable):
     async def reset(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
         self.reset_blocking(requests)
+
+    async def reserve(self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /) -> Verdict:
+        """Pay all requests or none, and note their claims."""
+        return self.reserve_blocking(requests, number, terms)
+
+    async def settle(
+        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], /
+    ) -> tuple[BucketSettlement, ...]:
+        """Charge what claims really cost, and forget them."""
+        return self.settle_blocking(requests, number, max_debts)
+
+    async def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> bool:
+        """Let claims end later; False if one of them is over."""
+        return self.extend_blocking(requests, number, ttls_us)
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to release."""
