@@ -13,6 +13,7 @@ from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
     RateLimitCheckDenied,
+    RateLimitDebtCapped,
     RateLimitEvent,
     RateLimitFailedClosed,
     RateLimitFailedOpen,
@@ -30,6 +31,7 @@ from sluicegate.domain.protocols import (
     StorageProtocol,
     SyncStorageProtocol,
 )
+from sluicegate.domain.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.domain.rule import RateLimitRule, RateLimitScope
 from sluicegate.domain.rule_book import RuleBook
@@ -39,6 +41,7 @@ from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 
 if TYPE_CHECKING:
+    from sluicegate.application.rate_limited_error import RateLimitedError
     from sluicegate.application.rule_merging import RuleRegistry, merge_rules
     from sluicegate.container import watch_rules
     from sluicegate.infrastructure.redis.storage import RedisStorage
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from sluicegate.infrastructure.shared_memory.inspection import SharedMemoryInfo
     from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage
     from sluicegate.infrastructure.structlog_logger import StructlogLogger
-    from sluicegate.presentation.decorator import RateLimitedError, rate_limited
+    from sluicegate.presentation.decorator import rate_limited
     from sluicegate.presentation.httpx_transport import RateLimitTransport
     from sluicegate.presentation.web.asgi import RateLimitMiddleware
     from sluicegate.presentation.web.client_address import ClientAddresses
@@ -61,7 +64,7 @@ _LAZY = {
     "FlaskRateLimit": "sluicegate.presentation.web.flask",
     "RateLimitMiddleware": "sluicegate.presentation.web.asgi",
     "RateLimitTransport": "sluicegate.presentation.httpx_transport",
-    "RateLimitedError": "sluicegate.presentation.decorator",
+    "RateLimitedError": "sluicegate.application.rate_limited_error",
     "RedisStorage": "sluicegate.infrastructure.redis.storage",
     "RuleRegistry": "sluicegate.application.rule_merging",
     "SharedMemoryInfo": "sluicegate.infrastructure.shared_memory.inspection",
@@ -91,6 +94,7 @@ __all__ = [
     "EventBusProtocol",
     "Failure",
     "FlaskRateLimit",
+    "Hold",
     "InlineEventBus",
     "InvalidInputError",
     "InvalidTypeError",
@@ -102,6 +106,7 @@ __all__ = [
     "RateLimitCheckAllowed",
     "RateLimitCheckAttempted",
     "RateLimitCheckDenied",
+    "RateLimitDebtCapped",
     "RateLimitError",
     "RateLimitEvent",
     "RateLimitFailedClosed",
@@ -119,11 +124,13 @@ __all__ = [
     "RateLimitTransport",
     "RateLimitedError",
     "RedisStorage",
+    "Reservation",
     "Result",
     "RuleBook",
     "RuleFileError",
     "RuleGroup",
     "RuleRegistry",
+    "Settlement",
     "SharedMemoryInfo",
     "SharedMemoryStorage",
     "SlotTimeoutError",

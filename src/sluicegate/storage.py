@@ -1,13 +1,15 @@
 """What a storage implements, gets and returns, and the arithmetic of a bucket; `sluicegate.testing.StorageContract` tests one."""
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.protocols import (
     DeadlineStorage,
     NonBlockingStorage,
+    ReservationStorage,
     StorageProtocol,
     StorageTraits,
+    SyncReservationStorage,
     SyncStorageProtocol,
 )
 from sluicegate.domain.token_bucket import anchor_after_payment, convert, full_at_us, refill
@@ -15,12 +17,16 @@ from sluicegate.domain.token_bucket import anchor_after_payment, convert, full_a
 __all__ = [
     "BucketLevel",
     "BucketRequest",
+    "BucketSettlement",
     "BucketSpec",
+    "ClaimTerms",
     "DeadlineStorage",
     "NonBlockingStorage",
+    "ReservationStorage",
     "StorageError",
     "StorageProtocol",
     "StorageTraits",
+    "SyncReservationStorage",
     "SyncStorageProtocol",
     "Verdict",
     "anchor_after_payment",

@@ -26,7 +26,7 @@ from sluicegate import (
     TokenBucketAdapter,
 )
 from sluicegate.application.background_worker import BackgroundWorker
-from sluicegate.application.check import requests_for
+from sluicegate.application.check import Check, requests_for
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.notifier import Notifier
 from sluicegate.domain.bucket_key import KeyFormat
@@ -119,8 +119,8 @@ def test_local_memory_is_bounded() -> None:
     rules = CompiledRules({LOGIN: RULE}, KeyFormat()).find(LOGIN)
     assert rules is not None
     for n in range(500):
-        requests = requests_for(rules.limits, KeyFormat(), str(n), 0)
-        assert policy.answer(rules, requests, "timeout").result.allowed
+        check = Check(rules, requests_for(rules.limits, KeyFormat(), str(n), 0), str(n), 0)
+        assert policy.answer(check, rules, "timeout").result.allowed
     assert policy.local_keys <= 50
 
 

@@ -36,6 +36,8 @@ def test_broad_excepts_stand_only_where_failure_is_answered() -> None:
     assert decision_path == {
         "application/checker.py",  # what is decided at once
         "application/limiter_face.py",  # what is waited for
+        "application/reservation_face.py",  # the same for reservations
+        "application/sync_reservation_face.py",
         "application/token_bucket_adapter.py",
         "application/sync_token_bucket_adapter.py",
         "application/notifier.py",

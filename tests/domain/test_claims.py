@@ -10,17 +10,8 @@ from sluicegate.domain.bucket import Bucket
 from sluicegate.domain.bucket_request import BucketRequest, ClaimTerms, Verdict
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.claims import (
-    AS_RESERVED,
-    CHARGE,
-    HOLD,
-    IN_TIME,
-    KEPT_US,
-    LATE,
-    NOT_FOUND,
-    RELEASE,
-    Claims,
-)
+from sluicegate.domain.claim import AS_RESERVED, CHARGE, HOLD, IN_TIME, KEPT_US, LATE, NOT_FOUND, RELEASE
+from sluicegate.domain.claims import Claims
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.token_bucket import wait_us
 
@@ -288,11 +279,13 @@ def _carry_out(table: BucketTable, spec: BucketSpec, step: Step, now_us: int) ->
         if bucket is not None and bucket.claims is not None and bucket.claims.has(number):
             return None
         return table.reserve((request,), number, [ClaimTerms(kind, 1 + tenths * 700_000)], now_us)
-    if verb == "settle":
-        return table.settle([request], number, [spec.capacity], now_us)
-    if verb == "extend":
-        return table.extend([request], number, [tenths * 700_000], now_us)
-    return table.refund([request], now_us) if verb == "refund" else table.reset([request], now_us)
+    administrative = {
+        "settle": lambda: table.settle([request], number, [spec.capacity], now_us),
+        "extend": lambda: table.extend([request], number, [tenths * 700_000], now_us),
+        "refund": lambda: table.refund([request], now_us),
+        "reset": lambda: table.reset([request], now_us),
+    }
+    return administrative[verb]()
 
 
 def _state(bucket: Bucket | None) -> tuple[int, Claims]:

@@ -7,7 +7,7 @@ from sluicegate.application.check import Check, prepare, result_of
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
 from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier, describe
-from sluicegate.domain.arguments import Identifier
+from sluicegate.domain.arguments import Cost, Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.compiled_rules import CompiledRules
@@ -43,7 +43,7 @@ class Administration:
         self._utc_now = utc_now
         self._without_switches: tuple[RuleBook, CompiledRules] | None = None
 
-    def begin_peek(self, endpoint: str, identifier: Identifier, cost: int) -> Check:
+    def begin_peek(self, endpoint: str, identifier: Identifier, cost: Cost) -> Check:
         """Return what to look at; the check has a result already if there is nothing to look at. Tells no observer.
 
         Raises:
@@ -76,7 +76,7 @@ class Administration:
         return Success(full(rules.max_cost))
 
     def find(
-        self, endpoint: str, identifier: Identifier, cost: int, verb: str
+        self, endpoint: str, identifier: Identifier, cost: Cost, verb: str, also: tuple[str, ...] = ()
     ) -> Check | Success[None] | Failure[RateLimitError]:
         """Return a check of the buckets that an administrative call means.
 
@@ -97,6 +97,8 @@ class Administration:
             cost,
             self._utc_now,
             consult_lists=False,
+            also=also,
+            claims=verb != "refund",  # which calls in flight have nothing of
         )
         rules = check.rules
         if rules is None:

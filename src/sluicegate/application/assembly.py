@@ -10,10 +10,19 @@ from sluicegate.application.checker import Checker
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
+from sluicegate.application.reservations import Reservations
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.collaborators import require_clock, require_observers, require_wall_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import Clock, DeadlineStorage, EventBusProtocol, LoggerProtocol, StorageTraits
+from sluicegate.domain.protocols import (
+    Clock,
+    DeadlineStorage,
+    EventBusProtocol,
+    LoggerProtocol,
+    ReservationStorage,
+    StorageTraits,
+    SyncReservationStorage,
+)
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_book import Rules
 from sluicegate.runtime.stdlib_logger import StdlibLogger
@@ -33,8 +42,8 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
     wall_clock: Callable[[], datetime] | None,
     storage: object,
     hash_tags: bool,
-) -> tuple[Checker, Administration]:
-    """Return what prepares and finishes checks, and what does the same for administrative calls.
+) -> tuple[Checker, Administration, Reservations]:
+    """Return what prepares and finishes checks, and what does the same for administrative calls and for reservations.
 
     Args:
         rules: Endpoints and their rules.
@@ -62,7 +71,8 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
     wall_clock = utc_now if wall_clock is None else require_wall_clock(wall_clock)
     key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tags)
     notifier = Notifier(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers)
-    live_rules = LiveRules(rules, key_format, notifier, wall_clock)
+    name = "" if isinstance(storage, ReservationStorage | SyncReservationStorage) else type(storage).__name__
+    live_rules = LiveRules(rules, key_format, notifier, wall_clock, name)
     failure_policy = FailurePolicy(on_storage_error, clock)
     checker = Checker(
         live_rules=live_rules,
@@ -74,7 +84,8 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
         observed=event_bus is not None,
         storage=storage,
     )
-    return checker, Administration(live_rules, key_format, failure_policy, notifier, wall_clock)
+    administration = Administration(live_rules, key_format, failure_policy, notifier, wall_clock)
+    return checker, administration, Reservations(checker, administration, failure_policy, notifier, name)
 
 
 _VERBS: Final = ("take", "peek", "refund", "reset")

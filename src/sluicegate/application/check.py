@@ -1,14 +1,16 @@
 """One check: what it asks the storage, and what came of it. Shared by the async and the sync limiter."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from sluicegate.application.lists_and_overrides import ListAnswer, find_listed, with_overrides
-from sluicegate.domain.arguments import CERTAINLY_SHORT, require_cost, require_identifier, require_text
+from sluicegate.domain.arguments import CERTAINLY_SHORT, read_cost, require_identifier, require_text
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketRequest, ClaimTerms, Verdict
 from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Limit
+from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.identifier_index import WallClock
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import OnStorageError, RateLimitRule
@@ -49,6 +51,10 @@ class Check:
     """Whether observers are not told of its result: it was a look, or passed only as a part of what was denied."""
     started_ns: int = 0
     """When it began, for its execution time; 0 without an event bus."""
+    number: int = 0
+    """What names the claims that it makes; 0: it makes none."""
+    terms: tuple[ClaimTerms, ...] = ()
+    """What claims it makes, one for each request; empty if it makes none."""
 
     def __init__(
         self,
@@ -144,6 +150,19 @@ def decision_of(check: Check) -> Decision:
     return Decision(answer, rules.rules, exceeded[0] if exceeded else None)
 
 
+def facts_of(check: Check) -> dict[str, object]:
+    """Return what all events of a check have; scope and identifier are those of its first rule."""
+    rules = check.rules
+    assert rules is not None  # noqa: S101 - events are about rules
+    limit = rules.limits[0]
+    return {
+        "endpoint": rules.endpoint,
+        "identifier": limit.identifier_of(check.identifier),
+        "scope": limit.scope,
+        "cost": check.cost or limit.rule.cost,
+    }
+
+
 def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
     compiled: CompiledRules,
     key_format: KeyFormat,
@@ -153,6 +172,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
     now: WallClock,
     consult_lists: bool = True,
     also: tuple[str, ...] = (),
+    claims: bool = False,
 ) -> Check:
     """Work out what to ask, or the answer if there is nothing to ask.
 
@@ -161,20 +181,22 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
         key_format: How buckets are named.
         endpoint: The endpoint as the caller names it.
         identifier: The client.
-        cost: Tokens; 0: the rules' own cost.
+        cost: Tokens; 0: the rules' own cost; or a mapping from rule to tokens.
         now: The wall clock, asked only where a list's entry or an override that matches has an end.
         consult_lists: Whether the allow and deny lists are asked; not where the buckets themselves are meant.
         also: Other endpoints, as the rules name them, whose rules hold as well. A bucket of several of them is asked once.
+        claims: Whether the rules of calls in flight are asked as well.
 
     Returns:
         The check. It has a result already if no rule is for the endpoint, a list has the client, all rules are disabled or
         switched off, or the cost can never fit.
 
     Raises:
-        InvalidInputError: If an argument is wrong: negative cost, empty or overlong text, a scope without identifier.
+        InvalidInputError: If an argument is wrong: negative cost, a cost for a rule that the endpoint has not, empty or
+            overlong text, a scope without identifier.
         InvalidTypeError: If an argument is of the wrong type.
     """
-    tokens = cost if type(cost) is int and cost >= 0 else require_cost(cost)
+    tokens, named = (cost, None) if type(cost) is int and cost >= 0 else read_cost(cost)
     name = endpoint if type(endpoint) is str else require_text("endpoint", endpoint)
     client = (
         identifier
@@ -195,20 +217,72 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
         check = Check(None, (), client, tokens)
         check.result = NO_RULE
         return check
+    if claims:
+        rules = rules.claimed
     if rules.has_overrides:
         rules = with_overrides(rules, client, now)
-    check = ask_rules(rules, key_format, client, tokens)
+    check = ask_rules(rules, key_format, client, tokens, named)
     if rules.shadows:
-        check.shadows = tuple([ask_rules(rules.alone(shadow), key_format, client, tokens) for shadow in rules.shadows])
+        check.shadows = tuple(
+            [ask_rules(rules.alone(shadow), key_format, client, tokens, named) for shadow in rules.shadows]
+        )
     return check
 
 
-def ask_rules(rules: EndpointRules, key_format: KeyFormat, identifier: str | dict[str, str], cost: int) -> Check:
-    """Return the check of some rules of an endpoint, without their shadows; arguments as in `prepare`."""
+def require_policies(costs: Mapping[str, int], rules: EndpointRules) -> None:
+    """Refuse costs for rules that an endpoint has not. Rules that are switched off are fine.
+
+    Raises:
+        InvalidInputError: If there is one.
+    """
+    for name in costs:
+        if name not in rules.policies:
+            known = ", ".join(sorted(rules.policies))
+            raise InvalidInputError(f"cost[{name!r:.80}]: {rules.endpoint} has no rule of this name, but {known}")
+
+
+def ask_rules(
+    rules: EndpointRules,
+    key_format: KeyFormat,
+    identifier: str | dict[str, str],
+    cost: int,
+    named: dict[str, int] | None = None,
+) -> Check:
+    """Return the check of some rules of an endpoint, without their shadows; arguments as in `prepare`, and costs by rule."""
+    if named is not None:
+        return _ask_by_rule(rules, key_format, identifier, named)
     if rules.disabled is None and cost <= rules.max_cost:
         return Check(rules, requests_for(rules.limits, key_format, identifier, cost), identifier, cost)
     check = Check(rules, (), identifier, cost)
     check.result = impossible(rules.max_cost) if rules.disabled is None else rules.disabled
+    return check
+
+
+def _ask_by_rule(
+    rules: EndpointRules, key_format: KeyFormat, identifier: str | dict[str, str], named: dict[str, int]
+) -> Check:
+    """Do what `_ask` does where each rule has a cost of its own.
+
+    Raises:
+        InvalidInputError: If a cost is for a rule that the endpoint has not.
+    """
+    require_policies(named, rules)
+    limits = rules.limits
+    costs = [limit.rule.cost if limit.in_flight else named.get(limit.rule.policy, limit.rule.cost) for limit in limits]
+    check = Check(rules, (), identifier, costs[0] if costs else 0)
+    if rules.disabled is not None:
+        check.result = rules.disabled
+        return check
+    for at, limit in enumerate(limits):
+        if costs[at] > limit.max_tokens:
+            check.result = impossible(limit.max_tokens)
+            return check
+    check.requests = tuple(
+        [
+            request.with_cost(costs[at] * request.spec.units_per_token)
+            for at, request in enumerate(requests_for(limits, key_format, identifier, 0))
+        ]
+    )
     return check
 
 
@@ -232,5 +306,5 @@ def _request(limit: Limit, encoded_identifier: str, cost: int) -> BucketRequest:
     after = limit.after
     key = limit.before if after is None else f"{limit.before}{encoded_identifier}{after}"
     spec = limit.spec
-    cost_units = cost * spec.units_per_token if cost else limit.cost_units
+    cost_units = cost * spec.units_per_token if cost and not limit.in_flight else limit.cost_units
     return BucketRequest(key, spec, cost_units, limit.lease_units)

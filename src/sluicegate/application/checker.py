@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from sluicegate.application.check import Check, ask_rules, prepare
+from sluicegate.application.check import Check, ask_rules, facts_of, prepare
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
 from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.live_rules import LiveRules
@@ -79,6 +79,8 @@ class Checker:
         """
         snapshot = self._current()
         check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self._utc_now, also=also)
+        if check.rules is not None and check.rules.in_flight:
+            self.live_rules.warn_of_calls_in_flight(check.rules)
         if not check.requests:
             self._announce_unasked(check, snapshot, endpoint)
         else:
@@ -89,6 +91,22 @@ class Checker:
             self._decide_shadows_nowait(check)
         if not check.waits and (self._observed or check.shadows or check.error is not None):
             self.finish(check)
+        return check
+
+    def begin_claim(self, endpoint: object, identifier: object, cost: object, also: tuple[str, ...] = ()) -> Check:
+        """Return the check of a reservation or a hold: it is done, or waits for the storage. `finish` it in either case.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+        """
+        snapshot = self._current()
+        check = prepare(
+            snapshot.rules, self._key_format, endpoint, identifier, cost, self._utc_now, also=also, claims=True
+        )
+        if not check.requests:
+            self._announce_unasked(check, snapshot, endpoint)
+        elif self._observed:
+            self._announce_attempt(check)
         return check
 
     def begin_together(self, parts: Sequence[Part], *, denied: bool) -> JointCheck:
@@ -156,7 +174,9 @@ class Checker:
                 self._ad_hoc.clear()
             limit = Limit(rule, endpoint, self._key_format.frame(rule.scope, require_text("endpoint", endpoint)))
             disabled = untouched([rule]) if off or not rule.enabled else None
-            rules = EndpointRules(endpoint, () if disabled else (limit,), (), disabled, (limit.scope,))
+            rules = EndpointRules(
+                endpoint, () if disabled else (limit,), (), disabled, (limit.scope,), frozenset([rule.policy])
+            )
             self._ad_hoc[key] = rules
         return rules
 
@@ -220,7 +240,7 @@ class Checker:
         rules = check.rules
         assert rules is not None  # noqa: S101 - the storage was asked for them
         reason = reason_of(error)
-        answer = self.failure_policy.answer(rules, check.requests, reason)
+        answer = self.failure_policy.answer(check, rules, reason)
         check.result = answer.result
         check.degraded = answer.policy
         check.degraded_rule = answer.rule
@@ -238,7 +258,7 @@ class Checker:
         event_type = RateLimitFailedClosed if answer.policy == "deny" else RateLimitFailedOpen
         if not self._notifier.has_listener(event_type):
             return
-        facts = _facts(check)
+        facts = facts_of(check)
         elapsed_ms = self._elapsed_ms(check)
         event: RateLimitEvent
         if answer.policy == "deny":
@@ -269,7 +289,7 @@ class Checker:
 
     def _announce_attempt(self, check: Check) -> None:
         if self._notifier.has_listener(RateLimitCheckAttempted):
-            self._notifier.publish(RateLimitCheckAttempted(**_facts(check)))  # type: ignore[arg-type]
+            self._notifier.publish(RateLimitCheckAttempted(**facts_of(check)))  # type: ignore[arg-type]
         check.started_ns = self._now_ns()
 
     def _announce_result(self, check: Check, result: RateLimitResult) -> None:
@@ -279,14 +299,14 @@ class Checker:
                 event = RateLimitCheckAllowed(
                     remaining_tokens=result.remaining,
                     execution_time_ms=self._elapsed_ms(check),
-                    **_facts(check),  # type: ignore[arg-type]
+                    **facts_of(check),  # type: ignore[arg-type]
                 )
                 self._notifier.publish(event)
         elif self._notifier.has_listener(RateLimitCheckDenied):
             event = RateLimitCheckDenied(
                 retry_after=result.retry_after,
                 execution_time_ms=self._elapsed_ms(check),
-                **_facts(check),  # type: ignore[arg-type]
+                **facts_of(check),  # type: ignore[arg-type]
             )
             self._notifier.publish(event)
 
@@ -318,19 +338,6 @@ class Checker:
 
     def _elapsed_ms(self, check: Check) -> float:
         return (self._now_ns() - check.started_ns) / 1e6
-
-
-def _facts(check: Check) -> dict[str, object]:
-    """Return what all events of a check have; scope and identifier are those of its first rule."""
-    rules = check.rules
-    assert rules is not None  # noqa: S101 - events are about rules
-    limit = rules.limits[0]
-    return {
-        "endpoint": rules.endpoint,
-        "identifier": limit.identifier_of(check.identifier),
-        "scope": limit.scope,
-        "cost": check.cost or limit.rule.cost,
-    }
 
 
 def _cannot_decide(_requests: Sequence[BucketRequest]) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Final
 
 from sluicegate.application.check import Check
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.bucket_request import BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.compiled_rules import EndpointRules
 from sluicegate.domain.errors import StorageError
@@ -63,17 +63,19 @@ class FailurePolicy:
         self.failures: Counter[str] = Counter()
         """How many checks were answered here, by reason."""
 
-    def answer(self, rules: EndpointRules, requests: tuple[BucketRequest, ...], reason: str) -> FallbackAnswer:
+    def answer(self, check: Check, rules: EndpointRules, reason: str) -> FallbackAnswer:
         """Decide a check without the storage: one refusing rule refuses, then local buckets decide, else it passes.
 
         Args:
-            rules: The endpoint's rules.
-            requests: What the storage was asked, one for each limit of the rules.
+            check: What the storage was asked.
+            rules: The check's rules.
             reason: Why the storage did not answer.
         """
         self.count(reason)
+        requests = check.requests
         local: list[BucketRequest] = []
         local_rules: list[RateLimitRule] = []
+        terms: list[ClaimTerms] = []
         for at, rule in enumerate(rules.rules):
             policy = rule.on_storage_error or self._default
             if policy == "deny":
@@ -84,14 +86,34 @@ class FailurePolicy:
             if policy == "local":
                 local.append(requests[at])
                 local_rules.append(rule)
+                if check.terms:
+                    terms.append(check.terms[at])
         if local:
             asked = tuple(local)
             with self._mutex:
-                verdict = self._buckets.take(asked, self._clock.now_us())
+                verdict = self._take(asked, check.number, terms)
             at = binding(asked, verdict)
             return FallbackAnswer(result_at(asked, verdict, at), "local", local_rules[at])
         smallest = min(rules.rules, key=_capacity)
         return FallbackAnswer(full(smallest.max_tokens), "allow", smallest)
+
+    def _take(self, requests: tuple[BucketRequest, ...], number: int, terms: list[ClaimTerms]) -> Verdict:
+        now_us = self._clock.now_us()
+        if not terms:
+            return self._buckets.take(requests, now_us)
+        return self._buckets.reserve(requests, number, terms, now_us)
+
+    def settle(
+        self, requests: tuple[BucketRequest, ...], number: int, max_debts: tuple[int, ...]
+    ) -> tuple[BucketSettlement, ...]:
+        """Settle what was reserved in the local buckets."""
+        with self._mutex:
+            return self._buckets.settle(requests, number, max_debts, self._clock.now_us())
+
+    def extend(self, requests: tuple[BucketRequest, ...], number: int, ttls_us: tuple[int, ...]) -> int:
+        """Extend what was reserved in the local buckets, and return in how many there was something."""
+        with self._mutex:
+            return self._buckets.extend(requests, number, ttls_us, self._clock.now_us())
 
     @property
     def local_keys(self) -> int:

@@ -81,7 +81,7 @@ def with_overrides(rules: EndpointRules, identifier: str | dict[str, str], now: 
     disabled = None
     if not limits:
         disabled = rules.disabled or untouched([limit.rule for limit in rules.limits])
-    return EndpointRules(rules.endpoint, tuple(limits), tuple(shadows), disabled, rules.scopes)
+    return EndpointRules(rules.endpoint, tuple(limits), tuple(shadows), disabled, rules.scopes, rules.policies)
 
 
 def _substituted(limits: tuple[Limit, ...], identifier: str | dict[str, str], now: WallClock) -> list[Limit] | None:

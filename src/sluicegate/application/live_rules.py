@@ -7,6 +7,7 @@ from typing import Final
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot, is_over, take_snapshot
 from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.domain.compiled_rules import EndpointRules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
 from sluicegate.domain.rule_book import RuleBook, Rules
@@ -24,14 +25,21 @@ class LiveRules:
         key_format: How buckets are named.
         notifier: Publishes events and writes log lines.
         utc_now: The wall clock.
+        without_claims: The name of a storage that cannot count calls in flight; empty: it can.
 
     Raises:
-        InvalidInputError: If the rules are wrong.
+        InvalidInputError: If the rules are wrong, or the storage cannot count what they count.
     """
 
     def __init__(
-        self, rules: Rules, key_format: KeyFormat, notifier: Notifier, utc_now: Callable[[], datetime]
+        self,
+        rules: Rules,
+        key_format: KeyFormat,
+        notifier: Notifier,
+        utc_now: Callable[[], datetime],
+        without_claims: str = "",
     ) -> None:
+        self._without_claims = without_claims
         self._key_format = key_format
         self._notifier = notifier
         self._utc_now = utc_now
@@ -157,6 +165,14 @@ class LiveRules:
         if any(not switch.policies for switch in snapshot.switches):
             self._notifier.warn_throttled("kill_switch", "The kill switch is thrown: nothing is limited.")
 
+    def warn_of_calls_in_flight(self, rules: EndpointRules) -> None:
+        """Say now and then that a check holds nothing: who relies on it has no limit of calls in flight."""
+        self._notifier.warn_throttled(
+            f"in_flight:{rules.endpoint}",
+            "A check does not count calls in flight, because nobody would give back what it took; use hold, acquire or reserve.",
+            endpoint=rules.endpoint,
+        )
+
     def _switch(self, policy: str, switch: KillSwitch | None) -> None:
         with self._mutex:
             before = self.held.snapshot
@@ -168,6 +184,11 @@ class LiveRules:
         self._announce_switches(before.switches, now.switches)
 
     def _compile(self, book: RuleBook) -> RulesSnapshot:
+        if self._without_claims and any(rule.counts_in_flight for rule in book.rules):
+            raise InvalidInputError(
+                f"storage={self._without_claims}: cannot count calls in flight, as a rule asks:"
+                " it has not the verbs of ReservationStorage"
+            )
         now = self._utc_now()
         self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
         return take_snapshot(book, self._key_format, now, tuple(self._thrown.values()))

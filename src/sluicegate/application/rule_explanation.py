@@ -37,6 +37,7 @@ class ExplainedRule(msgspec.Struct, frozen=True, kw_only=True):
         max_tokens: The capacity.
         refill_rate: Tokens a minute.
         cost: Tokens that the request takes.
+        hold_seconds: Of a rule of calls in flight: how long one counts if nobody ends or renews it.
     """
 
     policy: str
@@ -48,6 +49,7 @@ class ExplainedRule(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int
     refill_rate: float
     cost: int
+    hold_seconds: float | None = None
 
 
 class MatchedReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,12 +208,13 @@ def _described(rule: RateLimitRule, effect: Effect, why: list[str], cost: int) -
         scope=str(rule.scope),
         max_tokens=rule.max_tokens,
         refill_rate=rule.refill_rate,
-        cost=cost or rule.cost,
+        cost=rule.cost if rule.counts_in_flight else cost or rule.cost,
+        hold_seconds=rule.hold_seconds,
     )
 
 
 def _limit_of(bound: Bound, compiled: EndpointRules) -> Limit | None:
-    for limit in (*compiled.limits, *compiled.shadows):
+    for limit in (*compiled.claimed.limits, *compiled.shadows):
         if limit.rule is bound.rule and limit.bucket == bound.bucket:
             return limit
     return None

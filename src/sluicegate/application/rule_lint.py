@@ -109,6 +109,8 @@ def _never_denies(one: Bound, other: Bound, endpoint: str) -> bool:
     endpoints; and if it has room for at least as many requests and refills at least as fast.
     """
     rule, tighter = one.rule, other.rule
+    if rule.counts_in_flight or tighter.counts_in_flight:
+        return False
     if one.bucket not in {endpoint, other.bucket} or not (rule.scope == tighter.scope or is_global(tighter.scope)):
         return False
     room, other_room = Fraction(rule.max_tokens, rule.cost), Fraction(tighter.max_tokens, tighter.cost)

@@ -6,17 +6,23 @@ from functools import partial
 
 from sluicegate.application.assembly import assemble, require_traits
 from sluicegate.application.check import Check, result_of
-from sluicegate.application.limiter_face import SyncFace
-from sluicegate.domain.arguments import Identifier
+from sluicegate.application.sync_reservation_face import SyncReservationFace
+from sluicegate.domain.arguments import Cost, Identifier
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.domain.errors import RateLimitError
-from sluicegate.domain.protocols import Clock, EventBusProtocol, LoggerProtocol, SyncStorageProtocol
+from sluicegate.domain.protocols import (
+    Clock,
+    EventBusProtocol,
+    LoggerProtocol,
+    SyncReservationStorage,
+    SyncStorageProtocol,
+)
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_book import Rules
 
 
-class SyncTokenBucketAdapter(SyncFace):
+class SyncTokenBucketAdapter(SyncReservationFace):
     """Decide whether requests may pass, in plain calls.
 
     The deadline is the storage's own: a plain call cannot be interrupted from outside.
@@ -51,7 +57,7 @@ class SyncTokenBucketAdapter(SyncFace):
         clock: Clock | None = None,
         wall_clock: Callable[[], datetime] | None = None,
     ) -> None:
-        checker, self._administration = assemble(
+        checker, self._administration, reservations = assemble(
             rules=rules,
             event_bus=event_bus,
             logger=logger,
@@ -76,7 +82,12 @@ class SyncTokenBucketAdapter(SyncFace):
             clock=clock,
             wall_clock=wall_clock,
         )
-        super().__init__(checker, storage.take_blocking)
+        super().__init__(
+            checker,
+            storage.take_blocking,
+            reservations,
+            storage if isinstance(storage, SyncReservationStorage) else None,
+        )
         self._storage = storage
         self.rules = checker.live_rules
         """The rules in force: swap them, switch them off and on, read their version."""
@@ -86,7 +97,7 @@ class SyncTokenBucketAdapter(SyncFace):
         """The scopes that the rules count, all together."""
         return self.rules.current().rules.scopes
 
-    def peek(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[RateLimitResult, RateLimitError]:
+    def peek(self, *, endpoint: str, identifier: Identifier, cost: Cost = 0) -> Result[RateLimitResult, RateLimitError]:
         """Tell what `is_allowed` would answer now, and change nothing.
 
         Raises:
@@ -121,7 +132,7 @@ class SyncTokenBucketAdapter(SyncFace):
         """
         return self._administer("reset", self._storage.reset_blocking, endpoint, identifier, 0)
 
-    def refund(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[None, RateLimitError]:
+    def refund(self, *, endpoint: str, identifier: Identifier, cost: Cost = 0) -> Result[None, RateLimitError]:
         """Put tokens back that a check took, also while a kill switch is thrown; never above the capacity. Never fails open.
 
         Returns:
@@ -149,7 +160,7 @@ class SyncTokenBucketAdapter(SyncFace):
         call: Callable[[Sequence[BucketRequest]], object],
         endpoint: str,
         identifier: Identifier,
-        cost: int,
+        cost: Cost,
     ) -> Result[None, RateLimitError]:
         check = self._administration.find(endpoint, identifier, cost, verb)
         if not isinstance(check, Check):

@@ -15,13 +15,22 @@ from sluicegate.application.assembly import assemble, require_deadline, require_
 from sluicegate.application.check import Check, result_of
 from sluicegate.application.failure_policy import reason_of
 from sluicegate.application.joint_check import JointCheck, Part
-from sluicegate.application.limiter_face import AsyncFace, decide
+from sluicegate.application.limiter_face import decide
+from sluicegate.application.reservation_face import AsyncReservationFace
+from sluicegate.application.timed_reservations import reservations_of
 from sluicegate.application.wait_queue import WaitQueue
-from sluicegate.domain.arguments import Identifier
+from sluicegate.domain.arguments import Cost, Identifier
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.bucket_spec import bucket_spec
 from sluicegate.domain.errors import RateLimitError
-from sluicegate.domain.protocols import Clock, DeadlineStorage, EventBusProtocol, LoggerProtocol, StorageProtocol
+from sluicegate.domain.protocols import (
+    Clock,
+    DeadlineStorage,
+    EventBusProtocol,
+    LoggerProtocol,
+    StorageProtocol,
+    SyncReservationStorage,
+)
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_book import Rules
@@ -34,7 +43,7 @@ _PROBE = BucketRequest("sluicegate:probe", bucket_spec(1, Fraction(1)), 0)
 T = TypeVar("T")
 
 
-class TokenBucketAdapter(AsyncFace):
+class TokenBucketAdapter(AsyncReservationFace):
     """Decide whether requests may pass.
 
     Args:
@@ -74,7 +83,7 @@ class TokenBucketAdapter(AsyncFace):
         traits = require_traits(storage, blocking=False)
         if traits.deadline_s is not None and traits.deadline_s > self._deadline_s:
             storage = cast("StorageProtocol", cast("DeadlineStorage", storage).with_deadline(self._deadline_s))
-        checker, self._administration = assemble(
+        checker, self._administration, reservations = assemble(
             rules=rules,
             event_bus=event_bus,
             logger=logger,
@@ -101,7 +110,14 @@ class TokenBucketAdapter(AsyncFace):
             wall_clock=wall_clock,
         )
         # A deadline has one owner: the storage if it keeps one, else a timer here round each call.
-        super().__init__(checker, self._take_in_time if traits.deadline_s is None else storage.take)
+        timed = traits.deadline_s is None
+        super().__init__(
+            checker,
+            self._take_in_time if timed else storage.take,
+            reservations,
+            reservations_of(storage, self._deadline_s if timed else None),
+            storage if traits.never_waits and isinstance(storage, SyncReservationStorage) else None,
+        )
         self._storage = storage
         self._wait_queue = WaitQueue()
         self.rules = checker.live_rules
@@ -167,7 +183,7 @@ class TokenBucketAdapter(AsyncFace):
             joint.fail(error)
 
     async def wait(
-        self, *, endpoint: str, identifier: Identifier, cost: int = 0, timeout_s: float | None = None
+        self, *, endpoint: str, identifier: Identifier, cost: Cost = 0, timeout_s: float | None = None
     ) -> RateLimitResult:
         """Take tokens as soon as there are enough, first come, first served; see `is_allowed` for the arguments.
 
@@ -180,7 +196,7 @@ class TokenBucketAdapter(AsyncFace):
         )
 
     def slot(
-        self, *, endpoint: str, identifier: Identifier, cost: int = 0, timeout_s: float | None = None
+        self, *, endpoint: str, identifier: Identifier, cost: Cost = 0, timeout_s: float | None = None
     ) -> AbstractAsyncContextManager[RateLimitResult]:
         """Do what `wait` does on entering an `async with`, whose body then makes the call."""
         return self._wait_queue.slot(
@@ -188,7 +204,7 @@ class TokenBucketAdapter(AsyncFace):
         )
 
     async def peek(
-        self, *, endpoint: str, identifier: Identifier, cost: int = 0
+        self, *, endpoint: str, identifier: Identifier, cost: Cost = 0
     ) -> Result[RateLimitResult, RateLimitError]:
         """Tell what `is_allowed` would answer now, and change nothing.
 
@@ -227,7 +243,7 @@ class TokenBucketAdapter(AsyncFace):
         """
         return await self._administer("reset", self._storage.reset, endpoint, identifier, 0)
 
-    async def refund(self, *, endpoint: str, identifier: Identifier, cost: int = 0) -> Result[None, RateLimitError]:
+    async def refund(self, *, endpoint: str, identifier: Identifier, cost: Cost = 0) -> Result[None, RateLimitError]:
         """Put tokens back that a check took, also while a kill switch is thrown; never above the capacity. Never fails open.
 
         Args:
@@ -269,7 +285,7 @@ class TokenBucketAdapter(AsyncFace):
         """How many checks the storage could not decide, by reason."""
         return dict(self._checker.failure_policy.failures)
 
-    async def _try_to_take(self, endpoint: str, identifier: Identifier, cost: int) -> RateLimitResult:
+    async def _try_to_take(self, endpoint: str, identifier: Identifier, cost: Cost) -> RateLimitResult:
         return (await self.check(endpoint=endpoint, identifier=identifier, cost=cost)).result
 
     async def _administer(
@@ -278,7 +294,7 @@ class TokenBucketAdapter(AsyncFace):
         call: Callable[[Sequence[BucketRequest]], Awaitable[object]],
         endpoint: str,
         identifier: Identifier,
-        cost: int,
+        cost: Cost,
     ) -> Result[None, RateLimitError]:
         check = self._administration.find(endpoint, identifier, cost, verb)
         if not isinstance(check, Check):

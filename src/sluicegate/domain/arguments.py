@@ -16,8 +16,8 @@ Endpoint: TypeAlias = str | StrEnum
 Identifier: TypeAlias = str | Mapping[str, str]
 """The client: one text for every scope, or one for each scope where an endpoint's rules count different things."""
 
-Cost: TypeAlias = int | IntEnum
-"""Tokens to take; 0: the rule's own cost."""
+Cost: TypeAlias = int | IntEnum | Mapping[str, int]
+"""Tokens to take; 0: the rule's own cost. Or a mapping from a rule's name to tokens, of which 0 are none."""
 
 MAX_TEXT_BYTES: Final = 1024
 """The longest identifier or endpoint, in UTF-8: more is an attack on the storage's memory, or a mistake."""
@@ -83,3 +83,30 @@ def require_cost(cost: object) -> int:
     if number < 0:
         raise InvalidInputError(f"cost={number}: expected 0 (the rule's own cost) or more")
     return number
+
+
+def read_cost(cost: object) -> tuple[int, dict[str, int] | None]:
+    """Return a cost as a plain number, and the costs by rule, if that is what was given; the number is 0 then.
+
+    Raises:
+        InvalidTypeError: If a cost is not a whole number, or the name of a rule not a string.
+        InvalidInputError: If a cost is negative, or a mapping is empty.
+    """
+    if isinstance(cost, Mapping):
+        return 0, _require_costs(cast("Mapping[object, object]", cost))
+    return require_cost(cost), None
+
+
+def _require_costs(costs: Mapping[object, object]) -> dict[str, int]:
+    named: dict[str, int] = {}
+    for name, cost in costs.items():
+        policy = require_text("cost: rule", name)
+        try:
+            named[policy] = require_cost(cost)
+        except InvalidTypeError:
+            raise InvalidTypeError(f"cost[{name!r:.80}]={cost!r:.80}: expected a whole number") from None
+        except InvalidInputError:
+            raise InvalidInputError(f"cost[{name!r:.80}]={cost}: expected 0 or more") from None
+    if not named:
+        raise InvalidInputError("cost={}: expected the cost of at least one rule")
+    return named

@@ -14,7 +14,7 @@ class BucketRequest:
     Args:
         key: The bucket's name in the storage.
         spec: Its arithmetic.
-        cost_units: Units to take, 0 to `spec.capacity`; 0 in a peek.
+        cost_units: Units to take, 0 to `spec.capacity`; 0 in a peek. In a settlement, what the work really cost.
         lease_units: The most units that a process may borrow at a time, where a storage lends; 0: none.
     """
 
@@ -25,6 +25,10 @@ class BucketRequest:
         self.spec: Final = spec
         self.cost_units: Final[i64] = cost_units
         self.lease_units: Final[i64] = lease_units
+
+    def with_cost(self, cost_units: i64) -> "BucketRequest":
+        """Return a request to the same bucket at another cost."""
+        return BucketRequest(self.key, self.spec, cost_units, self.lease_units)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BucketRequest) and (self.key, self.spec, self.cost_units, self.lease_units) == (

@@ -8,6 +8,7 @@ from mypy_extensions import i64
 from sluicegate.domain.bucket import GONE, RESET, Bucket, level_of
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.claim import MAX_CLAIMS, NOT_FOUND, PAID
 from sluicegate.domain.claimed_bucket import (
     deny_claimed,
     extend_claim,
@@ -16,7 +17,6 @@ from sluicegate.domain.claimed_bucket import (
     reset_claimed,
     settle_claim,
 )
-from sluicegate.domain.claims import MAX_CLAIMS, NOT_FOUND, PAID
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.expiry_queue import ExpiryQueue
 from sluicegate.domain.token_bucket import anchor_after_payment, full_at_us, refill
@@ -177,17 +177,19 @@ class BucketTable:
                 settled.append(settle_claim(bucket, request, number, max_debts[at], now_us))
         return tuple(settled)
 
-    def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], now_us: i64) -> bool:
-        """Let claims end later, all of them; False, and nothing has happened, if one of them is over."""
-        buckets: list[Bucket] = []
-        for request in requests:
+    def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], now_us: i64) -> int:
+        """Let claims that are not over end later, and return how many there are."""
+        extended = 0
+        for at, request in enumerate(requests):
             bucket = self._find(request.key)
-            if bucket is None or bucket.claims is None or not bucket.claims.is_active(bucket.spec, number, now_us):
-                return False
-            buckets.append(bucket)
-        for at, bucket in enumerate(buckets):
-            extend_claim(bucket, requests[at], number, ttls_us[at], now_us)
-        return True
+            if (
+                bucket is not None
+                and bucket.claims is not None
+                and bucket.claims.is_active(bucket.spec, number, now_us)
+            ):
+                extend_claim(bucket, request, number, ttls_us[at], now_us)
+                extended += 1
+        return extended
 
     def _pay_claimed(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what becomes of it
         self,

@@ -5,7 +5,8 @@ from mypy_extensions import i64
 from sluicegate.domain.bucket import RESET, Bucket
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms
 from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.claims import HOLD, PAID, Claims
+from sluicegate.domain.claim import HOLD, PAID
+from sluicegate.domain.claims import Claims
 
 
 def pay_and_claim(bucket: Bucket, request: BucketRequest, terms: ClaimTerms, number: i64, now_us: i64) -> BucketLevel:
@@ -87,9 +88,7 @@ def _look(bucket: Bucket, spec: BucketSpec, now_us: i64) -> tuple[Claims, i64, i
     return claims, level, anchor
 
 
-def _keep(
-    bucket: Bucket, spec: BucketSpec, claims: Claims, level: i64, last: i64
-) -> None:
+def _keep(bucket: Bucket, spec: BucketSpec, claims: Claims, level: i64, last: i64) -> None:
     bucket.spec = spec
     bucket.level = level
     bucket.last = last

@@ -1,13 +1,10 @@
 """Which rules hold for an endpoint, worked out once when the rules are put into force."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from mypy_extensions import i64
-
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.endpoint_rules import EndpointRules, Limit, Substitute
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.identifier_index import IdentifierIndex
 from sluicegate.domain.result import RateLimitResult
@@ -21,121 +18,6 @@ from sluicegate.domain.token_bucket import full
 __all__ = ["UNMATCHED", "CompiledRules", "EndpointRules", "Limit", "Rules", "Substitute"]
 
 _MAX_COMBINED: Final = 1_000  # sets of endpoints whose rules are kept combined; clients choose among those that overlap
-
-
-class Limit:
-    """One rule of one endpoint, ready to be asked.
-
-    Args:
-        rule: The rule.
-        bucket: What its keys name in the endpoint's place: the endpoint, a group, or `*`.
-        key_frame: The parts of a key before and after the identifier; after is None if the key has no identifier.
-        overrides: The identifiers that another limit holds for; None: there are none.
-    """
-
-    __slots__ = (
-        "after",
-        "before",
-        "bucket",
-        "cost_units",
-        "lease_units",
-        "max_tokens",
-        "overrides",
-        "rule",
-        "scope",
-        "spec",
-    )
-
-    def __init__(
-        self,
-        rule: RateLimitRule,
-        bucket: str,
-        key_frame: tuple[str, str | None],
-        overrides: "IdentifierIndex[Substitute] | None" = None,
-    ) -> None:
-        spec: BucketSpec = rule.spec
-        self.rule: Final = rule
-        self.bucket: Final = bucket
-        self.before: Final = key_frame[0]
-        self.after: Final = key_frame[1]
-        self.overrides: Final = overrides
-        self.scope: Final = str(rule.scope)
-        self.spec: Final = spec
-        self.max_tokens: Final = spec.max_tokens
-        self.cost_units: Final[i64] = rule.cost * spec.units_per_token
-        self.lease_units: Final[i64] = rule.lease_tokens * spec.units_per_token
-
-    def identifier_of(self, identifier: str | Mapping[str, str]) -> str:
-        """Return the identifier that this rule counts; empty for a global rule that got none.
-
-        Raises:
-            InvalidInputError: If the identifier is a mapping without the rule's scope.
-        """
-        if isinstance(identifier, str):
-            return identifier
-        named = identifier.get(self.scope)
-        if named is not None:
-            return named
-        if self.after is None:
-            return ""
-        raise InvalidInputError(
-            f"identifier={sorted(map(str, identifier))}: has no entry for the scope {self.scope!r} of a rule of this endpoint"
-        )
-
-
-class Substitute:
-    """An override, ready to be asked.
-
-    Args:
-        override: What the operator wrote.
-        limit: What takes the rule's place; None: nothing does.
-    """
-
-    __slots__ = ("identifier", "limit", "override", "until")
-
-    def __init__(self, override: Override, limit: Limit | None) -> None:
-        self.override: Final = override
-        self.limit: Final = limit
-        self.identifier: Final[str] = override.identifier
-        self.until: Final[datetime | None] = override.until
-
-
-class EndpointRules:
-    """The rules of one endpoint, or what is left of them for one identifier.
-
-    Args:
-        endpoint: The endpoint as the rules name it.
-        limits: The rules that are enabled and may deny, in their order.
-        shadows: The enabled rules in shadow mode.
-        disabled: The answer if there is no rule that may deny.
-        scopes: The scopes that its enabled rules count, each once.
-    """
-
-    __slots__ = ("disabled", "endpoint", "has_overrides", "limits", "max_cost", "rules", "scopes", "shadows")
-
-    def __init__(
-        self,
-        endpoint: str,
-        limits: tuple[Limit, ...],
-        shadows: tuple[Limit, ...],
-        disabled: RateLimitResult | None,
-        scopes: tuple[str, ...],
-    ) -> None:
-        self.endpoint: Final = endpoint
-        self.limits: Final = limits
-        self.shadows: Final = shadows
-        self.disabled: Final = disabled
-        self.scopes: Final = scopes
-        self.max_cost: Final[int] = min([limit.max_tokens for limit in limits], default=0)
-        """The greatest cost that fits all limits."""
-        self.rules: Final[tuple[RateLimitRule, ...]] = tuple([limit.rule for limit in limits])
-        """The rules of the limits, in the same order."""
-        self.has_overrides: Final = any(limit.overrides is not None for limit in (*limits, *shadows))
-        """Whether another limit holds for some identifiers."""
-
-    def alone(self, shadow: Limit) -> "EndpointRules":
-        """Return the rules of a check that asks one rule in shadow mode by itself."""
-        return EndpointRules(self.endpoint, (shadow,), (), None, self.scopes)
 
 
 class CompiledRules:
@@ -280,6 +162,7 @@ class _Compiler:
 
     def endpoint_rules(self, endpoint: str, bound: tuple[Bound, ...]) -> EndpointRules:
         limits: list[Limit] = []
+        in_flight: list[Limit] = []
         shadows: list[Limit] = []
         seen: dict[tuple[str, str], int] = {}
         frames: set[tuple[str, str | None]] = set()
@@ -293,13 +176,15 @@ class _Compiler:
             frames.add(frame)
             if self._counts(rule):
                 limit = Limit(rule, bucket, frame, self._index_overrides(rule, bucket, frame))
-                (shadows if rule.shadow else limits).append(limit)
+                (shadows if rule.shadow else in_flight if limit.in_flight else limits).append(limit)
         return EndpointRules(
             endpoint,
             tuple(limits),
             tuple(shadows),
             None if limits else untouched([one.rule for one in bound]),
-            tuple(dict.fromkeys([limit.scope for limit in (*limits, *shadows)])),
+            tuple(dict.fromkeys([limit.scope for limit in (*limits, *in_flight, *shadows)])),
+            frozenset([one.rule.policy for one in bound]),
+            tuple(in_flight),
         )
 
     def _counts(self, rule: RateLimitRule) -> bool:
@@ -326,9 +211,11 @@ def _substitute(rule: RateLimitRule, override: Override, bucket: str, frame: tup
 def _combine(several: Sequence[EndpointRules]) -> EndpointRules:
     limits = _each_bucket_once([limit for rules in several for limit in rules.limits])
     shadows = _each_bucket_once([limit for rules in several for limit in rules.shadows])
+    in_flight = _each_bucket_once([limit for rules in several for limit in rules.in_flight])
+    policies = frozenset([policy for rules in several for policy in rules.policies])
     disabled = None if limits else several[0].disabled
     scopes = tuple(dict.fromkeys([scope for rules in several for scope in rules.scopes]))
-    return EndpointRules(several[0].endpoint, limits, shadows, disabled, scopes)
+    return EndpointRules(several[0].endpoint, limits, shadows, disabled, scopes, policies, in_flight)
 
 
 def _each_bucket_once(limits: Sequence[Limit]) -> tuple[Limit, ...]:

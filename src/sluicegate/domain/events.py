@@ -80,6 +80,15 @@ class RateLimitShadowDenied(RateLimitEvent, frozen=True, kw_only=True):
     retry_after: float
 
 
+class RateLimitDebtCapped(RateLimitEvent, frozen=True, kw_only=True):
+    """A commit of `cost` tokens exceeded the debt that its rule, `policy`, allows: only `charged` were charged."""
+
+    cost: int
+    charged: int
+    policy: str
+    max_debt: int
+
+
 class RateLimitListed(RateLimitEvent, frozen=True, kw_only=True):
     """An entry of the allow or deny list, `listed`, decided a check; the storage was not asked."""
 

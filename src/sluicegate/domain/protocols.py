@@ -58,10 +58,12 @@ class StorageTraits(msgspec.Struct, frozen=True):
             that itself; the storage is a `DeadlineStorage` then. None: it keeps no deadline, and the limiter puts a timer round
             each call.
         hash_tags: Whether keys should carry the identifier in braces, for Redis Cluster.
+        never_waits: Whether no verb waits for anything: a limiter with an event loop calls the blocking ones, without a timer.
     """
 
     deadline_s: float | None = None
     hash_tags: bool = False
+    never_waits: bool = False
 
 
 class StorageProtocol(Protocol):
@@ -161,11 +163,13 @@ class ReservationStorage(Protocol):
         """
         ...
 
-    async def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> bool:
+    async def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> int:
         """Let claims end so many microseconds from now, if that is later; costs are ignored.
 
+        A claim that has ended is never revived.
+
         Returns:
-            False, and nothing has happened, if one of the buckets has no such claim, or only one that has ended.
+            In how many of the buckets there is such a claim.
         """
         ...
 
@@ -186,8 +190,8 @@ class SyncReservationStorage(Protocol):
         """Charge what claims really cost, and forget them."""
         ...
 
-    def extend_blocking(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> bool:
-        """Let claims end later; False if one of them is over."""
+    def extend_blocking(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> int:
+        """Let claims end later, and return how many there are."""
         ...
 
 

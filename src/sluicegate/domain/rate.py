@@ -18,6 +18,27 @@ _NOTATION = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 
+_IN_FLIGHT = re.compile(
+    r"\s*(?P<count>[0-9]{1,15})\s+in[ _-]flight(?:\s+per\s+(?P<scope>[A-Za-z_][A-Za-z0-9_]*))?\s*",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def parse_in_flight(text: str) -> tuple[int, str | None] | None:
+    """Parse `4 in flight` or `4 in flight per user`.
+
+    Args:
+        text: The notation.
+
+    Returns:
+        How many, and the scope's name (None if the text names none); None if the text does not have that form.
+    """
+    match = _IN_FLIGHT.fullmatch(text)
+    if match is None:
+        return None
+    scope = match["scope"]
+    return int(match["count"]), scope.lower() if scope else None
+
 
 def parse_rate(text: str) -> tuple[int, Fraction, int, str | None]:
     """Parse a rate such as `100/minute`, `5 per 10 seconds`, `100/minute burst 20` or `5/minute per ip`.

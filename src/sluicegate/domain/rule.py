@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Literal, Self, TypeAlias, get_args
 
 from sluicegate.domain.arguments import plain_text
-from sluicegate.domain.bucket_spec import BucketSpec, bucket_spec
+from sluicegate.domain.bucket_spec import MAX_UNITS, BucketSpec, bucket_spec
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.rate import SECONDS, exact_rate, parse_rate
+from sluicegate.domain.rate import SECONDS, exact_rate, parse_in_flight, parse_rate
 
 MAX_TOKENS = 10**12
 """The largest capacity of a rule."""
@@ -18,6 +18,20 @@ OnStorageError: TypeAlias = Literal["allow", "local", "deny"]
 """The answer of a check while the storage fails: allow, count in this process (`local`), or deny."""
 
 ON_STORAGE_ERROR: tuple[OnStorageError, ...] = get_args(OnStorageError)
+
+OnExpiry: TypeAlias = Literal["charge", "release"]
+"""What becomes of a reservation that nobody settles: it counts as spent (`charge`), or comes back (`release`)."""
+
+ON_EXPIRY: tuple[OnExpiry, ...] = get_args(OnExpiry)
+
+MAX_IN_FLIGHT = 10_000
+"""The greatest number of calls in flight that a rule can allow."""
+
+DEFAULT_HOLD_SECONDS = 60
+"""How long a hold or a reservation lasts if nobody says otherwise."""
+
+MAX_HOLD_SECONDS = 86_400
+"""The longest that a hold or a reservation lasts without being renewed: a day."""
 
 _SCOPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _NAME = re.compile(r"[A-Za-z0-9_.*/-]{1,64}")
@@ -49,6 +63,11 @@ class RateLimitRule:
         lease: Whether a process may take several tokens from the bucket at once and spend them without asking the storage:
             False, True (as many as it uses in half a second, at most a quarter of the capacity) or the most it may take, 1
             to `max_tokens`. Storages without leases, and checks of several rules, ignore it.
+        max_debt: How many tokens below zero a reservation that costs more than was reserved may bring the bucket; None:
+            `max_tokens`; 0: not at all.
+        on_expiry: What becomes of a reservation that nobody settles in time: `charge` or `release`.
+        hold_seconds: If given, the rule counts calls in flight: `max_tokens` at the same time, each for so many seconds if nobody
+            ends or renews it. `in_flight` builds such a rule. The rate plays no part in it.
 
     Raises:
         InvalidInputError: If a value is out of range, or the bucket could not be counted exactly.
@@ -64,6 +83,9 @@ class RateLimitRule:
     on_storage_error: OnStorageError | None = field(default=None, kw_only=True)
     shadow: bool = field(default=False, kw_only=True)
     lease: bool | int = field(default=False, kw_only=True)
+    max_debt: int | None = field(default=None, kw_only=True)
+    on_expiry: OnExpiry = field(default="charge", kw_only=True)
+    hold_seconds: float | None = field(default=None, kw_only=True)
     spec: BucketSpec = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -83,9 +105,29 @@ class RateLimitRule:
         plain["name"] = plain_text(self.name)
         if self.on_storage_error is not None:
             plain["on_storage_error"] = require_policy("on_storage_error", self.on_storage_error)
+        plain["on_expiry"] = _require_on_expiry(self.on_expiry)
         for field_name, value in plain.items():
             object.__setattr__(self, field_name, value)
-        object.__setattr__(self, "spec", bucket_spec(self.max_tokens, exact_rate(self.refill_rate)))
+        if self.hold_seconds is not None:
+            self._require_in_flight(self.hold_seconds)
+            # Holds take room from the bucket and give it back; it must never lack any for want of refill.
+            spec = BucketSpec(self.max_tokens, 1, self.max_tokens, 1, 1)
+        else:
+            spec = bucket_spec(self.max_tokens, exact_rate(self.refill_rate))
+        object.__setattr__(self, "spec", spec)
+        if self.max_debt is not None:
+            most = min(MAX_TOKENS, MAX_UNITS // spec.units_per_token)
+            object.__setattr__(self, "max_debt", _require_int("max_debt", self.max_debt, 0, most))
+
+    @property
+    def counts_in_flight(self) -> bool:
+        """Whether it counts calls in flight, in place of calls in the course of time."""
+        return self.hold_seconds is not None
+
+    @property
+    def max_debt_units(self) -> int:
+        """How far below zero the bucket's level may be brought, in units."""
+        return self.spec.capacity if self.max_debt is None else self.max_debt * self.spec.units_per_token
 
     @property
     def seconds_per_token(self) -> float:
@@ -95,6 +137,8 @@ class RateLimitRule:
     @property
     def full_seconds(self) -> int:
         """Seconds from empty to full, rounded up. Over longer periods than this, the refill rate is the limit."""
+        if self.hold_seconds is not None:
+            return math.ceil(self.hold_seconds)
         return -(-self.spec.full_ticks * self.spec.tick_us // 1_000_000)
 
     @property
@@ -105,7 +149,9 @@ class RateLimitRule:
     @property
     def policy(self) -> str:
         """The rule's name for clients and reports: its own, else one made of scope, capacity and seconds to full."""
-        return self.name or f"{self.scope}-{self.max_tokens}-{self.full_seconds}s"
+        if self.name:
+            return self.name
+        return f"{self.scope}-{self.max_tokens}-{'in-flight' if self.counts_in_flight else f'{self.full_seconds}s'}"
 
     @property
     def lease_tokens(self) -> int:
@@ -118,7 +164,25 @@ class RateLimitRule:
     def with_limit_of(self, other: "RateLimitRule") -> "RateLimitRule":
         """Return this rule with the capacity and the rate of another one; scope, cost and effect stay its own."""
         lease = self.lease if isinstance(self.lease, bool) else min(self.lease, other.max_tokens)
-        return replace(self, max_tokens=other.max_tokens, refill_rate=other.refill_rate, lease=lease)
+        return replace(
+            self,
+            max_tokens=other.max_tokens,
+            refill_rate=other.refill_rate,
+            lease=lease,
+            hold_seconds=other.hold_seconds,
+        )
+
+    @classmethod
+    def in_flight(
+        cls, n: int, *, scope: RateLimitScope | str = RateLimitScope.IP, hold_seconds: float = DEFAULT_HOLD_SECONDS
+    ) -> Self:
+        """Allow `n` calls at the same time. Each is given back when it ends, at the latest after `hold_seconds` unless renewed.
+
+        `hold`, `acquire` and `reserve` of a limiter ask such a rule; `is_allowed`, which could give nothing back, does not.
+        """
+        _require_int("n", n, 1, MAX_IN_FLIGHT)
+        require_seconds("hold_seconds", hold_seconds)
+        return cls(n, _whole(n * 60 / hold_seconds), scope, hold_seconds=hold_seconds)
 
     @classmethod
     def per_second(cls, n: int, *, burst: int | None = None, scope: RateLimitScope | str = RateLimitScope.IP) -> Self:
@@ -142,7 +206,7 @@ class RateLimitRule:
 
     @classmethod
     def parse(cls, text: str, *, scope: RateLimitScope | str | None = None) -> Self:
-        """Parse `100/minute`, `5 per 10 seconds`, `100/minute burst 20` or `5/minute per user`.
+        """Parse `100/minute`, `5 per 10 seconds`, `100/minute burst 20`, `5/minute per user` or `4 in flight per user`.
 
         Args:
             text: The notation.
@@ -151,11 +215,28 @@ class RateLimitRule:
         Raises:
             InvalidInputError: If the text does not have that form, or the rule would be invalid.
         """
+        in_flight = parse_in_flight(text) if isinstance(text, str) else None
+        if in_flight is not None:
+            count, named = in_flight
+            _require_one_scope(text, named, scope)
+            return cls.in_flight(count, scope=named or scope or RateLimitScope.IP)
         _, rate, burst, named = parse_rate(text)
-        if named and scope is not None and named != scope:
-            raise InvalidInputError(f"rate={text!r}: names the scope {named!r}, but scope={str(scope)!r} was given")
+        _require_one_scope(text, named, scope)
         per_minute = rate.numerator if rate.denominator == 1 else rate.numerator / rate.denominator
         return cls(max_tokens=burst, refill_rate=per_minute, scope=named or scope or RateLimitScope.IP)
+
+    def _require_in_flight(self, hold_seconds: object) -> None:
+        """Refuse what makes no sense where calls in flight are counted."""
+        require_seconds("hold_seconds", hold_seconds)
+        _require_int("max_tokens", self.max_tokens, 1, MAX_IN_FLIGHT)
+        for name, value, only in (
+            ("cost", self.cost, 1),
+            ("lease", self.lease, False),
+            ("shadow", self.shadow, False),
+            ("max_debt", self.max_debt, None),
+        ):
+            if value != only:
+                raise InvalidInputError(f"{name}={value!r}: a rule of calls in flight has no {name} of its own")
 
     @classmethod
     def _per(cls, unit: str, n: int, burst: int | None, scope: RateLimitScope | str) -> Self:
@@ -163,6 +244,37 @@ class RateLimitRule:
         seconds = SECONDS[unit]
         per_minute = n * 60 / seconds if n * 60 % seconds else n * 60 // seconds
         return cls(max_tokens=n if burst is None else burst, refill_rate=per_minute, scope=scope)
+
+
+def require_seconds(field_name: str, value: object) -> float:
+    """Return a duration of a hold or a reservation.
+
+    Raises:
+        InvalidInputError: If it is not 0.001 to 86,400.
+        InvalidTypeError: If it is no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidTypeError(f"{field_name}={value!r}: expected a number of seconds")
+    if not 0.001 <= value <= MAX_HOLD_SECONDS:  # noqa: PLR2004 - stated in the message; NaN is no such number either
+        raise InvalidInputError(f"{field_name}={value!r}: expected 0.001 to {MAX_HOLD_SECONDS} seconds")
+    return value
+
+
+def _require_one_scope(text: str, named: str | None, scope: str | None) -> None:
+    if named and scope is not None and named != scope:
+        raise InvalidInputError(f"rate={text!r}: names the scope {named!r}, but scope={str(scope)!r} was given")
+
+
+def _whole(number: float) -> float:
+    """Return a float as an integer if it is one."""
+    return int(number) if number == int(number) else number
+
+
+def _require_on_expiry(value: object) -> OnExpiry:
+    for known in ON_EXPIRY:
+        if value == known:
+            return known
+    raise InvalidInputError(f"on_expiry={value!r:.80}: expected one of {', '.join(ON_EXPIRY)}")
 
 
 def require_scope(value: object, field_name: str = "scope") -> RateLimitScope | str:

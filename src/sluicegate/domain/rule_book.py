@@ -193,7 +193,10 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
         for endpoint, cost in self.costs.items():
             if endpoint not in bound:
                 raise InvalidInputError(f"costs: no rule is for {endpoint!r}")
-            bound[endpoint] = [Bound(replace(one.rule, cost=cost), one.bucket) for one in bound[endpoint]]
+            bound[endpoint] = [
+                one if one.rule.counts_in_flight else Bound(replace(one.rule, cost=cost), one.bucket)
+                for one in bound[endpoint]
+            ]
         for endpoint, several in bound.items():
             _require_names_once(endpoint, [one.rule for one in several])
         return {endpoint: tuple(several) for endpoint, several in bound.items()}
@@ -253,7 +256,8 @@ def _entries(field: str, entries: object, kind: type[E]) -> tuple[E, ...]:
 
 
 def describe(rule: RateLimitRule) -> dict[str, object]:
-    """Return a rule in plain types."""
+    """Return a rule in plain types. What is as it always was is left out, so that versions of older books stay the same."""
+    claims = {"max_debt": rule.max_debt, "on_expiry": rule.on_expiry, "hold_seconds": rule.hold_seconds}
     return {
         "policy": rule.policy,
         "name": rule.name,
@@ -265,6 +269,7 @@ def describe(rule: RateLimitRule) -> dict[str, object]:
         "shadow": rule.shadow,
         "lease": rule.lease,
         "on_storage_error": rule.on_storage_error,
+        **{name: value for name, value in claims.items() if value not in {None, "charge"}},
     }
 
 

@@ -42,7 +42,7 @@ class LockedTable:
         self._table = BucketTable(max_keys)
         self._lock = LockToken()
         self._free: list[None] = self._lock.free
-        self.traits = StorageTraits()
+        self.traits = StorageTraits(never_waits=True)
         """It never waits, and keys need no hash tags."""
 
     def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict:
@@ -77,8 +77,8 @@ class LockedTable:
         """Charge what claims really cost, and forget them."""
         return self._locked(lambda now_us: self._table.settle(requests, number, max_debts, now_us))
 
-    def extend_blocking(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> bool:
-        """Let claims end later; False if one of them is over."""
+    def extend_blocking(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> int:
+        """Let claims end later, and return how many there are."""
         return self._locked(lambda now_us: self._table.extend(requests, number, ttls_us, now_us))
 
     def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:

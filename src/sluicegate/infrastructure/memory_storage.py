@@ -50,8 +50,8 @@ class MemoryStorage(LockedTable):
         """Charge what claims really cost, and forget them."""
         return self.settle_blocking(requests, number, max_debts)
 
-    async def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> bool:
-        """Let claims end later; False if one of them is over."""
+    async def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> int:
+        """Let claims end later, and return how many there are."""
         return self.extend_blocking(requests, number, ttls_us)
 
     async def aclose(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeAlias, TypeVar, cast
 
-from sluicegate.application.check import Decision
+from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit, get_sync_rate_limit
@@ -17,28 +17,6 @@ from sluicegate.presentation.web.request_limiter import RequestLimiter
 F = TypeVar("F", bound=Callable[..., Any])
 
 _Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-class RateLimitedError(Exception):
-    """A call was denied, and the function did not run.
-
-    Args:
-        name: What was limited.
-        decision: What the limiter decided.
-    """
-
-    def __init__(self, name: str, decision: Decision) -> None:
-        super().__init__(f"{name}: rate limited, {decision.result.retry_after:g} seconds to wait")
-        self.name = name
-        self.decision = decision
-
-    def __reduce__(self) -> tuple[type["RateLimitedError"], tuple[str, Decision]]:
-        return RateLimitedError, (self.name, self.decision)
-
-    @property
-    def retry_after(self) -> float:
-        """Seconds until the same call would pass; `math.inf`: never."""
-        return self.decision.result.retry_after
 
 
 def rate_limited(

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Literal, cast
 
-from sluicegate.domain.bucket_request import BucketLevel, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketSettlement, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.protocols import StorageTraits
@@ -106,6 +106,18 @@ class FailingStorage:
     async def reset(self, requests: object, /) -> None:
         """Fail."""
         await self._fail(requests)
+
+    async def reserve(self, requests: object, number: int, terms: object, /) -> Verdict:  # noqa: ARG002 - the port's
+        """Fail."""
+        return cast("Verdict", await self._fail(requests))
+
+    async def settle(self, requests: object, number: int, max_debts: object, /) -> tuple[BucketSettlement, ...]:  # noqa: ARG002 - the port's
+        """Fail."""
+        return cast("tuple[BucketSettlement, ...]", await self._fail(requests))
+
+    async def extend(self, requests: object, number: int, ttls_us: object, /) -> int:  # noqa: ARG002 - the port's
+        """Fail."""
+        return cast("int", await self._fail(requests))
 
     async def aclose(self) -> None:
         """Do nothing."""

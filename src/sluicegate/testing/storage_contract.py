@@ -1,21 +1,19 @@
 """Tests that every storage must pass. They know nothing about any particular storage."""
 
 import asyncio
-import uuid
-from collections.abc import Awaitable, Callable
-from math import ceil
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
 from sluicegate.domain.protocols import StorageProtocol
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import result
+from sluicegate.testing.contract_runner import new_key, peeked, refunded, request_of, tokens_in, wait_of
+from sluicegate.testing.reservation_contract import ReservationContract
 
 
-class StorageContract:
+class StorageContract(ReservationContract):
     """The tests. Subclass this in a test module, override `make_storage`, and let pytest collect them.
 
     Each test runs in an event loop of its own, makes a storage and closes it. With a real clock, the tests wait. If the clock
-    of your storage can be set, override `advance` and set `exact_clock`: then waits are tested to the microsecond.
+    of your storage can be set, override `advance` and set `exact_clock`: then waits are tested to the microsecond. Those about
+    reservations and holds are skipped if the storage has not the verbs of `ReservationStorage`.
 
     Example:
         class TestMyStorage(StorageContract):
@@ -23,24 +21,13 @@ class StorageContract:
                 return MyStorage()
     """
 
-    exact_clock = False
-    """Whether the storage's clock moves only by `advance`."""
-
-    async def make_storage(self) -> StorageProtocol:
-        """Return a storage. It may hold data of other tests: no two tests use the same key."""
-        raise NotImplementedError
-
-    async def advance(self, seconds: float) -> None:
-        """Move the storage's clock forward by a number of seconds."""
-        await asyncio.sleep(seconds)
-
     def test_an_absent_bucket_is_full(self) -> None:
         """An unused key has all its tokens, and peeking at it does not change that."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            request = _request(_DAILY)
-            assert (await _peeked(storage, request)) == [5]
-            assert (await _peeked(storage, request)) == [5]
+            request = request_of(_DAILY)
+            assert (await peeked(storage, request)) == [5]
+            assert (await peeked(storage, request)) == [5]
 
         self._run(scenario)
 
@@ -48,10 +35,10 @@ class StorageContract:
         """Five tokens pay for five takes; the sixth is denied, and so is every later one."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            request = _request(_DAILY)
+            request = request_of(_DAILY)
             verdicts = [await storage.take([request]) for _ in range(8)]
             assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 3
-            assert [_tokens(request, verdict.levels[0]) for verdict in verdicts] == [4, 3, 2, 1, 0, 0, 0, 0]
+            assert [tokens_in(request, verdict.levels[0]) for verdict in verdicts] == [4, 3, 2, 1, 0, 0, 0, 0]
 
         self._run(scenario)
 
@@ -59,12 +46,12 @@ class StorageContract:
         """A cost above the level is denied and leaves the level as it was, so that a smaller cost still passes."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            key = _key()
-            assert (await storage.take([_request(_DAILY, key, cost=3)])).allowed
-            denied = await storage.take([_request(_DAILY, key, cost=3)])
+            key = new_key()
+            assert (await storage.take([request_of(_DAILY, key, cost=3)])).allowed
+            denied = await storage.take([request_of(_DAILY, key, cost=3)])
             assert not denied.allowed
-            assert _tokens(_request(_DAILY), denied.levels[0]) == 2  # noqa: PLR2004
-            assert (await storage.take([_request(_DAILY, key, cost=2)])).allowed
+            assert tokens_in(request_of(_DAILY), denied.levels[0]) == 2  # noqa: PLR2004
+            assert (await storage.take([request_of(_DAILY, key, cost=2)])).allowed
 
         self._run(scenario)
 
@@ -72,14 +59,14 @@ class StorageContract:
         """However many denied takes and peeks there are, the bucket is full at the same time."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            key = _key()
-            await storage.take([_request(_PER_SECOND, key, cost=10)])
-            denied = await storage.take([_request(_PER_SECOND, key, cost=10)])
+            key = new_key()
+            await storage.take([request_of(_PER_SECOND, key, cost=10)])
+            denied = await storage.take([request_of(_PER_SECOND, key, cost=10)])
             for _ in range(5):  # few, because on a real clock the bucket refills meanwhile
-                await storage.take([_request(_PER_SECOND, key, cost=10)])
-                await storage.peek([_request(_PER_SECOND, key)])
-            await self.advance(_retry_after(_request(_PER_SECOND, key, cost=10), denied.levels[0]))
-            assert (await storage.take([_request(_PER_SECOND, key, cost=10)])).allowed
+                await storage.take([request_of(_PER_SECOND, key, cost=10)])
+                await storage.peek([request_of(_PER_SECOND, key)])
+            await self.advance(wait_of(request_of(_PER_SECOND, key, cost=10), denied.levels[0]))
+            assert (await storage.take([request_of(_PER_SECOND, key, cost=10)])).allowed
 
         self._run(scenario)
 
@@ -88,11 +75,11 @@ class StorageContract:
 
         async def scenario(storage: StorageProtocol) -> None:
             for rule in (_PER_SECOND, _ODD):
-                request = _request(rule)
+                request = request_of(rule)
                 capacity = request.spec.max_tokens
                 while (verdict := await storage.take([request])).allowed:
                     capacity -= 1
-                retry_after = _retry_after(request, verdict.levels[0])
+                retry_after = wait_of(request, verdict.levels[0])
                 assert retry_after > 0
                 if self.exact_clock:
                     assert capacity == 0
@@ -108,13 +95,13 @@ class StorageContract:
         """Half a second refills half a second's tokens; a longer time never more than the capacity."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            key = _key()
-            await storage.take([_request(_PER_SECOND, key, cost=10)])
+            key = new_key()
+            await storage.take([request_of(_PER_SECOND, key, cost=10)])
             await self.advance(0.5)
-            level = (await _peeked(storage, _request(_PER_SECOND, key)))[0]
+            level = (await peeked(storage, request_of(_PER_SECOND, key)))[0]
             assert level == 5 if self.exact_clock else 5 <= level <= 10  # noqa: PLR2004
             await self.advance(0.7)
-            assert (await _peeked(storage, _request(_PER_SECOND, key))) == [10]
+            assert (await peeked(storage, request_of(_PER_SECOND, key))) == [10]
 
         self._run(scenario)
 
@@ -122,16 +109,16 @@ class StorageContract:
         """If one of two buckets is empty, the other is not charged, whichever comes first."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            empty, full = _key(), _key()
-            await storage.take([_request(_DAILY, empty, cost=5)])
+            empty, full = new_key(), new_key()
+            await storage.take([request_of(_DAILY, empty, cost=5)])
             for requests in ([empty, full], [full, empty]):
-                verdict = await storage.take([_request(_DAILY, key) for key in requests])
+                verdict = await storage.take([request_of(_DAILY, key) for key in requests])
                 assert not verdict.allowed
-                assert sorted(_tokens(_request(_DAILY), bucket_level) for bucket_level in verdict.levels) == [0, 5]
-            assert (await _peeked(storage, _request(_DAILY, empty), _request(_DAILY, full))) == [0, 5]
-            verdict = await storage.take([_request(_DAILY, full), _request(_DAILY, _key(), cost=2)])
+                assert sorted(tokens_in(request_of(_DAILY), bucket_level) for bucket_level in verdict.levels) == [0, 5]
+            assert (await peeked(storage, request_of(_DAILY, empty), request_of(_DAILY, full))) == [0, 5]
+            verdict = await storage.take([request_of(_DAILY, full), request_of(_DAILY, new_key(), cost=2)])
             assert verdict.allowed
-            assert [_tokens(_request(_DAILY), bucket_level) for bucket_level in verdict.levels] == [4, 3]
+            assert [tokens_in(request_of(_DAILY), bucket_level) for bucket_level in verdict.levels] == [4, 3]
 
         self._run(scenario)
 
@@ -139,14 +126,14 @@ class StorageContract:
         """Refunded tokens can be spent; a bucket never holds more than its capacity; an unused bucket stays full."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            key = _key()
-            await storage.take([_request(_DAILY, key, cost=5)])
-            assert (await _refunded(storage, _request(_DAILY, key, cost=2))) == [2]
-            assert (await storage.take([_request(_DAILY, key, cost=2)])).allowed
-            assert not (await storage.take([_request(_DAILY, key)])).allowed
-            assert (await _refunded(storage, _request(_DAILY, key, cost=4))) == [4]
-            assert (await _refunded(storage, _request(_DAILY, key, cost=4))) == [5]
-            assert (await _refunded(storage, _request(_DAILY))) == [5]
+            key = new_key()
+            await storage.take([request_of(_DAILY, key, cost=5)])
+            assert (await refunded(storage, request_of(_DAILY, key, cost=2))) == [2]
+            assert (await storage.take([request_of(_DAILY, key, cost=2)])).allowed
+            assert not (await storage.take([request_of(_DAILY, key)])).allowed
+            assert (await refunded(storage, request_of(_DAILY, key, cost=4))) == [4]
+            assert (await refunded(storage, request_of(_DAILY, key, cost=4))) == [5]
+            assert (await refunded(storage, request_of(_DAILY))) == [5]
 
         self._run(scenario)
 
@@ -154,9 +141,9 @@ class StorageContract:
         """After a reset the whole capacity can be spent once more; resetting an unused bucket does no harm."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            request = _request(_DAILY)
-            await storage.take([_request(_DAILY, request.key, cost=5)])
-            await storage.reset([request, _request(_DAILY)])
+            request = request_of(_DAILY)
+            await storage.take([request_of(_DAILY, request.key, cost=5)])
+            await storage.reset([request, request_of(_DAILY)])
             assert [(await storage.take([request])).allowed for _ in range(6)] == [True] * 5 + [False]
 
         self._run(scenario)
@@ -165,7 +152,7 @@ class StorageContract:
         """Of a hundred concurrent takes from a bucket of five, five are allowed."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            request = _request(_DAILY)
+            request = request_of(_DAILY)
             verdicts = await asyncio.gather(*[storage.take([request]) for _ in range(100)])
             assert sum(verdict.allowed for verdict in verdicts) == 5  # noqa: PLR2004
 
@@ -175,12 +162,12 @@ class StorageContract:
         """Keys that differ in any byte are different buckets."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            key = _key()
+            key = new_key()
             names = [key, key + " ", key.upper(), key + "é", key + "e\u0301", key + ":", key + "%3A"]
             for name in names:
-                await storage.take([_request(_DAILY, name, cost=5)])
-            assert (await _peeked(storage, *[_request(_DAILY, name) for name in names])) == [0] * len(names)
-            assert (await _peeked(storage, _request(_DAILY, key + "é "))) == [5]
+                await storage.take([request_of(_DAILY, name, cost=5)])
+            assert (await peeked(storage, *[request_of(_DAILY, name) for name in names])) == [0] * len(names)
+            assert (await peeked(storage, request_of(_DAILY, key + "é "))) == [5]
 
         self._run(scenario)
 
@@ -188,16 +175,16 @@ class StorageContract:
         """A bucket in use keeps its tokens when its rule changes, up to the new capacity."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            key = _key()
+            key = new_key()
             smaller, larger = RateLimitRule.per_day(2), RateLimitRule.per_day(50)
-            await storage.take([_request(_DAILY, key)])
-            await storage.take([_request(_DAILY, key)])
-            assert (await _peeked(storage, _request(larger, key))) == [3]
-            assert (await _peeked(storage, _request(smaller, key))) == [2]
-            verdict = await storage.take([_request(smaller, key)])
+            await storage.take([request_of(_DAILY, key)])
+            await storage.take([request_of(_DAILY, key)])
+            assert (await peeked(storage, request_of(larger, key))) == [3]
+            assert (await peeked(storage, request_of(smaller, key))) == [2]
+            verdict = await storage.take([request_of(smaller, key)])
             assert verdict.allowed
-            assert _tokens(_request(smaller), verdict.levels[0]) == 1
-            assert (await _peeked(storage, _request(larger, key))) == [1]
+            assert tokens_in(request_of(smaller), verdict.levels[0]) == 1
+            assert (await peeked(storage, request_of(larger, key))) == [1]
 
         self._run(scenario)
 
@@ -207,12 +194,12 @@ class StorageContract:
         async def scenario(storage: StorageProtocol) -> None:
             hourly = RateLimitRule.per_hour(36_000, burst=5)  # ten a second, of another capacity
             for old, new in ((_DAILY, hourly), (_PER_SECOND, hourly)):
-                key = _key()
-                await storage.take([_request(old, key, cost=old.max_tokens)])
-                request = _request(new, key, cost=5)
+                key = new_key()
+                await storage.take([request_of(old, key, cost=old.max_tokens)])
+                request = request_of(new, key, cost=5)
                 denied = await storage.take([request])
                 assert not denied.allowed
-                retry_after = _retry_after(request, denied.levels[0])
+                retry_after = wait_of(request, denied.levels[0])
                 if self.exact_clock:
                     await self.advance(retry_after - 0.000_001)
                     assert not (await storage.take([request])).allowed
@@ -226,13 +213,13 @@ class StorageContract:
         """At the limit of the arithmetic, nothing is lost to floating point."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            key = _key()
+            key = new_key()
             capacity = _LARGEST.max_tokens
-            verdict = await storage.take([_request(_LARGEST, key, cost=capacity - 1)])
+            verdict = await storage.take([request_of(_LARGEST, key, cost=capacity - 1)])
             assert verdict.allowed
-            assert _tokens(_request(_LARGEST), verdict.levels[0]) == 1
-            assert (await storage.take([_request(_LARGEST, key)])).allowed
-            assert not (await storage.take([_request(_LARGEST, key)])).allowed
+            assert tokens_in(request_of(_LARGEST), verdict.levels[0]) == 1
+            assert (await storage.take([request_of(_LARGEST, key)])).allowed
+            assert not (await storage.take([request_of(_LARGEST, key)])).allowed
 
         self._run(scenario)
 
@@ -240,48 +227,13 @@ class StorageContract:
         """Several owners of a storage may each call `aclose`."""
 
         async def scenario(storage: StorageProtocol) -> None:
-            await storage.take([_request(_DAILY)])
+            await storage.take([request_of(_DAILY)])
             await storage.aclose()
 
         self._run(scenario)
-
-    def _run(self, scenario: Callable[[StorageProtocol], Awaitable[None]]) -> None:
-        async def with_storage() -> None:
-            storage = await self.make_storage()
-            try:
-                await scenario(storage)
-            finally:
-                await storage.aclose()
-
-        asyncio.run(with_storage())
 
 
 _DAILY = RateLimitRule.per_day(5)  # refills too slowly to show in a test
 _PER_SECOND = RateLimitRule.per_second(10)
 _ODD = RateLimitRule(max_tokens=3, refill_rate=7 * 60, scope="ip", cost=1)  # 1/7 s is no whole number of microseconds
 _LARGEST = RateLimitRule.per_day(52_111, burst=52_100)  # 52,100 * 86.4e9 units, just below 2**52
-
-
-def _key() -> str:
-    return f"contract:{uuid.uuid4().hex}"
-
-
-def _request(rule: RateLimitRule, key: str | None = None, *, cost: int = 1) -> BucketRequest:
-    return BucketRequest(key or _key(), rule.spec, cost * rule.spec.units_per_token)
-
-
-def _tokens(request: BucketRequest, bucket_level: BucketLevel) -> int:
-    return bucket_level.level // request.spec.units_per_token
-
-
-async def _peeked(storage: StorageProtocol, *requests: BucketRequest) -> list[int]:
-    return list(map(_tokens, requests, await storage.peek(requests)))
-
-
-async def _refunded(storage: StorageProtocol, request: BucketRequest) -> list[int]:
-    return list(map(_tokens, [request], await storage.refund([request])))
-
-
-def _retry_after(request: BucketRequest, bucket_level: BucketLevel) -> float:
-    answer = result(request.spec, request.cost_units, bucket_level.level, bucket_level.effective_in_us, allowed=False)
-    return ceil(answer.retry_after * 1_000_000) / 1_000_000

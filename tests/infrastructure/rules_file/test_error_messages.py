@@ -57,7 +57,7 @@ BAD_TOML = {
     ),
     "half of the numbers": (
         "[policies.a]\nmax_tokens = 5\n",
-        "f:1: policies.a: expected a rate, or both max_tokens and refill_rate",
+        "f:1: policies.a: expected a rate, both max_tokens and refill_rate, or in_flight",
     ),
     "a rate and the numbers": (
         '[policies.a]\nmax_tokens = 5\nrate = "5/minute"\n',

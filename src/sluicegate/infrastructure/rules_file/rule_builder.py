@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar
 from msgspec import UNSET, UnsetType
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.rate import parse_rate
+from sluicegate.domain.rate import parse_in_flight, parse_rate
 from sluicegate.domain.rule import OnStorageError, RateLimitRule, RateLimitScope
 from sluicegate.domain.rule_book_entries import Override
 from sluicegate.infrastructure.rules_file.field_path import FieldError, FieldPath
@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 RulesValue: TypeAlias = str | RuleTable | Sequence[str | RuleTable]
 """What a field for rules may hold: a policy's name, a rate, a table, or a list of these."""
+
+_LIMIT_FIELDS = ("rate", "max_tokens", "refill_rate", "in_flight", "hold_seconds")
+_OF_ONE_RULE = (*_LIMIT_FIELDS, "scope", "on_storage_error", "shadow", "lease", "max_debt", "on_expiry")
 
 
 class RuleBuilder:
@@ -54,7 +57,7 @@ class RuleBuilder:
             return self.rules(path, value)
         if value.rules is UNSET:
             return (self._rule(path, value, ""),)
-        for field in ("rate", "max_tokens", "refill_rate", "scope", "on_storage_error", "shadow", "lease"):
+        for field in _OF_ONE_RULE:
             if getattr(value, field) is not UNSET:
                 raise FieldError((*path, field), "cannot be used with rules; write it in the rule itself")
         rules = self.rules((*path, "rules"), value.rules)
@@ -62,7 +65,8 @@ class RuleBuilder:
             rules = tuple(_replace(path, rule, enabled=False) for rule in rules)
         if value.cost is not UNSET:
             for rule in rules:  # the book applies the cost; here it is only checked, to name the field
-                _replace((*path, "cost"), rule, cost=value.cost)
+                if not rule.counts_in_flight:
+                    _replace((*path, "cost"), rule, cost=value.cost)
         return rules
 
     def rules(self, path: FieldPath, value: RulesValue) -> tuple[RateLimitRule, ...]:
@@ -81,12 +85,23 @@ class RuleBuilder:
     def override(self, path: FieldPath, policy: str, table: OverrideTable) -> Override:
         """Return an override of a policy."""
         rule = self.policies[policy]
-        if table.enabled is False and table.rate is UNSET and table.max_tokens is UNSET and table.refill_rate is UNSET:
+        if table.enabled is False and all(getattr(table, field) is UNSET for field in _LIMIT_FIELDS):
             replacement = _replace(path, rule, enabled=False)
         else:
-            max_tokens, refill_rate, _ = _limit(path, table, rule.scope, rule.scope)
+            limit = _limit(path, table, rule.scope, rule.scope)
+            if limit.counts_in_flight != rule.counts_in_flight:
+                kinds = "calls in flight", "a rate"
+                mine, other = kinds if rule.counts_in_flight else kinds[::-1]
+                raise FieldError(path, f"the policy limits {mine}; an override cannot make that {other}")
             enabled = _or_default(table.enabled, True)  # noqa: FBT003 - the default of a rule's field
-            replacement = _replace(path, rule, max_tokens=max_tokens, refill_rate=refill_rate, enabled=enabled)
+            replacement = _replace(
+                path,
+                rule,
+                max_tokens=limit.max_tokens,
+                refill_rate=limit.refill_rate,
+                hold_seconds=limit.hold_seconds,
+                enabled=enabled,
+            )
         until = _or_default(table.until, None)
         return Override(policy=policy, identifier=table.id, rule=replacement, until=until, reason=table.reason)
 
@@ -109,18 +124,22 @@ class RuleBuilder:
                 raise FieldError(path, error.message) from None  # there is no field `rate`: the text is the rate
         table, defaults = value, self._defaults
         scope = None if table.scope is UNSET else table.scope
-        max_tokens, refill_rate, scope = _limit(path, table, scope, _or_default(defaults.scope, RateLimitScope.IP))
+        limit = _limit(path, table, scope, _or_default(defaults.scope, RateLimitScope.IP))
+        in_flight = limit.counts_in_flight
         try:
             return RateLimitRule(
-                max_tokens,
-                refill_rate,
-                scope,
+                limit.max_tokens,
+                limit.refill_rate,
+                limit.scope,
                 cost=_or_default(table.cost, 1),
                 enabled=_or_default(table.enabled, True),  # noqa: FBT003 - the default of a rule's field
                 name=name,
                 on_storage_error=_on_storage_error(table, defaults),
-                shadow=_or_default(table.shadow, _or_default(defaults.shadow, False)),  # noqa: FBT003 - the default of a rule's field
-                lease=_lease(table, defaults, max_tokens),
+                shadow=_or_default(table.shadow, _or_default(defaults.shadow, False) and not in_flight),  # noqa: FBT003 - a default
+                lease=False if in_flight and table.lease is UNSET else _lease(table, defaults, limit.max_tokens),
+                max_debt=_or_default(table.max_debt, None),
+                on_expiry=_or_default(table.on_expiry, "charge"),
+                hold_seconds=limit.hold_seconds,
             )
         except InvalidInputError as error:
             raise _rule_error(path, error) from None
@@ -132,29 +151,51 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _limit(path: FieldPath, table: LimitTable, scope: str | None, default_scope: str) -> tuple[int, float, str]:
-    """Return the capacity, the refill rate and the scope that a table describes.
+def _limit(path: FieldPath, table: LimitTable, scope: str | None, default_scope: str) -> RateLimitRule:
+    """Return a rule with the limit and the scope that a table describes.
 
     Args:
         path: The table.
-        table: It has a rate, which may name a scope, or the two numbers.
+        table: It has a rate, which may name a scope, the two numbers, or a number of calls in flight.
         scope: The scope that the table names in a field; None: none.
         default_scope: The scope if neither names one.
     """
-    if table.rate is UNSET:
-        if table.max_tokens is UNSET or table.refill_rate is UNSET:
-            raise FieldError(path, "expected a rate, or both max_tokens and refill_rate")
-        return table.max_tokens, table.refill_rate, scope or default_scope
-    if table.max_tokens is not UNSET or table.refill_rate is not UNSET:
-        raise FieldError((*path, "rate"), "cannot be used with max_tokens or refill_rate; write one or the other")
+    given = [
+        field for field in ("rate", "max_tokens", "refill_rate", "in_flight") if getattr(table, field) is not UNSET
+    ]
+    hold = {} if table.hold_seconds is UNSET else {"hold_seconds": table.hold_seconds}
     try:
-        in_rate = parse_rate(table.rate)[3]
-        if in_rate and scope and in_rate != scope:
-            raise FieldError((*path, "rate"), f"names the scope {in_rate!r}, but the scope {str(scope)!r} was given")
-        rule = RateLimitRule.parse(table.rate, scope=in_rate or scope or default_scope)
+        if table.in_flight is not UNSET:
+            if given != ["in_flight"]:
+                raise FieldError((*path, "in_flight"), f"cannot be used with {given[0]}; write one or the other")
+            return RateLimitRule.in_flight(table.in_flight, scope=scope or default_scope, **hold)
+        if table.rate is UNSET:
+            if table.max_tokens is UNSET or table.refill_rate is UNSET:
+                raise FieldError(path, "expected a rate, both max_tokens and refill_rate, or in_flight")
+            rule = RateLimitRule(table.max_tokens, table.refill_rate, scope or default_scope)
+        else:
+            if given != ["rate"]:
+                raise FieldError(
+                    (*path, "rate"), "cannot be used with max_tokens or refill_rate; write one or the other"
+                )
+            rule = _parse((*path, "rate"), table.rate, scope, default_scope)
+            if rule.counts_in_flight:
+                return RateLimitRule.in_flight(rule.max_tokens, scope=rule.scope, **hold)
     except InvalidInputError as error:
-        raise _rule_error(path, error, "rate") from None
-    return rule.max_tokens, rule.refill_rate, rule.scope
+        raise _rule_error(
+            path, error, "rate" if given == ["rate"] and not str(error).startswith("hold") else ""
+        ) from None
+    if hold:
+        raise FieldError((*path, "hold_seconds"), "is for calls in flight only")
+    return rule
+
+
+def _parse(path: FieldPath, text: str, scope: str | None, default_scope: str) -> RateLimitRule:
+    in_flight = parse_in_flight(text)
+    named = parse_rate(text)[3] if in_flight is None else in_flight[1]
+    if named and scope and named != scope:
+        raise FieldError(path, f"names the scope {named!r}, but the scope {str(scope)!r} was given")
+    return RateLimitRule.parse(text, scope=named or scope or default_scope)
 
 
 def _rule_error(path: FieldPath, error: InvalidInputError, field: str = "") -> FieldError:
@@ -188,6 +229,8 @@ def _or_default(value: T | UnsetType, default: T) -> T:
 
 
 def _is_rate(text: str) -> bool:
+    if parse_in_flight(text) is not None:
+        return True
     try:
         parse_rate(text)
     except InvalidInputError:

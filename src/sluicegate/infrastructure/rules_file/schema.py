@@ -6,9 +6,11 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from sluicegate.domain.rule import OnStorageError
+from sluicegate.domain.rule import OnExpiry, OnStorageError
 
-Rate: TypeAlias = Annotated[str, Meta(description="A rate: 5/minute, 100/hour burst 20, 5 per 10 seconds per user.")]
+Rate: TypeAlias = Annotated[
+    str, Meta(description="A rate: 5/minute, 100/hour burst 20, 5 per 10 seconds per user; or 4 in flight.")
+]
 Until: TypeAlias = Annotated[datetime, Meta(tz=True, description="When it ends, with a time zone.")]
 Reason: TypeAlias = Annotated[str, Meta(description="Why, for people.", max_length=500)]
 
@@ -18,11 +20,15 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class LimitTable(Table, frozen=True, kw_only=True):
-    """A limit: a rate, or the two numbers."""
+    """A limit: a rate, the two numbers, or how many calls in flight."""
 
     rate: Rate | UnsetType = UNSET
     max_tokens: Annotated[int, Meta(description="Capacity, 1 to 10**12.")] | UnsetType = UNSET
     refill_rate: Annotated[float, Meta(description="Tokens per minute, above 0.")] | UnsetType = UNSET
+    in_flight: Annotated[int, Meta(description="Calls at the same time, 1 to 10,000.")] | UnsetType = UNSET
+    hold_seconds: (
+        Annotated[float, Meta(description="How long a call in flight counts if nobody ends or renews it.")] | UnsetType
+    ) = UNSET
     enabled: Annotated[bool, Meta(description="false: it does not count.")] | UnsetType = UNSET
 
 
@@ -45,6 +51,12 @@ class RuleTable(LimitTable, frozen=True, kw_only=True):
     shadow: Annotated[bool, Meta(description="true: it only observes.")] | UnsetType = UNSET
     lease: (
         Annotated[bool | int, Meta(description="Whether to lease tokens; a number: how many at most.")] | UnsetType
+    ) = UNSET
+    max_debt: (
+        Annotated[int, Meta(description="Tokens below zero that a reservation may bring the bucket.")] | UnsetType
+    ) = UNSET
+    on_expiry: (
+        Annotated[OnExpiry, Meta(description="What becomes of a reservation that nobody settles.")] | UnsetType
     ) = UNSET
 
 

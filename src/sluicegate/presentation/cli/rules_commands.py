@@ -216,6 +216,8 @@ def _write_explanation(explanation: Explanation, *, exact: bool) -> None:
 
 
 def _limit(rule: RateLimitRule | ExplainedRule) -> str:
+    if rule.hold_seconds is not None:
+        return f"{rule.policy}: {rule.max_tokens} in flight per {rule.scope}, each for {rule.hold_seconds:g} seconds at most"
     return f"{rule.policy}: {rule.max_tokens} at once and {rule.refill_rate:g} a minute per {rule.scope}"
 
 
@@ -226,6 +228,8 @@ def _attributes(rule: RateLimitRule) -> str:
         "shadow" if rule.shadow else "",
         f"on storage error {rule.on_storage_error}" if rule.on_storage_error else "",
         "lease" if rule.lease else "",
+        f"debt up to {rule.max_debt}" if rule.max_debt is not None else "",
+        "released if not settled" if rule.on_expiry == "release" else "",
     ]
     return "".join(f", {one}" for one in attributes if one)
 
