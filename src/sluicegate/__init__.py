@@ -10,6 +10,7 @@ from sluicegate.container import get_rate_limit
 from sluicegate.domain import bucket_spec as _compiled_module
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, RuleFileError, StorageError
 from sluicegate.domain.events import (
+    RateLimitAdministered,
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
     RateLimitCheckDenied,
@@ -103,6 +104,7 @@ __all__ = [
     "LoggerProtocol",
     "MemoryStorage",
     "Override",
+    "RateLimitAdministered",
     "RateLimitCheckAllowed",
     "RateLimitCheckAttempted",
     "RateLimitCheckDenied",

@@ -12,6 +12,7 @@ from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
+from sluicegate.domain.events import RateLimitAdministered
 from sluicegate.domain.result import Failure, RateLimitResult, Success
 from sluicegate.domain.rule_book import RuleBook
 from sluicegate.domain.token_bucket import full
@@ -142,6 +143,20 @@ class Administration:
         )
         message = f"The storage did not {verb} the bucket ({reason}): {describe(error)}"
         return Failure(RateLimitError(reason, message, str(context["endpoint"])))
+
+    def record(self, event: RateLimitAdministered) -> None:
+        """Tell observers and the log what an operator did."""
+        self._notifier.log(
+            "info" if event.done else "warning",
+            "Rate limits were administered." if event.done else "An administrative call was not carried out.",
+            action=event.action,
+            actor=event.actor,
+            endpoint=event.endpoint,
+            identifier=self._notifier.mask(event.identifier) if event.identifier else "",
+            detail=event.detail,
+        )
+        if self._notifier.has_listener(RateLimitAdministered):
+            self._notifier.publish(event)
 
     def _context(self, check: Check) -> dict[str, object]:
         endpoint = "" if check.rules is None else check.rules.endpoint

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+from sluicegate.application.added_overrides import AddedOverrides
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot, is_over, take_snapshot
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import EndpointRules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
+from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import RuleBook, Rules
-from sluicegate.domain.rule_book_entries import KillSwitch
+from sluicegate.domain.rule_book_entries import KillSwitch, Override
 from sluicegate.runtime.mutex import new_mutex
 
 _LONGEST_S: Final = 366 * 86_400  # of a kill switch that ends by itself
@@ -45,6 +47,7 @@ class LiveRules:
         self._utc_now = utc_now
         self._mutex = new_mutex()
         self._thrown: dict[str, KillSwitch] = {}
+        self._added = AddedOverrides()
         self.changes = 0
         """How often other rules came into force."""
         self.refusals = 0
@@ -81,6 +84,13 @@ class LiveRules:
     def switched_off(self) -> tuple[KillSwitch, ...]:
         """The kill switches that are thrown."""
         return self.current().switches
+
+    @property
+    def thrown(self) -> tuple[KillSwitch, ...]:
+        """The kill switches that `switch_off` threw, without those of the rules file."""
+        with self._mutex:
+            now = self._utc_now()
+            return tuple([switch for switch in self._thrown.values() if not is_over(switch, now)])
 
     def replace(self, rules: Rules) -> str:
         """Put other rules into force, and return their version. Buckets keep their tokens; see `token_bucket.convert`.
@@ -160,6 +170,48 @@ class LiveRules:
         self._require_policy(policy)
         self._switch(policy, None)
 
+    @property
+    def added_overrides(self) -> tuple[Override, ...]:
+        """The overrides that were added while the limiter runs and have not ended."""
+        with self._mutex:
+            return self._added.in_force(self._utc_now())
+
+    def override(self, override: Override) -> None:
+        """Add an override to the rules in force, until it ends or is taken back; reloads of the rules keep it.
+
+        It wins over one of the rules file for the same identifier.
+
+        Raises:
+            InvalidInputError: If no rule has the name that it gives, or the identifier is wrong.
+        """
+        self.named_rule(override.policy)
+        with self._mutex:
+            self._added.add(override)
+            self.held.snapshot = self._compile(self.held.snapshot.book)
+
+    def take_back_override(self, policy: str, identifier: str) -> bool:
+        """Remove an override that was added, and return whether there was one."""
+        with self._mutex:
+            found = self._added.remove(policy, identifier)
+            if found:
+                self.held.snapshot = self._compile(self.held.snapshot.book)
+        return found
+
+    def named_rule(self, policy: str) -> RateLimitRule:
+        """Return the rule with a name of its own.
+
+        Raises:
+            InvalidInputError: If there is none.
+        """
+        policies = self.held.snapshot.book.policies
+        rule = policies.get(policy)
+        if rule is None:
+            raise InvalidInputError(
+                f"policy={policy!r:.80}: no rule has this name of its own; there are"
+                f" {', '.join(sorted(policies)) or 'none'}"
+            )
+        return rule
+
     def warn_if_everything_is_off(self, snapshot: RulesSnapshot) -> None:
         """Say now and then that nothing is limited: a kill switch that was forgotten must not stay unnoticed."""
         if any(not switch.policies for switch in snapshot.switches):
@@ -191,7 +243,8 @@ class LiveRules:
             )
         now = self._utc_now()
         self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
-        return take_snapshot(book, self._key_format, now, tuple(self._thrown.values()))
+        effective = self._added.merged(book, now)
+        return take_snapshot(book, self._key_format, now, tuple(self._thrown.values()), effective)
 
     def _announce_switches(self, before: tuple[KillSwitch, ...], after: tuple[KillSwitch, ...]) -> None:
         for off, switches, others in ((True, after, before), (False, before, after)):

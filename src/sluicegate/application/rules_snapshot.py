@@ -53,7 +53,11 @@ class CurrentRules:
 
 
 def take_snapshot(
-    book: RuleBook, key_format: KeyFormat, now: datetime, thrown: tuple[KillSwitch, ...] = ()
+    book: RuleBook,
+    key_format: KeyFormat,
+    now: datetime,
+    thrown: tuple[KillSwitch, ...] = (),
+    effective: RuleBook | None = None,
 ) -> RulesSnapshot:
     """Return what checks read of a book.
 
@@ -62,12 +66,16 @@ def take_snapshot(
         key_format: How buckets are named.
         now: The wall clock's instant, for kill switches that have ended.
         thrown: Kill switches beside those of the book.
+        effective: The book with overrides that were added; None: the book itself.
     """
     switches = (*(switch for switch in book.kill_switches if not is_over(switch, now)), *thrown)
     off = {policy for switch in switches for policy in switch.policies}
     everything = any(not switch.policies for switch in switches)
     rules = CompiledRules(
-        book, key_format, switched_off=(lambda rule: rule.policy in off) if off else None, everything=everything
+        book if effective is None else effective,
+        key_format,
+        switched_off=(lambda rule: rule.policy in off) if off else None,
+        everything=everything,
     )
     ends = [switch.until for switch in switches if switch.until is not None]
     return RulesSnapshot(book, rules, switches, min(ends, default=None))

@@ -23,6 +23,7 @@ from sluicegate.domain.arguments import Cost, Identifier
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.bucket_spec import bucket_spec
 from sluicegate.domain.errors import RateLimitError
+from sluicegate.domain.events import RateLimitAdministered
 from sluicegate.domain.protocols import (
     Clock,
     DeadlineStorage,
@@ -266,6 +267,10 @@ class TokenBucketAdapter(AsyncReservationFace):
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return reason_of(error)
         return None
+
+    def record(self, event: RateLimitAdministered) -> None:
+        """Tell observers and the log what an operator did."""
+        self._administration.record(event)
 
     def with_rules(self, rules: Rules) -> "TokenBucketAdapter":
         """Return a limiter with other rules that is like this one in all else, and shares its storage."""

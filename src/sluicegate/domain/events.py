@@ -136,3 +136,22 @@ class RateLimitSwitched(RulesEvent, frozen=True, kw_only=True):
     off: bool
     until: datetime | None = None
     reason: str = ""
+
+
+class RateLimitAdministered(RateLimitEvent, frozen=True, kw_only=True):
+    """An operator has changed something, or tried to: for an audit. Endpoint, identifier and scope are empty where none is meant.
+
+    Args:
+        action: What: `reset`, `refund`, `override`, `switch_off`, `reload`, ….
+        actor: Who, as far as is known: the address that the call came from.
+        done: Whether it was done.
+        detail: What it changed, or why it was not done.
+    """
+
+    endpoint: str = ""
+    identifier: str = ""
+    scope: str = ""
+    action: str
+    actor: str
+    done: bool
+    detail: str = ""

@@ -120,6 +120,24 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
             replaces_code=self.replaces_code,
         )
 
+    def with_overrides(self, overrides: Sequence[Override]) -> "RuleBook":
+        """Return a book with other overrides; of what is in no rule, such as trees of descriptors, it has nothing.
+
+        Raises:
+            InvalidInputError: If an override names an unknown rule.
+        """
+        return RuleBook(
+            self.endpoints,
+            groups=self.groups,
+            overrides=overrides,
+            allow=self.allow,
+            deny=self.deny,
+            kill_switches=self.kill_switches,
+            costs=self.costs,
+            policies=self.policies,
+            replaces_code=self.replaces_code,
+        )
+
     @property
     def rules(self) -> Iterable[RateLimitRule]:
         """Every rule, in the order of the book; a rule of several endpoints occurs once for each."""

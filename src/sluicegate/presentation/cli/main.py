@@ -15,7 +15,7 @@ from typing import Annotated
 
 from sluicegate import COMPILED
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.cli import limiter_commands
+from sluicegate.presentation.cli import admin_commands, limiter_commands
 from sluicegate.presentation.cli.replay.source.time_order import DEFAULT_REORDER_LINES
 from sluicegate.presentation.cli.terminal import write_error, write_line
 
@@ -70,12 +70,14 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
+from sluicegate.presentation.cli.admin_cli import Server, TokenFile, admin_app  # noqa: E402 - it needs typer, which is checked above
 from sluicegate.presentation.cli.rules_cli import rules_app  # noqa: E402 - it needs typer, which is checked above
 from sluicegate.presentation.cli.serve_cli import serve  # noqa: E402 - the same
 from sluicegate.presentation.cli.storage_cli import storage_app  # noqa: E402 - the same
 
 app.add_typer(rules_app)
 app.add_typer(storage_app)
+app.add_typer(admin_app)
 app.command()(serve)
 
 
@@ -108,21 +110,42 @@ def check(
 
 
 @app.command()
-def remaining(endpoint: Endpoint, identifier: Identifier, *, rules: RulesFile = None, as_json: AsJson = False) -> None:
+def remaining(  # noqa: PLR0913 - one parameter for each option
+    endpoint: Endpoint,
+    identifier: Identifier,
+    *,
+    rules: RulesFile = None,
+    server: Server = "",
+    token_file: TokenFile = "",
+    as_json: AsJson = False,
+) -> None:
     """Show how many tokens are left, and take none.
 
-    With SLUICEGATE_STORAGE_URL=memory://, the default, buckets are those of this process, and full.
+    With SLUICEGATE_STORAGE_URL=memory://, the default, buckets are those of this process, and full; with --server they are those
+    of a running service.
     """
+    if server:
+        raise typer.Exit(admin_commands.remaining(server, token_file, endpoint, identifier, as_json=as_json))
     raise typer.Exit(limiter_commands.remaining(endpoint, identifier, rules, as_json=as_json))
 
 
 @app.command()
-def reset(endpoint: Endpoint, identifier: Identifier, *, rules: RulesFile = None, as_json: AsJson = False) -> None:
-    """Fill the buckets of an identifier again.
+def reset(  # noqa: PLR0913 - one parameter for each option
+    endpoint: Endpoint,
+    identifier: Identifier,
+    *,
+    rules: RulesFile = None,
+    server: Server = "",
+    token_file: TokenFile = "",
+    as_json: AsJson = False,
+) -> None:
+    """Fill the buckets of an identifier again; with --server, those of a running service.
 
     Exit status 1, and a line that says why, if the storage did not do it, if it is memory://, or if no rule names the
     endpoint.
     """
+    if server:
+        raise typer.Exit(admin_commands.reset(server, token_file, endpoint, identifier, as_json=as_json))
     raise typer.Exit(limiter_commands.reset(endpoint, identifier, rules, as_json=as_json))
 
 

@@ -51,6 +51,13 @@ def serve(  # noqa: PLR0913 - one parameter for each option
             help="The password that clients of the Redis protocol must say.",
         ),
     ] = "",
+    admin: Annotated[
+        str, typer.Option(metavar="ADDRESS", envvar="SLUICEGATE_ADMIN", help="Where to listen for administration.")
+    ] = "off",
+    admin_token_file: Annotated[
+        str,
+        typer.Option(metavar="FILE", envvar="SLUICEGATE_ADMIN_TOKEN_FILE", help="The token that operators must have."),
+    ] = "",
     workers: Annotated[
         int, typer.Option(metavar="N", envvar="SLUICEGATE_WORKERS", help="Processes that serve, all on the same ports.")
     ] = 1,
@@ -103,8 +110,9 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     ] = 1_000,
     idle_seconds: Annotated[float, typer.Option(metavar="S", help="When idle connections are closed.")] = 300.0,
 ) -> None:
-    """Answer for a limiter over the network: the Envoy rate limit protocol, HTTP, and the Redis protocol.
+    """Serve a limiter to proxies and other programs.
 
+    It answers the Envoy rate limit protocol, HTTP and the Redis protocol until SIGTERM or SIGINT ends it.
     SLUICEGATE_STORAGE_URL says where the buckets are: in this process by default, which is for one worker.
     """
     raise typer.Exit(
@@ -117,6 +125,8 @@ def serve(  # noqa: PLR0913 - one parameter for each option
                 http=http,
                 resp=resp,
                 resp_password_file=resp_password_file,
+                admin=admin,
+                admin_token_file=admin_token_file,
                 workers=workers,
                 separate_memory=separate_memory,
                 independent=independent,

@@ -29,6 +29,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     http: str
     resp: str
     resp_password_file: str
+    admin: str
+    admin_token_file: str
     workers: int
     separate_memory: bool
     independent: bool
@@ -100,9 +102,9 @@ def to_settings(options: ServeOptions) -> ServiceSettings:
         ),
         trusted_proxies=options.trusted_proxy,
         identifier_headers=_headers(options.identifier_header),
-        resp_password=read_secret("--resp-password-file", options.resp_password_file)
-        if options.resp_password_file
-        else "",
+        admin=parse_address("--admin", options.admin),
+        resp_password=_secret("--resp-password-file", options.resp_password_file),
+        admin_token=_secret("--admin-token-file", options.admin_token_file),
         workers=options.workers,
         separate_memory=options.separate_memory,
         leave_seconds=options.leave_seconds,
@@ -113,6 +115,10 @@ def to_settings(options: ServeOptions) -> ServiceSettings:
             idle_seconds=options.idle_seconds,
         ),
     )
+
+
+def _secret(option: str, path: str) -> str:
+    return read_secret(option, path) if path else ""
 
 
 def _choice(option: str, value: str, choices: tuple[str, ...]) -> str:

@@ -1,14 +1,16 @@
-"""A process that serves: builds the limiter and the service, and says on one line what it is."""
+"""A process that serves: it builds the limiter and the service, and says on one line what it is."""
 
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit, read_service_rules, watch_service_rules
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.infrastructure.settings import Settings
+from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.service import Service
 from sluicegate.presentation.service.settings import ServiceSettings
 
@@ -23,14 +25,76 @@ def serve(settings: ServiceSettings, limiter_settings: Settings) -> int:
     Raises:
         InvalidInputError: If a setting or a file is invalid, or it cannot listen where it should.
     """
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("sluicegate").setLevel(logging.INFO)
+    require_sense(settings, limiter_settings)
+    read_service_rules(
+        limiter_settings.rules_path, settings.ratelimit_config
+    )  # a mistake is told once, not by each worker
+    log_to_stderr()
+    if settings.workers > 1:
+        from sluicegate.presentation.service.workers import supervise  # noqa: PLC0415 - few need it
+
+        return supervise(settings, limiter_settings)
+    asyncio.run(serve_here(settings, limiter_settings, lambda places: say(places, limiter_settings)))
+    return 0
+
+
+def require_sense(settings: ServiceSettings, limiter_settings: Settings) -> None:
+    """Check that the settings fit together.
+
+    Raises:
+        InvalidInputError: If they do not; the message says what to change.
+    """
     if not (limiter_settings.rules_path or settings.ratelimit_config or settings.resp is not None):
         raise InvalidInputError("no rules: give --rules FILE or --ratelimit-config PATH, or set SLUICEGATE_RULES")
     if settings.grpc is None and settings.http is None and settings.resp is None:
         raise InvalidInputError("nowhere to listen: --grpc, --http and --resp are all off")
-    asyncio.run(_serve(settings, limiter_settings))
-    return 0
+    if settings.admin is not None and not settings.admin_token:
+        raise InvalidInputError("--admin needs --admin-token-file")
+    if settings.workers == 1:
+        return
+    if limiter_settings.storage_url.startswith("memory:") and not settings.separate_memory:
+        raise InvalidInputError(
+            f"--workers={settings.workers}: with memory:// each worker would have buckets of its own, and let pass as much as"
+            " all rules say together; set SLUICEGATE_STORAGE_URL to shm:// or redis://, or give --separate-memory"
+        )
+    for option, address in (("--grpc", settings.grpc), ("--http", settings.http), ("--resp", settings.resp)):
+        if address is not None and address.path:
+            raise InvalidInputError(f"{option}={address}: several workers cannot listen on one Unix socket; use a port")
+
+
+def log_to_stderr() -> None:
+    """Write the log lines of the limiter, and warnings of others, to standard error."""
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("sluicegate").setLevel(logging.INFO)
+
+
+async def serve_here(
+    settings: ServiceSettings,
+    limiter_settings: Settings,
+    when_ready: Callable[[dict[str, str]], object],
+    peers: Peers | None = None,
+    when_begun: Callable[[Service], object] | None = None,
+) -> None:
+    """Serve in this process until a signal ends it.
+
+    Args:
+        settings: The settings of the service.
+        limiter_settings: The settings of its limiter.
+        when_ready: Is told where the service listens, by protocol.
+        peers: The processes that serve beside this one; None: there are none.
+        when_begun: Gets the service before it runs.
+
+    Raises:
+        InvalidInputError: If a setting or a file is invalid, or it cannot listen where it should.
+    """
+    rules, config = limiter_settings.rules_path, settings.ratelimit_config
+    limiter = build_limiter(settings, limiter_settings)
+    service = Service(settings, limiter, lambda: limiter.rules.replace(read_service_rules(rules, config)[0]), peers)
+    if when_begun is not None:
+        when_begun(service)
+    await service.start()
+    when_ready(service.addresses)
+    await service.run()
 
 
 def build_limiter(settings: ServiceSettings, limiter_settings: Settings) -> TokenBucketAdapter:
@@ -49,22 +113,19 @@ def build_limiter(settings: ServiceSettings, limiter_settings: Settings) -> Toke
     return limiter
 
 
-async def _serve(settings: ServiceSettings, limiter_settings: Settings) -> None:
-    limiter = build_limiter(settings, limiter_settings)
-    service = Service(settings, limiter)
-    await service.start()
-    places = " ".join([f"{protocol}={address}" for protocol, address in service.addresses.items()])
+def say(places: dict[str, str], limiter_settings: Settings, workers: int = 1) -> None:
+    """Write the line that says where the service listens and where its buckets are."""
+    listed = " ".join([f"{protocol}={address}" for protocol, address in places.items() if protocol != "peers"])
+    many = f"{workers} workers, " if workers > 1 else ""
     sys.stdout.write(
-        f"sluicegate {version('sluicegate')} serves {places}; {describe_storage(limiter_settings)};"
-        f" {len(limiter.rules.book)} endpoints, rules version {limiter.rules.version}\n"
+        f"sluicegate {version('sluicegate')} serves {listed}; {many}{describe_storage(limiter_settings, workers)}\n"
     )
     sys.stdout.flush()
-    await service.run()
 
 
-def describe_storage(settings: Settings) -> str:
+def describe_storage(settings: Settings, workers: int = 1) -> str:
     """Return where the buckets are, without passwords."""
     scheme, _, rest = settings.storage_url.partition("://")
     if scheme == "memory":
-        return "buckets in the memory of this process"
+        return "buckets in the memory of this process" if workers == 1 else "buckets in the memory of each"
     return f"buckets in {scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.presentation.service.admin.api import AdminApi
+from sluicegate.presentation.service.admin.guard import TokenGuard
+from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.descriptor_answer import DescriptorLimiter
 from sluicegate.presentation.service.envoy.grpc_server import GrpcServer
 from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService
@@ -11,7 +14,7 @@ from sluicegate.presentation.service.http.api import endpoints
 from sluicegate.presentation.service.http.uvicorn_server import HttpServer
 from sluicegate.presentation.service.http.web import build_app
 from sluicegate.presentation.service.resp.server import RespServer
-from sluicegate.presentation.service.settings import ServiceSettings, bound_address, open_socket
+from sluicegate.presentation.service.settings import Address, ServiceSettings, bound_address, open_socket
 from sluicegate.presentation.web.headers import QuotaHeaders
 
 
@@ -32,7 +35,11 @@ class Server(Protocol):
 
 
 def build_servers(
-    settings: ServiceSettings, limiter: TokenBucketAdapter, is_leaving: Callable[[], bool]
+    settings: ServiceSettings,
+    limiter: TokenBucketAdapter,
+    is_leaving: Callable[[], bool],
+    reload: Callable[[], str],
+    peers: Peers | None = None,
 ) -> dict[str, tuple[Server, str]]:
     """Return the servers and where they listen, by protocol.
 
@@ -40,6 +47,8 @@ def build_servers(
         settings: Where, and how.
         limiter: The limiter.
         is_leaving: Returns whether the service is on its way out.
+        reload: Reads the rules again, puts them into force and returns their version.
+        peers: The processes that serve beside this one; None: there are none.
 
     Raises:
         InvalidInputError: If it cannot listen where it should, or a setting is invalid.
@@ -70,4 +79,14 @@ def build_servers(
             storage_errors=settings.storage_errors == "error",
         )
         servers["resp"] = server_of_resp, bound_address(listener)
+    if settings.admin is not None:
+        admin = AdminApi(limiter, reload, None if peers is None else peers.pass_on)
+        admin_app = build_app(admin.endpoints(), settings.limits, guard=TokenGuard(settings.admin_token))
+        listener = open_socket("--admin", settings.admin)
+        servers["admin"] = HttpServer(admin_app, listener, settings.limits), bound_address(listener)
+    if peers is not None:
+        # Only this user can enter the directory of the socket.
+        inner_app = build_app(AdminApi(limiter, reload, tells=False).endpoints(), settings.limits)
+        listener = open_socket("a worker's socket", Address(path=peers.own_socket))
+        servers["peers"] = HttpServer(inner_app, listener, settings.limits), bound_address(listener)
     return servers

@@ -2,9 +2,12 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from typing import Final
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.servers import Server, build_servers
 from sluicegate.presentation.service.settings import ServiceSettings
 
@@ -17,11 +20,21 @@ class Service:
     Args:
         settings: Where, and how.
         limiter: The limiter, which is closed at the end.
+        reload: Reads the rules again, puts them into force and returns their version; None: they cannot be read again.
+        peers: The processes that serve beside this one; None: there are none.
     """
 
-    def __init__(self, settings: ServiceSettings, limiter: TokenBucketAdapter) -> None:
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        limiter: TokenBucketAdapter,
+        reload: Callable[[], str] | None = None,
+        peers: Peers | None = None,
+    ) -> None:
         self._settings = settings
         self._limiter = limiter
+        self._reload = reload or (lambda: limiter.rules.version)
+        self._peers = peers
         self._servers: list[Server] = []
         self._stopping = asyncio.Event()
         self.addresses: dict[str, str] = {}
@@ -38,17 +51,21 @@ class Service:
         Raises:
             InvalidInputError: If it cannot listen where it should, or a setting is invalid.
         """
-        servers = build_servers(self._settings, self._limiter, lambda: self.is_leaving)
+        if self._peers is not None:
+            await self._peers.adopt(self._limiter.rules)
+        servers = build_servers(self._settings, self._limiter, lambda: self.is_leaving, self._reload, self._peers)
         self.addresses = {protocol: address for protocol, (_, address) in servers.items()}
         for server, _ in servers.values():
             await server.start()
             self._servers.append(server)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then stop. A second signal ends the process at once."""
+        """Serve until SIGTERM or SIGINT, then stop. A second SIGINT ends the process at once. SIGHUP reads the rules again."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._stop_soon)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self.stop_soon)
+        loop.add_signal_handler(signal.SIGHUP, self._read_again)
         await self._stopping.wait()
         await self.stop()
 
@@ -60,8 +77,13 @@ class Service:
         await asyncio.gather(*[server.drain(self._settings.grace_seconds) for server in self._servers])
         await self._limiter.aclose()
 
-    def _stop_soon(self) -> None:
+    def _read_again(self) -> None:
+        try:
+            self._reload()
+        except InvalidInputError as error:
+            self._limiter.rules.refuse(error)
+
+    def stop_soon(self) -> None:
+        """Let `run` come to its end."""
         self._stopping.set()
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # does nothing where there is none

@@ -166,6 +166,23 @@ def open_socket(option: str, address: Address, *, reuse_port: bool = False) -> s
         raise InvalidInputError(f"{option}: cannot listen on {address}: {error.strerror or error}") from None
 
 
+def reserve_port(option: str, address: Address) -> socket.socket:
+    """Return a socket that is bound, but does not listen: others that share the port get all of its connections.
+
+    Raises:
+        InvalidInputError: If the port is taken.
+    """
+    reserved = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((address.host, address.port))
+    except OSError as error:
+        reserved.close()
+        raise InvalidInputError(f"{option}: cannot listen on {address}: {error.strerror or error}") from None
+    return reserved
+
+
 def bound_address(listener: socket.socket) -> str:
     """Return the address that a socket is bound to, as `Address` writes it."""
     name = listener.getsockname()
