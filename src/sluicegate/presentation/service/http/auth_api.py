@@ -60,6 +60,7 @@ class AuthApi:
             trusted_proxies=proxies,
             identifiers={scope: _HeaderReader(name.lower()) for scope, name in identifier_headers.items()},
             headers=headers,
+            path_readings="every",  # the router behind the proxy is not known
         )
 
     async def decide(self, call: Call) -> Reply:
