@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError
-from sluicegate.container import get_rate_limit
+from sluicegate.container import get_rate_limit, get_sync_rate_limit
 from sluicegate.domain import bucket_spec as _compiled_module
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, RuleFileError, StorageError
 from sluicegate.domain.events import (
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from sluicegate.presentation.web.client_address import ClientAddresses
     from sluicegate.presentation.web.fastapi import install_rate_limits, rate_limit
     from sluicegate.presentation.web.flask import FlaskRateLimit
+    from sluicegate.presentation.web.incoming_request import exempt
     from sluicegate.presentation.web.wsgi import WSGIRateLimitMiddleware
 
 # Names that need an extra, or that few need, are imported when they are asked for: `import sluicegate` needs none of them.
@@ -73,6 +74,7 @@ _LAZY = {
     "StructlogLogger": "sluicegate.infrastructure.structlog_logger",
     "SyncRedisStorage": "sluicegate.infrastructure.redis.sync_storage",
     "WSGIRateLimitMiddleware": "sluicegate.presentation.web.wsgi",
+    "exempt": "sluicegate.presentation.web.incoming_request",
     "install_rate_limits": "sluicegate.presentation.web.fastapi",
     "load_rules": "sluicegate.infrastructure.rules_file.reader",
     "merge_rules": "sluicegate.application.rule_merging",
@@ -146,7 +148,9 @@ __all__ = [
     "SyncTokenBucketAdapter",
     "TokenBucketAdapter",
     "WSGIRateLimitMiddleware",
+    "exempt",
     "get_rate_limit",
+    "get_sync_rate_limit",
     "install_rate_limits",
     "load_rules",
     "merge_rules",

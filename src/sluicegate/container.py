@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import describe
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
@@ -14,7 +15,6 @@ from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import (
     EventBusProtocol,
     LoggerProtocol,
-    RateLimitProtocol,
     StorageProtocol,
     SyncStorageProtocol,
 )
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage
 
 S = TypeVar("S")
+
+_settings_of: "weakref.WeakKeyDictionary[LiveRules, Settings]" = weakref.WeakKeyDictionary()
+"""The settings that the rules of the process's limiter came from."""
 
 
 def build_storage(settings: Settings) -> StorageProtocol:
@@ -67,7 +70,7 @@ def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
 def build_rate_limit(
     settings: Settings,
     *,
-    rules: Rules | None = None,
+    rules: Rules | LiveRules | None = None,
     event_bus: EventBusProtocol | None = None,
     logger: LoggerProtocol | None = None,
 ) -> TokenBucketAdapter:
@@ -91,6 +94,7 @@ def build_rate_limit(
         deadline_ms=settings.deadline_ms,
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
+        enabled=settings.enabled,
     )
     _watch_file(limiter, file, settings)
     _warn_of_several_workers(limiter, settings)
@@ -247,6 +251,7 @@ def build_sync_rate_limit(
         logger=logger,
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
+        enabled=settings.enabled,
     )
     _watch_file(limiter, file, settings)
     _warn_of_several_workers(limiter, settings)
@@ -254,23 +259,60 @@ def build_sync_rate_limit(
 
 
 @lru_cache(maxsize=1)
-def get_sync_rate_limit() -> SyncTokenBucketAdapter:
-    """Return this process's limiter for code without an event loop; the first call builds it from the environment.
-
-    Raises:
-        InvalidInputError: If a setting or the rules file is invalid.
-    """
-    return build_sync_rate_limit(read_settings())
-
-
-@lru_cache(maxsize=1)
-def get_rate_limit() -> RateLimitProtocol:
+def get_rate_limit() -> TokenBucketAdapter:
     """Return this process's limiter; the first call builds it from the environment.
 
     Raises:
         InvalidInputError: If a setting or the rules file is invalid.
     """
-    return build_rate_limit(read_settings())
+    settings = read_settings()
+    limiter = build_rate_limit(settings)
+    _settings_of[limiter.rules] = settings
+    return limiter
+
+
+@lru_cache(maxsize=1)
+def get_sync_rate_limit() -> SyncTokenBucketAdapter:
+    """Return this process's limiter for code without an event loop. Its rules, and in memory its buckets, are `get_rate_limit`'s.
+
+    Raises:
+        InvalidInputError: If a setting or the rules file is invalid.
+    """
+    limiter = get_rate_limit()
+    return sync_limiter_like(limiter, _settings_of[limiter.rules])
+
+
+def sync_limiter_like(limiter: TokenBucketAdapter, settings: Settings) -> SyncTokenBucketAdapter:
+    """Return a limiter without an event loop that has another one's rules in force, and in memory its buckets."""
+    storage = limiter.storage
+    return SyncTokenBucketAdapter(
+        storage=storage if isinstance(storage, MemoryStorage) else build_sync_storage(settings),
+        rules=limiter.rules,
+        on_storage_error=settings.on_storage_error,
+        key_prefix=settings.key_prefix,
+    )
+
+
+def build_for_application(
+    *, rules: Rules | None, logger: LoggerProtocol | None
+) -> tuple[TokenBucketAdapter, SyncTokenBucketAdapter]:
+    """Build the limiters of a middleware that was given none, with and without an event loop, from the environment.
+
+    Args:
+        rules: The middleware's rules. The process's lists, overrides and kill switches hold for them too. None: the rules of
+            the process themselves.
+        logger: Gets the log lines; None: the standard library's logging.
+
+    Raises:
+        InvalidInputError: If a setting, a rule or the rules file is invalid.
+    """
+    settings = read_settings()
+    ours = get_rate_limit().rules
+    if _settings_of.get(ours) != settings:  # the environment has changed since: as good as another process
+        limiter = build_rate_limit(settings, rules=rules, logger=logger)
+        return limiter, sync_limiter_like(limiter, settings)
+    limiter = build_rate_limit(settings, rules=ours if rules is None else ours.derive(rules), logger=logger)
+    return limiter, sync_limiter_like(limiter, settings)
 
 
 def _from_url(settings: Settings, from_url: Callable[..., S]) -> S:

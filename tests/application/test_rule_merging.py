@@ -64,7 +64,7 @@ def test_what_the_file_says_of_everybody_holds_for_code_as_well() -> None:
             "rules['GET /x']='logn': no policy of the rules file has this name, and it is no rate",
         ),
         ({"GET /x": (), **OURS}, "rules['GET /x']: expected at least one rule"),
-        ({"GET /x": (5,), **OURS}, "rules['GET /x']: expected a RateLimitRule, not 5"),
+        ({"GET /x": (5,), **OURS}, "rules['GET /x']: expected a RateLimitRule or a text such as '5/minute', not 5"),
     ],
 )
 def test_a_contradiction_is_an_error(code: dict[str, object], message: str) -> None:

@@ -460,6 +460,7 @@ def test_every_argument_survives_with_rules(limiter_class: Any) -> None:
         "log_identifiers": True,
         "clock": FakeClock(),
         "wall_clock": lambda: datetime(2030, 1, 1, tzinfo=UTC),
+        "enabled": False,
     }
     parameters = inspect.signature(limiter_class.__init__).parameters.keys() - {"self", "rules"}
     given = {name: given[name] for name in parameters}
@@ -467,7 +468,7 @@ def test_every_argument_survives_with_rules(limiter_class: Any) -> None:
     for limiter in (first, first.with_rules({}), first.with_rules({}).with_rules({})):
         assert limiter._like_this.keywords == given
         assert limiter._like_this.func is limiter_class
-    assert first.with_rules({LOGIN: RULE}).scopes == {"ip"}
+    assert LOGIN in first.with_rules({LOGIN: RULE}).rules.book
 
 
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001 - that is the mistake
@@ -574,7 +575,7 @@ def test_the_storage_of_the_other_face_is_refused() -> None:
             lambda: RuleBook({}, groups=[RuleGroup(name="g", rules=(RULE,), endpoints=("a", "a"))]),
             r"groups.g.endpoints\[1\]: 'a' is listed twice",
         ),
-        (lambda: merge_rules({"a": 5}, {}), r"rules\['a'\]=5: expected a rule"),
+        (lambda: merge_rules({"a": 5}, {}), r"rules\['a'\]=5: expected a RateLimitRule"),
         (lambda: merge_rules([RULE], {}), "code_rules=.*: expected a mapping"),
     ],
 )
@@ -634,7 +635,7 @@ async def test_cancellation_propagates() -> None:
         ({"deadline_ms": 1.5}, "deadline_ms=1.5: expected whole milliseconds"),
         ({"on_storage_error": "open"}, "on_storage_error='open': expected one of allow, local, deny"),
         ({"key_prefix": ""}, "key_prefix=''"),
-        ({"rules": {"GET /": "5/minute"}}, "expected a RateLimitRule"),
+        ({"rules": {"GET /": 5}}, "expected a RateLimitRule"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:

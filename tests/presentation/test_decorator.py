@@ -152,5 +152,8 @@ def test_bad_rules() -> None:
     """No rule, or one that cannot be read, is an error at the decoration."""
     with pytest.raises(InvalidInputError, match="at least one"):
         rate_limited()
-    with pytest.raises(InvalidInputError, match="rate='x'"):
-        rate_limited("x")
+    with pytest.raises(InvalidInputError, match="rate='5/x'"):
+        rate_limited("5/x")
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={})
+    with pytest.raises(InvalidInputError, match="'x': no policy"):
+        rate_limited("x", limiter=limiter)(lambda: None)

@@ -60,7 +60,8 @@ async def send_scope(app: App, scope: dict[str, Any], body: bytes = b"") -> Answ
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    await app(scope, receive, send)
+    # A server makes a scope of its own for each request.
+    await app(scope.copy() if type(scope) is dict else scope, receive, send)
     status, headers, content = 0, {}, b""
     for message in sent:
         if message["type"] in {"http.response.start", "websocket.http.response.start"}:

@@ -10,11 +10,9 @@ from sluicegate.application.notifier import Notifier, describe
 from sluicegate.domain.arguments import Cost, Identifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.events import RateLimitAdministered
 from sluicegate.domain.result import Failure, RateLimitResult, Success
-from sluicegate.domain.rule_book import RuleBook
 from sluicegate.domain.token_bucket import full
 
 
@@ -42,7 +40,6 @@ class Administration:
         self._failure_policy = failure_policy
         self._notifier = notifier
         self._utc_now = utc_now
-        self._without_switches: tuple[RuleBook, CompiledRules] | None = None
 
     def begin_peek(self, endpoint: str, identifier: Identifier, cost: Cost) -> Check:
         """Return what to look at; the check has a result already if there is nothing to look at. Tells no observer.
@@ -51,7 +48,7 @@ class Administration:
             InvalidInputError: If an argument is wrong.
         """
         rules = self._live_rules.current().rules
-        return prepare(rules, self._key_format, endpoint, identifier, cost, self._utc_now)
+        return prepare(rules, self._key_format, endpoint, identifier, cost, self._utc_now, beside_code=True)
 
     def finish_peek(self, check: Check, levels: tuple[BucketLevel, ...]) -> Success[RateLimitResult]:
         """Return what a check would answer, from levels that were only looked at."""
@@ -91,7 +88,7 @@ class Administration:
             InvalidInputError: If an argument is wrong.
         """
         check = prepare(
-            self._with_switched_off(),
+            self._live_rules.without_switches(),
             self._key_format,
             endpoint,
             identifier,
@@ -100,6 +97,7 @@ class Administration:
             consult_lists=False,
             also=also,
             claims=verb != "refund",  # which calls in flight have nothing of
+            beside_code=True,
         )
         rules = check.rules
         if rules is None:
@@ -117,16 +115,6 @@ class Administration:
         if not requests and rules.disabled is None:
             raise InvalidInputError(f"cost={cost}: exceeds max_tokens={rules.max_cost} of {rules.endpoint!r}")
         return Check(rules, tuple(requests), check.identifier, check.cost)
-
-    def _with_switched_off(self) -> CompiledRules:
-        """Return the rules as they are without kill switches, which stop the counting and not the operators."""
-        snapshot = self._live_rules.current()
-        if not snapshot.switches:
-            return snapshot.rules
-        known = self._without_switches
-        if known is None or known[0] is not snapshot.book:
-            known = self._without_switches = (snapshot.book, CompiledRules(snapshot.book, self._key_format))
-        return known[1]
 
     def succeeded(self, check: Check, verb: str) -> None:
         """Note that an administrative call was carried out."""

@@ -31,7 +31,7 @@ from sluicegate.runtime.system_clock import SystemClock, reader_ns, utc_now
 
 def assemble(  # noqa: PLR0913 - the arguments of both limiters
     *,
-    rules: Rules,
+    rules: Rules | LiveRules,
     event_bus: EventBusProtocol | None,
     logger: LoggerProtocol | None,
     on_storage_error: OnStorageError,
@@ -40,6 +40,7 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
     log_identifiers: bool,
     clock: Clock | None,
     wall_clock: Callable[[], datetime] | None,
+    enabled: bool,
     storage: object,
     hash_tags: bool,
 ) -> tuple[Checker, Administration, Reservations]:
@@ -55,6 +56,7 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
         log_identifiers: See there.
         clock: See there.
         wall_clock: See there.
+        enabled: See there.
         storage: Where the buckets are.
         hash_tags: Whether the storage wants hash tags in its keys.
 
@@ -72,7 +74,9 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
     key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tags)
     notifier = Notifier(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers)
     name = "" if isinstance(storage, ReservationStorage | SyncReservationStorage) else type(storage).__name__
-    live_rules = LiveRules(rules, key_format, notifier, wall_clock, name)
+    live_rules = rules
+    if not isinstance(live_rules, LiveRules):
+        live_rules = LiveRules(live_rules, key_format, notifier, wall_clock, name, enabled=enabled)
     failure_policy = FailurePolicy(on_storage_error, clock)
     checker = Checker(
         live_rules=live_rules,

@@ -1,5 +1,6 @@
 """One check: what it asks the storage, and what came of it. Shared by the async and the sync limiter."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -10,9 +11,9 @@ from sluicegate.domain.arguments import CERTAINLY_SHORT, read_cost, require_iden
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, ClaimTerms, Verdict
 from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Limit
-from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.identifier_index import WallClock
-from sluicegate.domain.result import RateLimitResult
+from sluicegate.domain.result import Failure, RateLimitResult, Result
 from sluicegate.domain.rule import OnStorageError, RateLimitRule
 from sluicegate.domain.token_bucket import binding, impossible, result_at
 
@@ -93,9 +94,10 @@ class Decision:
         rules: The rules that were asked; empty where none holds.
         binding: The one that the answer describes; None where there is none.
         degraded: The failure policy that answered in the storage's place; None: the storage decided.
+        violated: Of a denial the rules that were exceeded, the one that binds among them.
     """
 
-    __slots__ = ("binding", "degraded", "result", "rules")
+    __slots__ = ("binding", "degraded", "result", "rules", "violated")
 
     def __init__(
         self,
@@ -103,25 +105,42 @@ class Decision:
         rules: tuple[RateLimitRule, ...] = (),
         binding: RateLimitRule | None = None,
         degraded: OnStorageError | None = None,
+        violated: tuple[RateLimitRule, ...] = (),
     ) -> None:
         self.result: Final = result
         self.rules: Final = rules
         self.binding: Final = binding
         self.degraded: Final = degraded
+        self.violated: Final = violated
+
+    @property
+    def never_fits(self) -> bool:
+        """Whether the cost is above the capacity of a rule, so that no wait would help."""
+        return bool(self.rules) and not self.result.allowed and math.isinf(self.result.retry_after)
+
+    def with_left(self, left: Result[RateLimitResult, RateLimitError]) -> "Decision":
+        """Return the same decision about a cost that never fits, with what is left as a peek told it."""
+        if isinstance(left, Failure):
+            return self
+        told = left.value
+        result = RateLimitResult(False, math.inf, told.remaining, told.limit, told.reset_seconds)  # noqa: FBT003
+        binds = [*[rule for rule in self.rules if rule.max_tokens == told.limit], self.binding]
+        return Decision(result, self.rules, binds[0], self.degraded, self.violated)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Decision) and (self.result, self.rules, self.binding, self.degraded) == (
-            other.result,
-            other.rules,
-            other.binding,
-            other.degraded,
-        )
+        return isinstance(other, Decision) and (
+            self.result,
+            self.rules,
+            self.binding,
+            self.degraded,
+            self.violated,
+        ) == (other.result, other.rules, other.binding, other.degraded, other.violated)
 
     def __hash__(self) -> int:
         return hash(self.result)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Decision, (self.result, self.rules, self.binding, self.degraded)
+        return Decision, (self.result, self.rules, self.binding, self.degraded, self.violated)
 
     def __repr__(self) -> str:
         return f"Decision({self.result!r}, binding={self.binding!r}, degraded={self.degraded!r})"
@@ -141,13 +160,25 @@ def decision_of(check: Check) -> Decision:
     if rules is None or check.listed is not None or rules.disabled is not None:
         return Decision(answer)
     if check.degraded is not None:
-        return Decision(answer, rules.rules, check.degraded_rule, check.degraded)
+        rule = check.degraded_rule
+        return Decision(answer, rules.rules, rule, check.degraded, () if answer.allowed or rule is None else (rule,))
     if len(rules.limits) == 1:  # not `rules.rules`: mypy would narrow it, and mypyc build a new tuple
-        return Decision(answer, rules.rules, rules.rules[0])
+        return Decision(answer, rules.rules, rules.rules[0], None, () if answer.allowed else rules.rules)
     if check.verdict is not None:
-        return Decision(answer, rules.rules, rules.rules[binding(check.requests, check.verdict)])
-    exceeded = [rule for rule in rules.rules if rule.max_tokens == answer.limit]  # the cost is above its capacity
-    return Decision(answer, rules.rules, exceeded[0] if exceeded else None)
+        binds = rules.rules[binding(check.requests, check.verdict)]
+        return Decision(answer, rules.rules, binds, None, _violated(rules.rules, check.requests, check.verdict))
+    exceeded = tuple([rule for rule in rules.rules if rule.max_tokens < (check.cost or rule.cost)])
+    smallest = [rule for rule in exceeded if rule.max_tokens == answer.limit]
+    return Decision(answer, rules.rules, smallest[0] if smallest else None, None, exceeded)
+
+
+def _violated(
+    rules: tuple[RateLimitRule, ...], requests: tuple[BucketRequest, ...], verdict: Verdict
+) -> tuple[RateLimitRule, ...]:
+    """Return the rules that had not enough tokens."""
+    if verdict.allowed:
+        return ()
+    return tuple([rules[at] for at, request in enumerate(requests) if verdict.levels[at].level < request.cost_units])
 
 
 def facts_of(check: Check) -> dict[str, object]:
@@ -173,6 +204,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
     consult_lists: bool = True,
     also: tuple[str, ...] = (),
     claims: bool = False,
+    beside_code: bool = False,
 ) -> Check:
     """Work out what to ask, or the answer if there is nothing to ask.
 
@@ -186,6 +218,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
         consult_lists: Whether the allow and deny lists are asked; not where the buckets themselves are meant.
         also: Other endpoints, as the rules name them, whose rules hold as well. A bucket of several of them is asked once.
         claims: Whether the rules of calls in flight are asked as well.
+        beside_code: Whether all rules of the endpoint are meant, those that stand beside its code as well.
 
     Returns:
         The check. It has a result already if no rule is for the endpoint, a list has the client, all rules are disabled or
@@ -203,7 +236,10 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
         if type(identifier) is str and 0 < len(identifier) <= CERTAINLY_SHORT
         else require_identifier(identifier)
     )
-    rules = compiled.combine((name, *also)) if also else compiled.find(name)
+    if also:  # noqa: SIM108 - two questions, not one
+        rules = compiled.combine((name, *also))
+    else:
+        rules = compiled.find_all(name) if beside_code else compiled.find(name)
     if rules is None:
         require_text("endpoint", name)
     if compiled.lists and consult_lists:

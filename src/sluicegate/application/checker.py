@@ -7,6 +7,7 @@ from typing import Final
 from sluicegate.application.check import Check, ask_rules, facts_of, prepare
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
 from sluicegate.application.joint_check import JointCheck, Part
+from sluicegate.application.lists_and_overrides import ListAnswer
 from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot
@@ -14,7 +15,7 @@ from sluicegate.application.shadow_rules import ShadowRules
 from sluicegate.domain.arguments import require_cost, require_identifier, require_text
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
-from sluicegate.domain.compiled_rules import EndpointRules, Limit, untouched
+from sluicegate.domain.endpoint_rules import EndpointRules, Limit, untouched
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -64,7 +65,7 @@ class Checker:
         self._key_format = key_format
         self._notifier = notifier
         self._now_ns = now_ns
-        self._utc_now = utc_now
+        self.utc_now = utc_now
         self._observed = observed
         self._ad_hoc: dict[tuple[str, RateLimitRule, bool], EndpointRules] = {}
         self._take_nowait: Callable[[Sequence[BucketRequest]], Verdict | None] = (
@@ -77,8 +78,8 @@ class Checker:
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        snapshot = self._current()
-        check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self._utc_now, also=also)
+        snapshot = self.current()
+        check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self.utc_now, also=also)
         if check.rules is not None and check.rules.in_flight:
             self.live_rules.warn_of_calls_in_flight(check.rules)
         if not check.requests:
@@ -99,9 +100,9 @@ class Checker:
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        snapshot = self._current()
+        snapshot = self.current()
         check = prepare(
-            snapshot.rules, self._key_format, endpoint, identifier, cost, self._utc_now, also=also, claims=True
+            snapshot.rules, self._key_format, endpoint, identifier, cost, self.utc_now, also=also, claims=True
         )
         if not check.requests:
             self._announce_unasked(check, snapshot, endpoint)
@@ -115,7 +116,7 @@ class Checker:
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        snapshot = self._current()
+        snapshot = self.current()
         checks = [self._prepare_part(part, snapshot) for part in parts]
         joint = JointCheck([part.verb for part in parts], checks, denied=denied)
         question = joint.question
@@ -156,7 +157,7 @@ class Checker:
 
     def _prepare_one(self, part: Part, snapshot: RulesSnapshot, cost: int) -> Check:
         if part.rule is None:
-            return prepare(snapshot.rules, self._key_format, part.endpoint, part.identifier, cost, self._utc_now)
+            return prepare(snapshot.rules, self._key_format, part.endpoint, part.identifier, cost, self.utc_now)
         return ask_rules(
             self._rules_of(part.endpoint, part.rule, snapshot),
             self._key_format,
@@ -188,17 +189,18 @@ class Checker:
 
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`."""
-        return self._current().rules.match(method, path)
+        return self.current().rules.match(method, path)
 
     def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool) -> list[str]:
         """Return the endpoints that a request may belong to; see `CompiledRules.match_every`."""
-        return self._current().rules.match_every(method, path, ignoring_case, empty_parameters)
+        return self.current().rules.match_every(method, path, ignoring_case, empty_parameters)
 
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
         """Return the scopes whose identifiers a check of an endpoint needs; see `CompiledRules.scopes_of`."""
-        return self._current().rules.scopes_of(endpoint)
+        return self.current().rules.scopes_of(endpoint)
 
-    def _current(self) -> RulesSnapshot:
+    def current(self) -> RulesSnapshot:
+        """Return the rules in force."""
         return self.live_rules.current() if self._current_rules.is_over else self._current_rules.snapshot
 
     def _decide_nowait(self, check: Check) -> None:
@@ -279,7 +281,7 @@ class Checker:
         """Tell of a check that asks the storage nothing."""
         rules = check.rules
         if check.listed is not None:
-            self._announce_listed(check)
+            self.announce_listed(check.listed, check.cost)
         elif rules is None:
             self._notifier.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
         elif rules.disabled is None:
@@ -310,15 +312,15 @@ class Checker:
             )
             self._notifier.publish(event)
 
-    def _announce_listed(self, check: Check) -> None:
-        answer = check.listed
-        if answer is not None and self._observed and self._notifier.has_listener(RateLimitListed):
+    def announce_listed(self, answer: ListAnswer, cost: int) -> None:
+        """Tell that a list had a client."""
+        if self._observed and self._notifier.has_listener(RateLimitListed):
             self._notifier.publish(
                 RateLimitListed(
                     endpoint=answer.endpoint,
                     identifier=answer.identifier,
                     scope=answer.listing.scope,
-                    cost=check.cost,
+                    cost=cost,
                     allowed=answer.result.allowed,
                     listed=answer.listing.identifier,
                 )

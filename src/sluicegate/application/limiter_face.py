@@ -12,10 +12,12 @@ from mypy_extensions import mypyc_attr
 
 from sluicegate.application.check import Check, Decision, decision_of
 from sluicegate.application.checker import Checker
-from sluicegate.domain.arguments import Cost, Endpoint, Identifier
+from sluicegate.application.lists_and_overrides import find_listed
+from sluicegate.domain.arguments import Cost, Endpoint, Identifier, require_identifier
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.result import RateLimitResult, Result, Success
+from sluicegate.domain.rule import RateLimitRule
 
 _success: Final = Success  # compiled code finds it without a look-up in the module's names
 
@@ -50,6 +52,28 @@ class LimiterFace:
         These are the scopes of its rules, and those of the allow and deny lists.
         """
         return self._checker.scopes_of(endpoint)
+
+    def rules_of(self, endpoint: str) -> tuple[RateLimitRule, ...]:
+        """Return the rules of an endpoint that are enabled and may deny; none where no rule is for it."""
+        rules = self._checker.current().rules.find(endpoint)
+        return () if rules is None else rules.rules
+
+    def ask_lists(self, *, endpoint: str, identifier: Identifier) -> Decision | None:
+        """Return what the allow and deny lists say of a client; None if they do not have it. No rule is asked.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+        """
+        compiled = self._checker.current().rules
+        if not compiled.lists:
+            return None
+        listed = find_listed(
+            compiled.lists, compiled.find(endpoint), endpoint, require_identifier(identifier), self._checker.utc_now
+        )
+        if listed is None:
+            return None
+        self._checker.announce_listed(listed, 0)
+        return Decision(listed.result)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

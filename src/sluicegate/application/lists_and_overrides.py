@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from sluicegate.domain.compiled_rules import EndpointRules, Limit, untouched
+from sluicegate.domain.endpoint_rules import EndpointRules, Limit, untouched
 from sluicegate.domain.identifier_index import IdentifierIndex, WallClock
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitScope

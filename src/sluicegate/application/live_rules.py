@@ -6,9 +6,11 @@ from typing import Final
 
 from sluicegate.application.added_overrides import AddedOverrides
 from sluicegate.application.notifier import Notifier
+from sluicegate.application.rule_merging import with_controls
+from sluicegate.application.rules_beside_code import RulesBesideCode
 from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot, is_over, take_snapshot
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import EndpointRules
+from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
 from sluicegate.domain.rule import RateLimitRule
@@ -28,18 +30,23 @@ class LiveRules:
         notifier: Publishes events and writes log lines.
         utc_now: The wall clock.
         without_claims: The name of a storage that cannot count calls in flight; empty: it can.
+        enabled: False: everything is switched off for good, and nothing is said of it.
+        followed: Other rules whose lists, overrides, policies and kill switches hold for these too; None: there are none.
 
     Raises:
         InvalidInputError: If the rules are wrong, or the storage cannot count what they count.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - collaborators and settings
         self,
         rules: Rules,
         key_format: KeyFormat,
         notifier: Notifier,
         utc_now: Callable[[], datetime],
         without_claims: str = "",
+        *,
+        enabled: bool = True,
+        followed: "LiveRules | None" = None,
     ) -> None:
         self._without_claims = without_claims
         self._key_format = key_format
@@ -48,27 +55,80 @@ class LiveRules:
         self._mutex = new_mutex()
         self._thrown: dict[str, KillSwitch] = {}
         self._added = AddedOverrides()
+        self._enabled = enabled
+        self._followed = followed
+        self._beside_code = RulesBesideCode()
+        self._own = rules
+        self._without_switches: tuple[RulesSnapshot, CompiledRules] | None = None
         self.changes = 0
         """How often other rules came into force."""
         self.refusals = 0
         """How often rules were refused."""
         self.last_error = ""
         """Why rules were refused the last time; empty once others came into force."""
-        self.held = CurrentRules(self._compile(_book(rules)), utc_now)
+        self.held: CurrentRules = CurrentRules(
+            self._compile(rules), utc_now, None if followed is None else followed.held
+        )
         """What checks read, unless its `until` has passed; see `current`."""
-        self._announce_switches((), self.held.snapshot.switches)
+        self._announce_switches((), self.held.snapshot.own_switches)
 
     def current(self) -> RulesSnapshot:
         """Return what checks read, without kill switches that have ended."""
         if not self.held.is_over:
             return self.held.snapshot
+        failed: InvalidInputError | None = None
         with self._mutex:
             before = self.held.snapshot
             if self.held.is_over:
-                self.held.snapshot = self._compile(before.book)
+                try:
+                    self.held.snapshot = self._compile(self._own)
+                except InvalidInputError as error:  # what is followed has changed, and does not fit these rules
+                    failed, others = error, self._followed
+                    self.held.snapshot = before.seen_with(None if others is None else others.current())
             snapshot = self.held.snapshot
-        self._announce_switches(before.switches, snapshot.switches)
+        if failed is not None:
+            self.refuse(failed)
+        self._announce_switches(before.own_switches, snapshot.own_switches)
         return snapshot
+
+    def derive(self, rules: Rules) -> "LiveRules":
+        """Return other rules for which the lists, overrides, policies and kill switches of these hold too, also later ones.
+
+        Raises:
+            InvalidInputError: If the rules are wrong.
+        """
+        parts = self._key_format, self._notifier, self._utc_now, self._without_claims
+        return LiveRules(rules, *parts, enabled=self._enabled, followed=self)
+
+    def add_beside_code(self, endpoint: str, rules: tuple[RateLimitRule | str, ...]) -> str:
+        """Put rules into force that stand beside the code that they limit, and return what a check of them calls the endpoint.
+
+        Args:
+            endpoint: What users call the code: method and route, or a name. Different rules may be added for the same one.
+            rules: Rules, names of policies, or rates. A policy is looked up again whenever rules are replaced.
+
+        Raises:
+            InvalidInputError: If a text is neither a policy's name nor a rate, or two rules would share a bucket.
+        """
+        with self._mutex:
+            return self._beside_code.add(endpoint, rules, self.held.snapshot.rules, self.held.snapshot.book)
+
+    @property
+    def beside_code(self) -> dict[str, tuple[RateLimitRule, ...]]:
+        """The rules beside code that were added so far, by the endpoint as users call it."""
+        return self._beside_code.by_endpoint(self.current().book)
+
+    def without_switches(self) -> CompiledRules:
+        """Return the rules as they are without kill switches, which stop the counting and not the operators."""
+        snapshot = self.current()
+        if not snapshot.switches:
+            return snapshot.rules
+        with self._mutex:
+            known = self._without_switches
+            if known is None or known[0] is not snapshot:
+                known = self._without_switches = snapshot, CompiledRules(snapshot.effective, self._key_format)
+            self._beside_code.compile_all(known[1], snapshot.book)
+        return known[1]
 
     @property
     def version(self) -> str:
@@ -100,28 +160,28 @@ class LiveRules:
         Raises:
             InvalidInputError: If the rules are wrong; those before stay in force.
         """
-        book = _book(rules)
         with self._mutex:
             before, recovered = self.held.snapshot, self.last_error
-            self.last_error = ""
-            if book.version == before.book.version:
-                now = before
-            else:
-                now = self.held.snapshot = self._compile(book)
+            now = self._compile(rules)
+            self._own, self.last_error = rules, ""
+            version = now.book.version
+            changed = version != before.book.version
+            if changed:
+                self.held.snapshot = now
                 self.changes += 1
-        if now is before:
+        if not changed:
             if recovered:
-                self._notifier.log("info", "Rate limit rules are valid again.", rules_version=book.version)
-            return book.version
+                self._notifier.log("info", "Rate limit rules are valid again.", rules_version=version)
+            return version
         self._notifier.log(
-            "info", "Rate limit rules changed.", rules_version=book.version, previous_version=before.book.version
+            "info", "Rate limit rules changed.", rules_version=version, previous_version=before.book.version
         )
         self._publish(
             RateLimitRulesChanged,
-            lambda: RateLimitRulesChanged(rules_version=book.version, previous_version=before.book.version),
+            lambda: RateLimitRulesChanged(rules_version=version, previous_version=before.book.version),
         )
-        self._announce_switches(before.switches, now.switches)
-        return book.version
+        self._announce_switches(before.own_switches, now.own_switches)
+        return version
 
     def refuse(self, error: Exception) -> None:
         """Note that rules were refused before they came here, and tell it; once as long as the reason stays the same."""
@@ -187,14 +247,14 @@ class LiveRules:
         self.named_rule(override.policy)
         with self._mutex:
             self._added.add(override)
-            self.held.snapshot = self._compile(self.held.snapshot.book)
+            self.held.snapshot = self._compile(self._own)
 
     def take_back_override(self, policy: str, identifier: str) -> bool:
         """Remove an override that was added, and return whether there was one."""
         with self._mutex:
             found = self._added.remove(policy, identifier)
             if found:
-                self.held.snapshot = self._compile(self.held.snapshot.book)
+                self.held.snapshot = self._compile(self._own)
         return found
 
     def named_rule(self, policy: str) -> RateLimitRule:
@@ -232,10 +292,12 @@ class LiveRules:
                 self._thrown.pop(policy, None)
             else:
                 self._thrown[policy] = switch
-            now = self.held.snapshot = self._compile(before.book)
-        self._announce_switches(before.switches, now.switches)
+            now = self.held.snapshot = self._compile(self._own)
+        self._announce_switches(before.own_switches, now.own_switches)
 
-    def _compile(self, book: RuleBook) -> RulesSnapshot:
+    def _compile(self, rules: Rules) -> RulesSnapshot:
+        followed = None if self._followed is None else self._followed.current()
+        book = with_controls(rules, None if followed is None else followed.effective)
         if self._without_claims and any(rule.counts_in_flight for rule in book.rules):
             raise InvalidInputError(
                 f"storage={self._without_claims}: cannot count calls in flight, as a rule asks:"
@@ -243,8 +305,10 @@ class LiveRules:
             )
         now = self._utc_now()
         self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
-        effective = self._added.merged(book, now)
-        return take_snapshot(book, self._key_format, now, tuple(self._thrown.values()), effective)
+        thrown, effective = tuple(self._thrown.values()), self._added.merged(book, now)
+        snapshot = take_snapshot(book, self._key_format, now, thrown, effective, followed, enabled=self._enabled)
+        self._beside_code.compile_all(snapshot.rules, book)
+        return snapshot
 
     def _announce_switches(self, before: tuple[KillSwitch, ...], after: tuple[KillSwitch, ...]) -> None:
         for off, switches, others in ((True, after, before), (False, before, after)):
@@ -269,7 +333,7 @@ class LiveRules:
         )
 
     def _require_policy(self, policy: str) -> None:
-        names = {rule.policy for rule in self.held.snapshot.book.rules}
+        names = {rule.policy for rules in (*self.book.values(), *self.beside_code.values()) for rule in rules}
         if policy and policy not in names:
             raise InvalidInputError(
                 f"policy={policy!r}: no rule has this name; there are {', '.join(sorted(names)) or 'none'}"
@@ -281,7 +345,3 @@ class LiveRules:
 
     def __repr__(self) -> str:
         return f"LiveRules({self.held.snapshot.book!r}, switched_off={len(self.held.snapshot.switches)})"
-
-
-def _book(rules: Rules) -> RuleBook:
-    return rules if isinstance(rules, RuleBook) else RuleBook(rules)

@@ -88,6 +88,7 @@ class Notifier:
         *,
         error: Exception | None = None,
         identifier: Identifier | None = None,
+        level: Level = "warning",
         **context: object,
     ) -> None:
         """Write a warning, at most one a second for each reason; the next one tells how many were left out.
@@ -97,6 +98,7 @@ class Notifier:
             message: What happened.
             error: What was raised; described only if the line is written.
             identifier: The client; masked only if the line is written.
+            level: The line's level.
             context: What else the line carries.
         """
         now_us = self._clock.now_us()
@@ -109,7 +111,7 @@ class Notifier:
             context["error"] = describe(error)
         if identifier is not None:
             context["identifier"] = self.mask(identifier)
-        self.log("warning", message, reason=reason, left_out=self._left_out.pop(reason, 0), **context)
+        self.log(level, message, reason=reason, left_out=self._left_out.pop(reason, 0), **context)
 
     def mask(self, identifier: Identifier) -> str:
         """Return an identifier as log lines carry it."""

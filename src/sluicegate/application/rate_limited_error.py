@@ -4,7 +4,7 @@ from sluicegate.application.check import Decision
 
 
 class RateLimitedError(Exception):
-    """A call was denied, and the function did not run.
+    """A call was denied, and did not run.
 
     Args:
         name: What was limited.

@@ -1,7 +1,7 @@
 """Rules from code and rules from a file, made one. Operators and developers may not contradict each other unnoticed."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
@@ -65,7 +65,6 @@ def merge_rules(code_rules: CodeRules, file_rules: Rules) -> RuleBook:
 
     Raises:
         InvalidInputError: If the two contradict each other; if code names a policy that the file does not have.
-        InvalidTypeError: If `code_rules` is no mapping of rules.
     """
     book = file_rules if isinstance(file_rules, RuleBook) else RuleBook(file_rules)
     endpoints: dict[str, tuple[RateLimitRule, ...]] = {}
@@ -73,7 +72,7 @@ def merge_rules(code_rules: CodeRules, file_rules: Rules) -> RuleBook:
         raise InvalidTypeError(f"code_rules={code_rules!r:.80}: expected a mapping from endpoint to rules")
     for written_endpoint, declared in code_rules.items():
         endpoint = require_text("endpoint", written_endpoint)
-        rules = _resolved(endpoint, declared, book.policies)
+        rules = rules_of(endpoint, declared, book.policies)
         written = book.endpoints.get(endpoint)
         if written is None or endpoint in book.replaces_code or written == rules:
             endpoints[endpoint] = rules if written is None else written
@@ -88,27 +87,39 @@ def merge_rules(code_rules: CodeRules, file_rules: Rules) -> RuleBook:
     return book.with_endpoints({**endpoints, **book.endpoints})
 
 
-def _resolved(
-    endpoint: str, declared: CodeRule | Sequence[CodeRule], policies: Mapping[str, RateLimitRule]
-) -> tuple[RateLimitRule, ...]:
-    several = (declared,) if isinstance(declared, str | RateLimitRule) else declared
-    if not isinstance(several, Sequence):
-        raise InvalidTypeError(f"rules[{endpoint!r}]={declared!r:.80}: expected a rule, a text or a tuple of them")
-    return rules_of(endpoint, tuple(_rule(endpoint, one, policies) for one in several))
+def with_controls(rules: Rules, operators: RuleBook | None) -> RuleBook:
+    """Return rules with what operators say beside them: their overrides of rules of these names, their lists and policies.
 
+    Args:
+        rules: The rules. A text among them may be the name of one of the operators' policies.
+        operators: The book whose lists and overrides hold for them too. Its endpoints do not; of two entries for the same
+            identifier the operators' one holds. None: there is no such book.
 
-def _rule(endpoint: str, declared: object, policies: Mapping[str, RateLimitRule]) -> RateLimitRule:
-    if not isinstance(declared, str):
-        return cast("RateLimitRule", declared)  # `rules_of` looks closer
-    policy = policies.get(declared)
-    if policy is not None:
-        return policy
-    try:
-        return RateLimitRule.parse(declared)
-    except InvalidInputError:
-        raise InvalidInputError(
-            f"rules[{endpoint!r}]={declared!r}: no policy of the rules file has this name, and it is no rate"
-        ) from None
+    Raises:
+        InvalidInputError: If the rules are wrong, or the operators' lists and overrides do not fit them.
+    """
+    policies = {} if operators is None else operators.policies
+    own = rules if isinstance(rules, RuleBook) else RuleBook(rules, policies=policies)
+    if operators is None:
+        return own
+    overrides = {(one.policy, one.identifier): one for one in (*own.overrides, *operators.overrides)}
+    listed = {
+        (one.scope, one.identifier): (denied, one)
+        for book in (own, operators)
+        for denied, entries in ((False, book.allow), (True, book.deny))
+        for one in entries
+    }
+    return RuleBook(
+        own.endpoints,
+        groups=own.groups,
+        overrides=tuple(overrides.values()),
+        allow=[one for denied, one in listed.values() if not denied],
+        deny=[one for denied, one in listed.values() if denied],
+        kill_switches=own.kill_switches,
+        costs=own.costs,
+        policies={**operators.policies, **own.policies},
+        replaces_code=own.replaces_code,
+    )
 
 
 def _names(rules: Sequence[RateLimitRule]) -> str:

@@ -18,17 +18,37 @@ class RulesSnapshot:
         rules: The same, compiled, without what is switched off.
         switches: The kill switches that are thrown: the book's and those thrown at run time.
         until: When the first of these ends; None: none does by itself.
+        effective: The book with overrides that were added; None: the book itself.
+        followed: The snapshot of other rules whose lists, overrides and switches are part of this one; None: there is none.
     """
 
-    __slots__ = ("book", "rules", "switches", "until")
+    __slots__ = ("book", "effective", "followed", "rules", "switches", "until")
 
-    def __init__(
-        self, book: RuleBook, rules: CompiledRules, switches: tuple[KillSwitch, ...], until: datetime | None
+    def __init__(  # noqa: PLR0913, PLR0917 - one record, built in few places
+        self,
+        book: RuleBook,
+        rules: CompiledRules,
+        switches: tuple[KillSwitch, ...],
+        until: datetime | None,
+        effective: RuleBook | None = None,
+        followed: "RulesSnapshot | None" = None,
     ) -> None:
         self.book: Final = book
         self.rules: Final = rules
         self.switches: Final = switches
         self.until: Final = until
+        self.effective: Final[RuleBook] = book if effective is None else effective
+        self.followed: Final = followed
+
+    def seen_with(self, followed: "RulesSnapshot | None") -> "RulesSnapshot":
+        """Return the same rules as of another snapshot of what is followed, which does not fit them."""
+        return RulesSnapshot(self.book, self.rules, self.switches, self.until, self.effective, followed)
+
+    @property
+    def own_switches(self) -> tuple[KillSwitch, ...]:
+        """The kill switches that were not thrown in what is followed."""
+        followed = self.followed
+        return tuple([one for one in self.switches if followed is None or one not in followed.switches])
 
 
 class CurrentRules:
@@ -37,27 +57,37 @@ class CurrentRules:
     Args:
         snapshot: The first one.
         utc_now: The wall clock.
+        followed: What the snapshot follows; None: nothing.
     """
 
-    __slots__ = ("_utc_now", "snapshot")
+    __slots__ = ("_followed", "_utc_now", "snapshot")
 
-    def __init__(self, snapshot: RulesSnapshot, utc_now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, snapshot: RulesSnapshot, utc_now: Callable[[], datetime], followed: "CurrentRules | None" = None
+    ) -> None:
         self.snapshot = snapshot
+        self._followed: Final = followed
         self._utc_now = utc_now
 
     @property
     def is_over(self) -> bool:
-        """Whether a kill switch of the snapshot has ended, so that it must be replaced before it is read."""
+        """Whether the snapshot must be replaced before it is read: a kill switch has ended, or what it follows has changed."""
+        followed = self._followed
+        if followed is not None and (followed.snapshot is not self.snapshot.followed or followed.is_over):
+            return True
         until = self.snapshot.until
         return until is not None and self._utc_now() >= until
 
 
-def take_snapshot(
+def take_snapshot(  # noqa: PLR0913, PLR0917 - what a snapshot is made of
     book: RuleBook,
     key_format: KeyFormat,
     now: datetime,
     thrown: tuple[KillSwitch, ...] = (),
     effective: RuleBook | None = None,
+    followed: RulesSnapshot | None = None,
+    *,
+    enabled: bool = True,
 ) -> RulesSnapshot:
     """Return what checks read of a book.
 
@@ -67,10 +97,14 @@ def take_snapshot(
         now: The wall clock's instant, for kill switches that have ended.
         thrown: Kill switches beside those of the book.
         effective: The book with overrides that were added; None: the book itself.
+        followed: What the book's lists and overrides were taken from, and whose switches hold too; None: nothing.
+        enabled: Whether anything counts at all.
     """
     switches = (*(switch for switch in book.kill_switches if not is_over(switch, now)), *thrown)
+    if followed is not None:
+        switches = (*followed.switches, *switches)
     off = {policy for switch in switches for policy in switch.policies}
-    everything = any(not switch.policies for switch in switches)
+    everything = not enabled or any(not switch.policies for switch in switches)
     rules = CompiledRules(
         book if effective is None else effective,
         key_format,
@@ -78,7 +112,7 @@ def take_snapshot(
         everything=everything,
     )
     ends = [switch.until for switch in switches if switch.until is not None]
-    return RulesSnapshot(book, rules, switches, min(ends, default=None))
+    return RulesSnapshot(book, rules, switches, min(ends, default=None), effective, followed)
 
 
 def is_over(switch: KillSwitch, now: datetime) -> bool:

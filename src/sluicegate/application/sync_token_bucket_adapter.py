@@ -6,6 +6,7 @@ from functools import partial
 
 from sluicegate.application.assembly import assemble, require_traits
 from sluicegate.application.check import Check, result_of
+from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.sync_reservation_face import SyncReservationFace
 from sluicegate.domain.arguments import Cost, Identifier
 from sluicegate.domain.bucket_request import BucketRequest
@@ -29,7 +30,7 @@ class SyncTokenBucketAdapter(SyncReservationFace):
 
     Args:
         storage: Where the buckets are: a `MemoryStorage`, or a storage with the verbs of `SyncStorageProtocol`.
-        rules: Endpoints and their rules.
+        rules: Endpoints and their rules; or the `rules` of another limiter, which then hold for both.
         event_bus: Gets the events of every check; None: there are none.
         logger: Gets failures and administrative calls; None: `logging.getLogger("sluicegate")`.
         on_storage_error: What rules without a policy of their own answer while the storage fails.
@@ -38,6 +39,7 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         log_identifiers: Whether log lines carry identifiers as they are.
         clock: What measures execution times and drives the local buckets; the monotonic clock if None.
         wall_clock: What ends dated overrides, list entries and kill switches; UTC of this machine if None.
+        enabled: False: every check passes, and nothing is counted.
 
     Raises:
         InvalidInputError: If an argument or a rule is wrong.
@@ -47,7 +49,7 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         self,
         *,
         storage: SyncStorageProtocol,
-        rules: Rules,
+        rules: Rules | LiveRules,
         event_bus: EventBusProtocol | None = None,
         logger: LoggerProtocol | None = None,
         on_storage_error: OnStorageError = "allow",
@@ -56,6 +58,7 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         log_identifiers: bool = False,
         clock: Clock | None = None,
         wall_clock: Callable[[], datetime] | None = None,
+        enabled: bool = True,
     ) -> None:
         checker, self._administration, reservations = assemble(
             rules=rules,
@@ -67,6 +70,7 @@ class SyncTokenBucketAdapter(SyncReservationFace):
             log_identifiers=log_identifiers,
             clock=clock,
             wall_clock=wall_clock,
+            enabled=enabled,
             storage=storage,
             hash_tags=require_traits(storage, blocking=True).hash_tags,
         )
@@ -81,6 +85,7 @@ class SyncTokenBucketAdapter(SyncReservationFace):
             log_identifiers=log_identifiers,
             clock=clock,
             wall_clock=wall_clock,
+            enabled=enabled,
         )
         super().__init__(
             checker,
@@ -91,6 +96,11 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         self._storage = storage
         self.rules = checker.live_rules
         """The rules in force: swap them, switch them off and on, read their version."""
+
+    @property
+    def storage(self) -> SyncStorageProtocol:
+        """Where the buckets are."""
+        return self._storage
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -141,8 +151,11 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         return self._administer("refund", self._storage.refund_blocking, endpoint, identifier, cost)
 
     def with_rules(self, rules: Rules) -> "SyncTokenBucketAdapter":
-        """Return a limiter with other rules that is like this one in all else, and shares its storage."""
-        return self._like_this(rules=rules)
+        """Return a limiter with other rules that is like this one in all else, and shares its storage.
+
+        This one's lists, overrides and kill switches hold for those rules too, also when they change.
+        """
+        return self._like_this(rules=self.rules.derive(rules))
 
     @property
     def shadow_denials(self) -> dict[str, int]:

@@ -16,6 +16,7 @@ from sluicegate.application.check import Check, result_of
 from sluicegate.application.failure_policy import reason_of
 from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.limiter_face import decide
+from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.reservation_face import AsyncReservationFace
 from sluicegate.application.timed_reservations import reservations_of
 from sluicegate.application.wait_queue import WaitQueue
@@ -49,7 +50,7 @@ class TokenBucketAdapter(AsyncReservationFace):
 
     Args:
         storage: Where the buckets are.
-        rules: Endpoints and their rules.
+        rules: Endpoints and their rules; or the `rules` of another limiter, which then hold for both.
         event_bus: Gets the events of every check; None: there are none.
         logger: Gets failures and administrative calls; None: `logging.getLogger("sluicegate")`.
         deadline_ms: The longest that a check may take, 1 to 60,000; then the failure policy answers.
@@ -60,6 +61,7 @@ class TokenBucketAdapter(AsyncReservationFace):
         log_identifiers: Whether log lines carry identifiers as they are.
         clock: What measures execution times and drives the local buckets; the monotonic clock if None.
         wall_clock: What ends dated overrides, list entries and kill switches; UTC of this machine if None.
+        enabled: False: every check passes, and nothing is counted.
 
     Raises:
         InvalidInputError: If an argument or a rule is wrong.
@@ -69,7 +71,7 @@ class TokenBucketAdapter(AsyncReservationFace):
         self,
         *,
         storage: StorageProtocol,
-        rules: Rules,
+        rules: Rules | LiveRules,
         event_bus: EventBusProtocol | None = None,
         logger: LoggerProtocol | None = None,
         deadline_ms: int = DEFAULT_DEADLINE_MS,
@@ -79,6 +81,7 @@ class TokenBucketAdapter(AsyncReservationFace):
         log_identifiers: bool = False,
         clock: Clock | None = None,
         wall_clock: Callable[[], datetime] | None = None,
+        enabled: bool = True,
     ) -> None:
         self._deadline_s = require_deadline(deadline_ms) / 1000
         traits = require_traits(storage, blocking=False)
@@ -94,6 +97,7 @@ class TokenBucketAdapter(AsyncReservationFace):
             log_identifiers=log_identifiers,
             clock=clock,
             wall_clock=wall_clock,
+            enabled=enabled,
             storage=storage,
             hash_tags=traits.hash_tags,
         )
@@ -109,6 +113,7 @@ class TokenBucketAdapter(AsyncReservationFace):
             log_identifiers=log_identifiers,
             clock=clock,
             wall_clock=wall_clock,
+            enabled=enabled,
         )
         # A deadline has one owner: the storage if it keeps one, else a timer here round each call.
         timed = traits.deadline_s is None
@@ -123,6 +128,11 @@ class TokenBucketAdapter(AsyncReservationFace):
         self._wait_queue = WaitQueue()
         self.rules = checker.live_rules
         """The rules in force: swap them, switch them off and on, read their version."""
+
+    @property
+    def storage(self) -> StorageProtocol:
+        """Where the buckets are."""
+        return self._storage
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -273,8 +283,11 @@ class TokenBucketAdapter(AsyncReservationFace):
         self._administration.record(event)
 
     def with_rules(self, rules: Rules) -> "TokenBucketAdapter":
-        """Return a limiter with other rules that is like this one in all else, and shares its storage."""
-        return self._like_this(rules=rules)
+        """Return a limiter with other rules that is like this one in all else, and shares its storage.
+
+        This one's lists, overrides and kill switches hold for those rules too, also when they change.
+        """
+        return self._like_this(rules=self.rules.derive(rules))
 
     async def aclose(self) -> None:
         """Close the storage."""

@@ -1,19 +1,18 @@
 """Which rules hold for an endpoint, worked out once when the rules are put into force."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final
 
 from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.endpoint_rules import EndpointRules, Limit, Substitute
+from sluicegate.domain.endpoint_rules import EndpointRules, Limit, Substitute, joined, untouched
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.identifier_index import IdentifierIndex
-from sluicegate.domain.result import RateLimitResult
+from sluicegate.domain.rate import exact_rate
 from sluicegate.domain.routing.table import RouteTable
 from sluicegate.domain.routing.template import parse_endpoint
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import UNMATCHED, RuleBook, Rules
 from sluicegate.domain.rule_book_entries import Bound, Listed, Override
-from sluicegate.domain.token_bucket import full
 
 __all__ = ["UNMATCHED", "CompiledRules", "EndpointRules", "Limit", "Rules", "Substitute"]
 
@@ -35,7 +34,17 @@ class CompiledRules:
         InvalidTypeError: If something is not a rule.
     """
 
-    __slots__ = ("_by_endpoint", "_combined", "_scopes_of", "fallback", "lists", "routes", "unmatched")
+    __slots__ = (
+        "_beside_code",
+        "_by_endpoint",
+        "_combined",
+        "_compiler",
+        "_scopes_of",
+        "fallback",
+        "lists",
+        "routes",
+        "unmatched",
+    )
 
     def __init__(
         self,
@@ -46,10 +55,11 @@ class CompiledRules:
         everything: bool = False,
     ) -> None:
         book = rules if isinstance(rules, RuleBook) else RuleBook(rules)
-        compiler = _Compiler(book, key_format, switched_off, everything)
+        compiler = self._compiler = _Compiler(book, key_format, switched_off, everything)
         self._by_endpoint: dict[str, EndpointRules] = {
             endpoint: compiler.endpoint_rules(endpoint, book.bound(endpoint)) for endpoint in book
         }
+        self._beside_code: dict[str, EndpointRules] = {}
         self.routes: RouteTable = RouteTable([t for t in map(parse_endpoint, self._by_endpoint) if t is not None])
         """The endpoints that are templates."""
         self.unmatched: EndpointRules | None = self._by_endpoint.get(UNMATCHED)
@@ -71,11 +81,50 @@ class CompiledRules:
                 unmatched endpoints are for it.
         """
         rules = self._by_endpoint.get(endpoint)
+        if rules is None:
+            rules = self._beside_code.get(endpoint)
         if rules is not None:
             return rules
         method, space, path = endpoint.partition(" ")
         name = self.match(method, path) if space else self.match("*", endpoint)
         return self.unmatched if name is None else self._by_endpoint.get(name)
+
+    def add_beside_code(
+        self, name: str, endpoint: str, rules: Sequence[RateLimitRule], policies: Container[str]
+    ) -> None:
+        """Add rules that stand beside the code that they limit. No request matches them: the code names them.
+
+        Args:
+            name: What checks call them.
+            endpoint: What users call them, and keys: there may be others of the same endpoint.
+            rules: The rules.
+            policies: The names of those that are an operator's policies, whose buckets outlive a change of the limit.
+        """
+        one = self._compiler.rules_beside_code(endpoint, rules, policies)
+        self._scopes_of[name] = tuple(dict.fromkeys([*one.scopes, *self.lists]))
+        self._beside_code[name] = one
+
+    def find_all(self, endpoint: str) -> EndpointRules | None:
+        """Return all rules of an endpoint, those beside code as well, as `reset` and `peek` mean them.
+
+        Args:
+            endpoint: As for `find`.
+        """
+        rules = self.find(endpoint)
+        if not self._beside_code or endpoint in self._beside_code:
+            return rules
+        shown = tuple(dict.fromkeys([one.endpoint for one in self._beside_code.values()]))
+        name: str | None = endpoint
+        if endpoint not in shown:
+            method, space, path = endpoint.partition(" ")
+            templates = RouteTable([t for t in map(parse_endpoint, shown) if t is not None])
+            name = templates.match(method, path) if space else None
+        beside = [one for one in self._beside_code.values() if one.endpoint == name]
+        if not beside:
+            return rules
+        if rules is None or rules is self.unmatched:
+            return joined(beside)
+        return joined([rules, *beside])
 
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint that a request belongs to; None if there is nothing to ask.
@@ -112,7 +161,7 @@ class CompiledRules:
             known = [rules for rules in map(self._by_endpoint.get, endpoints) if rules is not None]
             if len(known) < 2:  # noqa: PLR2004 - there is nothing to combine
                 return known[0] if known else None
-            combined = _combine(known)
+            combined = joined(known)
             if len(self._combined) >= _MAX_COMBINED:
                 self._combined.clear()
             self._combined[endpoints] = combined
@@ -161,16 +210,30 @@ class _Compiler:
             self._overrides.setdefault(override.policy, []).append(override)
 
     def endpoint_rules(self, endpoint: str, bound: tuple[Bound, ...]) -> EndpointRules:
+        variants: list[str] = []
+        seen: dict[tuple[str, str], int] = {}
+        for one in bound:
+            # The first rule of a scope has the plain key; the others carry their name, or their number among the scope's.
+            seen[one.bucket, one.rule.scope] = nth = seen.get((one.bucket, one.rule.scope), 0) + 1
+            variants.append("" if nth == 1 else one.rule.name or f"#{nth}")
+        return self._compile(endpoint, bound, variants)
+
+    def rules_beside_code(
+        self, endpoint: str, rules: Sequence[RateLimitRule], policies: Container[str]
+    ) -> EndpointRules:
+        # Which other rules the endpoint has depends on what code ran before, so the keys have names and no numbers.
+        return self._compile(
+            endpoint, [Bound(rule, endpoint) for rule in rules], [f"@{_label(rule, policies)}" for rule in rules]
+        )
+
+    def _compile(self, endpoint: str, bound: Sequence[Bound], variants: Sequence[str]) -> EndpointRules:
         limits: list[Limit] = []
         in_flight: list[Limit] = []
         shadows: list[Limit] = []
-        seen: dict[tuple[str, str], int] = {}
         frames: set[tuple[str, str | None]] = set()
-        for one in bound:
+        for at, one in enumerate(bound):
             rule, bucket = one.rule, one.bucket
-            # The first rule of a scope has the plain key; the others carry their name, or their number among the scope's.
-            seen[bucket, rule.scope] = nth = seen.get((bucket, rule.scope), 0) + 1
-            frame = self._key_format.frame(rule.scope, bucket, "" if nth == 1 else rule.name or f"#{nth}")
+            frame = self._key_format.frame(rule.scope, bucket, variants[at])
             if frame in frames:
                 raise InvalidInputError(f"rules[{endpoint!r}]: two rules of {bucket!r} would count in the same bucket")
             frames.add(frame)
@@ -201,34 +264,19 @@ class _Compiler:
         return IdentifierIndex(rule.scope, [_substitute(rule, override, bucket, frame) for override in overrides])
 
 
+def _label(rule: RateLimitRule, policies: Container[str]) -> str:
+    """Return a policy's name, or what tells a rule from every other one that counts differently: limit, and own name."""
+    if rule.name in policies:
+        return rule.name
+    if exact_rate(rule.refill_rate) * rule.full_seconds == 60 * rule.max_tokens:
+        label = f"{rule.max_tokens}-{rule.full_seconds}s"
+    else:  # the rounded time would be that of other rules as well
+        label = f"{rule.max_tokens}-{rule.refill_rate!r}pm"
+    return f"{rule.name} {label}" if rule.name else label
+
+
 def _substitute(rule: RateLimitRule, override: Override, bucket: str, frame: tuple[str, str | None]) -> Substitute:
     instead: RateLimitRule = override.rule
     if not instead.enabled:
         return Substitute(override, None)
     return Substitute(override, Limit(rule.with_limit_of(instead), bucket, frame))
-
-
-def _combine(several: Sequence[EndpointRules]) -> EndpointRules:
-    limits = _each_bucket_once([limit for rules in several for limit in rules.limits])
-    shadows = _each_bucket_once([limit for rules in several for limit in rules.shadows])
-    in_flight = _each_bucket_once([limit for rules in several for limit in rules.in_flight])
-    policies = frozenset([policy for rules in several for policy in rules.policies])
-    disabled = None if limits else several[0].disabled
-    scopes = tuple(dict.fromkeys([scope for rules in several for scope in rules.scopes]))
-    return EndpointRules(several[0].endpoint, limits, shadows, disabled, scopes, policies, in_flight)
-
-
-def _each_bucket_once(limits: Sequence[Limit]) -> tuple[Limit, ...]:
-    """Leave out limits whose bucket is there already; the one with the greater cost stays."""
-    by_bucket: dict[tuple[str, str | None], Limit] = {}
-    for limit in limits:
-        frame = (limit.before, limit.after)
-        present = by_bucket.get(frame)
-        if present is None or limit.cost_units > present.cost_units:
-            by_bucket[frame] = limit
-    return tuple(by_bucket.values())
-
-
-def untouched(rules: Iterable[RateLimitRule]) -> RateLimitResult:
-    """Return the answer where none of an endpoint's rules counts: allowed, and everything is left."""
-    return full(min([rule.max_tokens for rule in rules]))

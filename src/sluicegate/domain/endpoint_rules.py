@@ -1,6 +1,6 @@
 """The rules of one endpoint, ready to be asked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,6 +13,7 @@ from sluicegate.domain.identifier_index import IdentifierIndex
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book_entries import Override
+from sluicegate.domain.token_bucket import full
 
 _ANY_COST: Final = 2**53  # where no rule counts costs
 _ON_EXPIRY: Final = {"charge": CHARGE, "release": RELEASE}
@@ -167,3 +168,35 @@ class EndpointRules:
     def alone(self, shadow: Limit) -> "EndpointRules":
         """Return the rules of a check that asks one rule in shadow mode by itself."""
         return EndpointRules(self.endpoint, (shadow,), (), None, self.scopes, self.policies)
+
+
+def joined(several: Sequence[EndpointRules]) -> EndpointRules:
+    """Return the rules of several endpoints, or of one that has them at several places, as if they were the first one's."""
+    limits = _each_bucket_once([limit for rules in several for limit in rules.limits])
+    shadows = _each_bucket_once([limit for rules in several for limit in rules.shadows])
+    in_flight = _each_bucket_once([limit for rules in several for limit in rules.in_flight])
+    policies = frozenset([policy for rules in several for policy in rules.policies])
+    disabled = [rules.disabled for rules in several if rules.disabled is not None]
+    least = None if limits else min(disabled, key=_limit_of, default=None)
+    scopes = tuple(dict.fromkeys([scope for rules in several for scope in rules.scopes]))
+    return EndpointRules(several[0].endpoint, limits, shadows, least, scopes, policies, in_flight)
+
+
+def _each_bucket_once(limits: Sequence[Limit]) -> tuple[Limit, ...]:
+    """Leave out limits whose bucket is there already; the one with the greater cost stays."""
+    by_bucket: dict[tuple[str, str | None], Limit] = {}
+    for limit in limits:
+        frame = (limit.before, limit.after)
+        present = by_bucket.get(frame)
+        if present is None or limit.cost_units > present.cost_units:
+            by_bucket[frame] = limit
+    return tuple(by_bucket.values())
+
+
+def _limit_of(result: RateLimitResult) -> int:
+    return result.limit
+
+
+def untouched(rules: Iterable[RateLimitRule]) -> RateLimitResult:
+    """Return the answer where none of an endpoint's rules counts: allowed, and everything is left."""
+    return full(min([rule.max_tokens for rule in rules]))

@@ -6,10 +6,12 @@ from fractions import Fraction
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 
-SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800, "month": 2_592_000}
+"""The units of a rate. A month is 30 days: a bucket knows no calendar."""
 
 _ABBREVIATIONS = {
-    "s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "hr": "hour", "d": "day",
+    "s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "hr": "hour", "d": "day", "w": "week",
+    "mo": "month",
 }  # fmt: skip
 
 _NOTATION = re.compile(
@@ -44,7 +46,8 @@ def parse_rate(text: str) -> tuple[int, Fraction, int, str | None]:
     """Parse a rate such as `100/minute`, `5 per 10 seconds`, `100/minute burst 20` or `5/minute per ip`.
 
     Args:
-        text: The notation. The unit may be plural or abbreviated (`s`, `min`, `h`, `d`), in upper or lower case.
+        text: The notation. The unit is a second, minute, hour, day, week or month (of 30 days); it may be plural or abbreviated
+            (`s`, `min`, `h`, `d`, `w`, `mo`), in upper or lower case.
 
     Returns:
         The count, the refill rate in tokens per minute, the burst (the count if the text names none) and the scope's name

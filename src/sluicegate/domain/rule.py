@@ -239,6 +239,21 @@ class RateLimitRule:
                 raise InvalidInputError(f"{name}={value!r}: a rule of calls in flight has no {name} of its own")
 
     @classmethod
+    def parse_all(cls, text: str, *, scope: RateLimitScope | str | None = None) -> tuple[Self, ...]:
+        """Parse one rate or several, separated by semicolons: `5/minute; 100/hour per user`.
+
+        Args:
+            text: The notation.
+            scope: As for `parse`.
+
+        Raises:
+            InvalidInputError: If one of them does not have that form, or its rule would be invalid.
+        """
+        if not isinstance(text, str):
+            raise InvalidTypeError(f"rate={text!r:.80}: expected a text such as '100/minute'")
+        return tuple(cls.parse(part, scope=scope) for part in text.split(";"))
+
+    @classmethod
     def _per(cls, unit: str, n: int, burst: int | None, scope: RateLimitScope | str) -> Self:
         _require_int("n", n, 1, MAX_TOKENS)
         seconds = SECONDS[unit]

@@ -25,8 +25,8 @@ from sluicegate.domain.rule_book_entries import (
 E = TypeVar("E")
 V = TypeVar("V")
 
-Rules: TypeAlias = Mapping[str, RateLimitRule | Sequence[RateLimitRule]]
-"""Endpoints and their rules, as users write them. A `RuleBook` is such a mapping too."""
+Rules: TypeAlias = Mapping[str, RateLimitRule | str | Sequence[RateLimitRule | str]]
+"""Endpoints and their rules, as users write them: rules, or texts such as `5/minute; 100/hour`. A `RuleBook` is one too."""
 
 UNMATCHED = "*"
 """The name in keys, events and metrics for every endpoint without a rule: random paths must not create names there."""
@@ -70,8 +70,15 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
     ) -> None:
         if not isinstance(endpoints, Mapping):
             raise InvalidTypeError(f"rules={endpoints!r:.80}: expected a mapping from endpoint to rule")
+        self.policies: dict[str, RateLimitRule] = {}
+        """The named rules, by name."""
+        for name, policy in _mapping("policies", policies).items():
+            if not isinstance(policy, RateLimitRule):
+                raise InvalidTypeError(f"policies[{name!r:.80}]={policy!r:.80}: expected a RateLimitRule")
+            self.policies[require_text("policies", name)] = policy
         self.endpoints = {
-            require_text("endpoint", endpoint): rules_of(endpoint, rules) for endpoint, rules in endpoints.items()
+            require_text("endpoint", endpoint): rules_of(endpoint, rules, self.policies)
+            for endpoint, rules in endpoints.items()
         }
         if unmatched:
             if UNMATCHED in self.endpoints:
@@ -87,12 +94,6 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
         self.costs = {require_text("costs", endpoint): cost for endpoint, cost in _mapping("costs", costs).items()}
         self.replaces_code = frozenset(require_texts("replaces_code", replaces_code))
         self._bound = self._bind()
-        self.policies: dict[str, RateLimitRule] = {}
-        """The named rules, by name."""
-        for name, policy in _mapping("policies", policies).items():
-            if not isinstance(policy, RateLimitRule):
-                raise InvalidTypeError(f"policies[{name!r:.80}]={policy!r:.80}: expected a RateLimitRule")
-            self.policies[require_text("policies", name)] = policy
         for rule in self.rules:
             if rule.name:
                 self.policies.setdefault(rule.name, rule)
@@ -230,25 +231,54 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
                     raise InvalidInputError(f"kill_switches: no rule is named {policy!r}")
 
 
-def rules_of(endpoint: object, rules: object) -> tuple[RateLimitRule, ...]:
+def rules_of(
+    endpoint: object, rules: object, policies: Mapping[str, RateLimitRule] | None = None
+) -> tuple[RateLimitRule, ...]:
     """Return an endpoint's rules as a tuple.
 
+    Args:
+        endpoint: The endpoint, for messages.
+        rules: A rule, a text, or several of them. A text is the name of a policy, or one rate or several with semicolons between.
+        policies: The named rules.
+
     Raises:
-        InvalidInputError: If there is no rule, or two have the same name.
-        InvalidTypeError: If a value is not a rule.
+        InvalidInputError: If there is no rule, a text is neither a policy's name nor a rate, or two rules have the same name.
+        InvalidTypeError: If a value is neither a rule nor a text.
     """
     require_text("endpoint", endpoint)
-    several = (rules,) if isinstance(rules, RateLimitRule) else rules
-    if isinstance(several, str | bytes) or not isinstance(several, Sequence):
-        raise InvalidTypeError(f"rules[{endpoint!r}]={rules!r:.80}: expected a RateLimitRule or a tuple of them")
+    several = (rules,) if isinstance(rules, RateLimitRule | str) else rules
+    if isinstance(several, bytes) or not isinstance(several, Sequence):
+        raise InvalidTypeError(
+            f"rules[{endpoint!r}]={rules!r:.80}: expected a RateLimitRule, a text or several of them"
+        )
     if not several:
         raise InvalidInputError(f"rules[{endpoint!r}]: expected at least one rule")
+    found: list[RateLimitRule] = []
     for rule in cast("Sequence[object]", several):
-        if not isinstance(rule, RateLimitRule):
-            raise InvalidTypeError(f"rules[{endpoint!r}]: expected a RateLimitRule, not {rule!r:.80}")
-    checked = tuple(cast("Sequence[RateLimitRule]", several))
-    _require_names_once(endpoint, checked)
-    return checked
+        found += _resolved(f"rules[{endpoint!r}]", rule, policies or {})
+    _require_names_once(endpoint, found)
+    return tuple(found)
+
+
+def _resolved(field: str, rule: object, policies: Mapping[str, RateLimitRule]) -> tuple[RateLimitRule, ...]:
+    if isinstance(rule, RateLimitRule):
+        return (rule,)
+    if not isinstance(rule, str):
+        raise InvalidTypeError(f"{field}: expected a RateLimitRule or a text such as '5/minute', not {rule!r:.80}")
+    policy = policies.get(rule)
+    if policy is not None:
+        return (policy,)
+    if reads_as_name(rule):
+        raise InvalidInputError(f"{field}={rule!r:.80}: no policy of the rules file has this name, and it is no rate")
+    try:
+        return RateLimitRule.parse_all(rule)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{field}: {error}") from None
+
+
+def reads_as_name(text: str) -> bool:
+    """Return whether a text can only be a policy's name: a rate begins with a number."""
+    return not text.lstrip()[:1].isdigit()
 
 
 def _mapping(field: str, value: Mapping[str, V] | None) -> Mapping[str, V]:

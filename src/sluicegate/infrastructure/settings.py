@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         deadline_ms: `SLUICEGATE_DEADLINE_MS`, the longest that a check waits for the storage: 1 to 60,000 milliseconds.
         on_storage_error: `SLUICEGATE_ON_STORAGE_ERROR`, the answer while the storage fails: `allow`, `local` or `deny`.
         key_prefix: `SLUICEGATE_KEY_PREFIX`, what every key begins with.
+        enabled: `SLUICEGATE_ENABLED`, `true` or `false`: whether anything is limited at all.
     """
 
     storage_url: str = "memory://"
@@ -40,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int = 50
     on_storage_error: OnStorageError = "allow"
     key_prefix: str = "rate_limit"
+    enabled: bool = True
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -70,6 +72,9 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     rules_watch = environ.get("SLUICEGATE_RULES_WATCH", defaults.rules_watch)
     if rules_watch not in RULES_WATCH:
         raise InvalidInputError(f"SLUICEGATE_RULES_WATCH={rules_watch!r}: expected one of {', '.join(RULES_WATCH)}")
+    enabled = environ.get("SLUICEGATE_ENABLED", "true").lower()
+    if enabled not in {"true", "false", "1", "0"}:
+        raise InvalidInputError(f"SLUICEGATE_ENABLED={enabled!r:.80}: expected true or false")
     return Settings(
         storage_url=storage_url,
         rules_path=environ.get("SLUICEGATE_RULES", ""),
@@ -77,4 +82,5 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         deadline_ms=int(deadline_text),
         on_storage_error=on_storage_error,
         key_prefix=environ.get("SLUICEGATE_KEY_PREFIX", defaults.key_prefix),
+        enabled=enabled in {"true", "1"},
     )

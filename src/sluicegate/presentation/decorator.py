@@ -1,18 +1,21 @@
-"""A decorator that limits calls of any function or coroutine function."""
+"""A decorator that limits calls of functions, coroutine functions and asynchronous generators."""
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import AsyncGenerator, Callable
+from functools import update_wrapper, wraps
 from typing import Any, TypeAlias, TypeVar, cast
 
 from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit, get_sync_rate_limit
-from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules, require_kind
-from sluicegate.presentation.web.identifiers import EVERYBODY, names_to_ask
+from sluicegate.domain.errors import InvalidTypeError
+from sluicegate.presentation.decorated import name_of, require_unregistered
+from sluicegate.presentation.inline_rules import InlineRule, InlineRules, require_kind
+from sluicegate.presentation.web.identifiers import EVERYBODY
 from sluicegate.presentation.web.incoming_request import IncomingRequest
 from sluicegate.presentation.web.request_limiter import RequestLimiter
+from sluicegate.presentation.web.request_reader import returns_coroutine
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,93 +23,157 @@ _Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def rate_limited(
-    *rules: RuleOrText,
+    *rules: InlineRule,
     identifier: Callable[..., object] | None = None,
     cost: int | Callable[..., Any] = 0,
     name: str = "",
     limiter: TokenBucketAdapter | SyncTokenBucketAdapter | None = None,
+    enabled: bool = True,
 ) -> Callable[[F], F]:
     """Limit the calls of a function.
 
-    If `identifier` or `cost` raise, a warning is logged, and the call counts with those that have no identifier, or at the
-    rule's cost.
+    If `identifier` or `cost` raise, an error is logged, and the call counts with those that have no identifier, or at the
+    rule's cost. The decorator stands next to the function: below one that registers it, such as `@app.get`.
 
     Args:
-        rules: Rules, or texts such as `5/minute`. Without an `identifier` all calls are counted together.
+        rules: Rules, texts such as `5/minute`, names of policies of the rules file, or functions of the call's arguments that
+            return them. Without an `identifier` all calls are counted together.
         identifier: Called with the arguments of each call; returns what the call counts for, or None. A coroutine function only
             where the decorated function is one.
-        cost: Tokens that a call takes, or a function of its arguments; 0: the rule's cost.
+        cost: Tokens that a call takes; 0: the rule's cost. Or a function of the call's arguments, whose 0 means none.
         name: What keys name in the place of an endpoint; empty: the function's module and name. Functions of the same name and
             rules share buckets.
-        limiter: The limiter whose storage is used: a `TokenBucketAdapter` for coroutine functions, a `SyncTokenBucketAdapter` for
-            others. None: that of the settings.
+        limiter: The limiter whose storage and lists are used: a `TokenBucketAdapter` for coroutine functions and asynchronous
+            generators, a `SyncTokenBucketAdapter` for others. None: the process's.
+        enabled: False: no call is counted.
 
     Returns:
-        A decorator. The decorated function raises `RateLimitedError` instead of running. To decorate raises `InvalidTypeError`
-        if the limiter is of the wrong class.
+        A decorator. The decorated function raises `RateLimitedError` instead of running; a generator, when its first item is
+        asked for. To decorate raises `InvalidTypeError` if the limiter is of the wrong class or what is decorated is a class or
+        cannot be called, and `InvalidInputError` if it is registered already, so that nobody would call what is decorated.
 
     Raises:
         InvalidInputError: If a rule cannot be read or the cost is wrong.
     """
-    read = read_rules(rules)
-    scopes = tuple(dict.fromkeys(str(rule.scope) for rule in read))
-    by_arguments = {} if identifier is None else dict.fromkeys(names_to_ask(scopes), _spread(identifier))
-    requests = RequestLimiter(
-        scopes=scopes if identifier is None else (),
-        identifiers=by_arguments,
-        cost=_spread(cost) if callable(cost) else None,
-        fixed_cost=0 if callable(cost) else cost,
-    )
+
+    def requests_of(*, awaits: bool) -> RequestLimiter:
+        return RequestLimiter(
+            identifier=None if identifier is None else _spread(identifier, "identifier", awaits=awaits),
+            cost=_spread(cost, "cost", awaits=awaits) if callable(cost) else None,
+            fixed_cost=0 if callable(cost) else cost,
+            enabled=enabled,
+            awaits=awaits,
+        )
+
+    InlineRules(
+        rules, TokenBucketAdapter, None, get_rate_limit, requests=requests_of(awaits=True)
+    )  # raises what is wrong
 
     def decorate(function: F) -> F:
-        place = f"{function.__module__}.{function.__qualname__}"
-        if inspect.iscoroutinefunction(function):
-            decorated = _limit_coroutines(function, place, _limiters(TokenBucketAdapter, get_rate_limit), requests)
-        else:
-            decorated = _limit_calls(function, place, _limiters(SyncTokenBucketAdapter, get_sync_rate_limit), requests)
-        return cast("F", decorated)
-
-    def _limiters(kind: Any, otherwise: Callable[[], object]) -> InlineLimiters[Any]:  # noqa: ANN401 - one of two classes
+        if isinstance(function, classmethod | staticmethod):
+            method = cast("Any", function)
+            return cast("F", method.__class__(decorate(method.__func__)))
+        _require_function(function)
+        require_unregistered(function)
+        place = name_of(function)
+        awaits = returns_coroutine(function) or inspect.isasyncgenfunction(function)
+        requests = requests_of(awaits=awaits)
         if limiter is not None:
-            require_kind(limiter, kind)
-        return InlineLimiters(read, kind, lambda: limiter or otherwise(), name=name)
+            require_kind(limiter, TokenBucketAdapter if awaits else SyncTokenBucketAdapter)
+        if not awaits:
+            sync = InlineRules(
+                rules, SyncTokenBucketAdapter, limiter, get_sync_rate_limit, name=name, requests=requests
+            )
+            return cast("F", _limit_calls(function, place, sync, requests))
+        inline = InlineRules(rules, TokenBucketAdapter, limiter, get_rate_limit, name=name, requests=requests)
+        limit = _limit_generators if inspect.isasyncgenfunction(function) else _limit_coroutines
+        return cast("F", limit(function, place, inline, requests))
 
     return decorate
 
 
 def _limit_coroutines(
-    function: Callable[..., Any], place: str, limiters: InlineLimiters[TokenBucketAdapter], requests: RequestLimiter
+    function: Callable[..., Any], place: str, rules: InlineRules[TokenBucketAdapter], requests: RequestLimiter
 ) -> Callable[..., Any]:
-    @wraps(function)
     async def limited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
-        endpoint, limiter = limiters.at(place)
-        decision = await requests.check(limiter, _call_as_request(place, (args, kwargs)), endpoint)
-        if decision is not None and not decision.result.allowed:
-            raise RateLimitedError(endpoint, decision)
+        await _check(rules, requests, place, args, kwargs)
         return await function(*args, **kwargs)
 
-    return limited
+    return _dressed_as(function, limited)
+
+
+def _limit_generators(
+    function: Callable[..., Any], place: str, rules: InlineRules[TokenBucketAdapter], requests: RequestLimiter
+) -> Callable[..., Any]:
+    async def limited(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401 - the function's own
+        await _check(rules, requests, place, args, kwargs)
+        generator = function(*args, **kwargs)
+        try:
+            item = await anext(generator)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is the generator's to handle
+                    item = await generator.athrow(error)
+                else:
+                    item = await generator.asend(sent)
+        except StopAsyncIteration:
+            return
+        finally:
+            await generator.aclose()
+
+    return _dressed_as(function, limited)
 
 
 def _limit_calls(
-    function: Callable[..., Any],
-    place: str,
-    limiters: InlineLimiters[SyncTokenBucketAdapter],
-    requests: RequestLimiter,
+    function: Callable[..., Any], place: str, rules: InlineRules[SyncTokenBucketAdapter], requests: RequestLimiter
 ) -> Callable[..., Any]:
-    @wraps(function)
     def limited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
-        endpoint, limiter = limiters.at(place)
+        endpoint, limiter = rules.at(place, *args, **kwargs)
         decision = requests.check_blocking(limiter, _call_as_request(place, (args, kwargs)), endpoint)
         if decision is not None and not decision.result.allowed:
-            raise RateLimitedError(endpoint, decision)
+            raise RateLimitedError(rules.shown_at(place), decision)
         return function(*args, **kwargs)
 
+    return _dressed_as(function, limited)
+
+
+async def _check(
+    rules: InlineRules[TokenBucketAdapter],
+    requests: RequestLimiter,
+    place: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    endpoint, limiter = rules.at(place, *args, **kwargs)
+    decision = await requests.check(limiter, _call_as_request(place, (args, kwargs)), endpoint)
+    if decision is not None and not decision.result.allowed:
+        raise RateLimitedError(rules.shown_at(place), decision)
+
+
+def _dressed_as(function: Callable[..., Any], limited: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what replaces a function, with its name and signature; what is bound to an object stays so."""
+    if inspect.isfunction(function) or inspect.ismethod(function):
+        return wraps(function)(limited)
+    # A partial or an object has no name of its own, and is no method of the class in whose body it stands.
+    update_wrapper(limited, function, assigned=("__doc__",), updated=())
+    limited.__name__ = limited.__qualname__ = name_of(function).rpartition(".")[2]
     return limited
 
 
-def _spread(function: Callable[..., Any]) -> Callable[[_Arguments], Any]:
+def _require_function(function: object) -> None:
+    if inspect.isclass(function):
+        raise InvalidTypeError(f"{function.__qualname__}: a class; decorate its methods, or what makes its objects")
+    if not callable(function):
+        raise InvalidTypeError(f"{function!r:.80}: expected a function")
+
+
+def _spread(function: Callable[..., Any], option: str, *, awaits: bool) -> Callable[[_Arguments], Any]:
     """Return a function of a call's arguments, given as one value."""
+    if not awaits and returns_coroutine(function):
+        raise InvalidTypeError(f"{option}={function!r:.80}: a coroutine function, but what is decorated is none")
     return lambda arguments: function(*arguments[0], **arguments[1])
 
 

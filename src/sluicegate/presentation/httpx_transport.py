@@ -8,7 +8,7 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError, require_timeout
 from sluicegate.container import get_rate_limit
 from sluicegate.domain.errors import InvalidTypeError
-from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules, require_kind
+from sluicegate.presentation.inline_rules import InlineRules, RuleOrText
 from sluicegate.presentation.web.identifiers import identifier_text
 
 
@@ -27,7 +27,7 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
         transport: The transport that sends them; None: a new `httpx.AsyncHTTPTransport`.
         identifier: What is counted separately, as a function of the request; None: the host and port.
         timeout_s: The longest wait in seconds; None: no end.
-        name: What keys name in the place of an endpoint, before the rules; empty: `httpx`.
+        name: What keys name in the place of an endpoint; empty: `httpx`.
         limiter: The limiter whose storage is used; None: that of the settings.
 
     Raises:
@@ -43,16 +43,12 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
         name: str = "",
         limiter: TokenBucketAdapter | None = None,
     ) -> None:
-        if limiter is not None:
-            require_kind(limiter, TokenBucketAdapter)
         if identifier is not None and not callable(identifier):
             raise InvalidTypeError(f"identifier={identifier!r:.80}: expected a function of the request")
         if transport is not None and not isinstance(transport, httpx.AsyncBaseTransport):
             raise InvalidTypeError(f"transport={transport!r:.80}: expected an httpx.AsyncBaseTransport")
         require_timeout(timeout_s)
-        self._limiters = InlineLimiters(
-            read_rules(rules), TokenBucketAdapter, lambda: limiter or get_rate_limit(), name=name
-        )
+        self._rules = InlineRules(rules, TokenBucketAdapter, limiter, get_rate_limit, name=name)
         self._transport = transport or httpx.AsyncHTTPTransport()
         self._identifier = identifier or _authority
         self._timeout_s = timeout_s
@@ -63,7 +59,7 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
         Raises:
             RateLimitTimeout: If there are not enough tokens in time.
         """
-        endpoint, limiter = self._limiters.at("httpx")
+        endpoint, limiter = self._rules.at("httpx")
         identifier = identifier_text(self._identifier(request)) or _authority(request)
         try:
             await limiter.wait(endpoint=endpoint, identifier=identifier, timeout_s=self._timeout_s)

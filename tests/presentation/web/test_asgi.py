@@ -427,7 +427,7 @@ async def test_with_httpx_and_many_at_once() -> None:
         ({"rules": {}, "headers": "draft-3"}, "headers='draft-3'"),
         ({"rules": {}, "trusted_proxies": ["everyone"]}, "trusted_proxies"),
         ({"rules": {}, "cost": 3}, "cost=3"),
-        ({"rules": {}, "identifiers": {"tenant": "x"}}, "tenant='x'"),
+        ({"rules": {}, "identifiers": {"tenant": "x"}}, r"identifiers\['tenant'\]='x'"),
         ({"rules": {}, "on_denied": "no"}, "on_denied='no'"),
     ],
 )

@@ -1,11 +1,10 @@
 """Django and REST framework applications are limited by their own routes."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
-import django
 import pytest
-from django.conf import settings
 from django.conf.urls.i18n import i18n_patterns
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
@@ -16,29 +15,27 @@ from django.utils.translation import gettext_lazy
 from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, RuleBook, SyncTokenBucketAdapter
 from sluicegate.domain.rule_book_entries import Listing
 from sluicegate.testing import FakeClock, RecordingLogger
+from support import django_project
 
-if not settings.configured:
-    settings.configure(
-        ALLOWED_HOSTS=["*"],
-        ROOT_URLCONF=__name__,
-        SECRET_KEY="of a test",
-        MIDDLEWARE=["sluicegate.django.RateLimitMiddleware"],
-        INSTALLED_APPS=[],
-        REST_FRAMEWORK={"UNAUTHENTICATED_USER": None, "DEFAULT_AUTHENTICATION_CLASSES": []},
-        USE_TZ=True,
-    )
-    django.setup()
+assert django_project.settings.configured, "before what follows is imported"
 
-from rest_framework import routers, viewsets
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
+from rest_framework import routers, viewsets  # noqa: E402
+from rest_framework.request import Request  # noqa: E402
+from rest_framework.response import Response  # noqa: E402
+from rest_framework.views import APIView  # noqa: E402
 
-from sluicegate.django import RateLimitMiddleware
-from sluicegate.rest_framework import throttle
+from sluicegate.django import RateLimitMiddleware  # noqa: E402
+from sluicegate.rest_framework import throttle  # noqa: E402
 
 ONE = RateLimitRule(1, 1, "ip", name="one")
 TWO = RateLimitRule(2, 2, "ip", name="two")
+
+
+@pytest.fixture(autouse=True)
+def own_routes() -> Iterator[None]:
+    """Django's routes are those of this module."""
+    with override_settings(ROOT_URLCONF=__name__):
+        yield
 
 
 def limiter_of(rules: Any) -> SyncTokenBucketAdapter:

@@ -213,7 +213,8 @@ async def test_the_settings_limiter_by_default(monkeypatch: pytest.MonkeyPatch) 
     ("rules", "options", "message"),
     [
         ((), {}, "at least one"),
-        (("often",), {}, "rate='often'"),
+        (("often",), {"limiter": TokenBucketAdapter(storage=MemoryStorage(), rules={})}, "'often': no policy"),
+        (("5/often",), {}, "rate='5/often'"),
         ((5,), {}, "rules: 5"),
         (("5/minute per tenant",), {}, "'tenant'"),
         (("5/minute",), {"headers": "old"}, "headers='old'"),

@@ -84,7 +84,8 @@ def test_nothing_is_told_where_nothing_is_known() -> None:
 
 def test_a_denial() -> None:
     """Status 429, a wait that is rounded up, no caching, and problem details that name the quota."""
-    answer = build_denial(decision(DENIED, (BURST, DAILY), BURST), QuotaHeaders("draft-11"))
+    decided = Decision(DENIED, (BURST, DAILY), BURST, None, (BURST, DAILY))
+    answer = build_denial(decided, QuotaHeaders("draft-11", retry_after_ms=True))
     fields = dict(answer.headers)
     assert answer.status == 429
     assert fields["retry-after"] == "2"
@@ -96,7 +97,8 @@ def test_a_denial() -> None:
     problem = json.loads(answer.body)
     assert problem["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
     assert problem["status"] == 429
-    assert problem["violated-policies"] == ["burst"]
+    assert problem["violated-policies"] == ["burst", "user-1000-86400s"]
+    assert fields["retry-after-ms"] == str(math.ceil(DENIED.retry_after * 1000))
     assert "2 seconds" in problem["detail"]
 
 
@@ -114,7 +116,9 @@ def test_a_refusal_because_the_storage_failed() -> None:
     refused = RateLimitResult(allowed=False, retry_after=1.0, remaining=0, limit=5, reset_seconds=0)
     answer = build_denial(decision(refused, (BURST,), BURST, "deny"), QuotaHeaders("both"))
     assert answer.status == 503
-    assert json.loads(answer.body)["type"].endswith("#temporary-reduced-capacity")
+    problem = json.loads(answer.body)
+    assert problem["type"].endswith("#temporary-reduced-capacity")
+    assert "violated-policies" not in problem
     assert dict(answer.headers)["retry-after"] == "1"
     assert not any("ratelimit" in name for name, _ in answer.headers)
 

@@ -164,9 +164,37 @@ async def test_asgi_and_wsgi_answer_alike(book: str, options: Any) -> None:
     assert statuses == {200, 429}
 
 
-@pytest.mark.parametrize("cost", [0, -1, 1.5, None, "1"])
+@pytest.mark.parametrize("cost", [-1, 1.5, None, "1", True])
 async def test_a_cost_that_is_none(cost: Any) -> None:
-    """A cost function that returns no whole number costs the rule's own cost, and a warning; 0 means the rule's own."""
+    """A cost function that returns no whole number costs the rule's own cost, and an error is logged."""
+    asgi, wsgi, loggers = _with_cost(cost)
+    for status in (200, 200, 429):
+        assert (await get(asgi)).status == status
+        assert answer_of(wsgi, environ_of(http_scope()))[0] == status
+    for logger in loggers:
+        assert [(level, "no whole number" in text) for level, text, _ in logger.records] == [("error", True)]
+
+
+async def test_a_cost_of_nothing() -> None:
+    """A cost function's 0 means that the request is free: it is not counted, and told nothing."""
+    asgi, wsgi, loggers = _with_cost(0)
+    for _ in range(5):
+        answer = await get(asgi)
+        assert (answer.status, answer.headers) == (200, {"x-own": "1"})
+        assert answer_of(wsgi, environ_of(http_scope())) == (200, {"x-own": "1"}, b"ok")
+    assert [logger.records for logger in loggers] == [[], []]
+
+
+async def test_a_denied_client_gets_nothing_for_free() -> None:
+    """The deny list holds for requests that cost nothing."""
+    book = RuleBook({"GET /": MORE}, deny=[Listing(scope="ip", identifier="192.0.2.0/24")])
+    app = limited(book, FakeClock(), cost=lambda _: 0)
+    assert [(await get(app, client=(client, 1))).status for client in ("192.0.2.9", "198.51.100.1")] == [429, 200]
+
+
+def _with_cost(
+    cost: Any,
+) -> tuple[RateLimitMiddleware, WSGIRateLimitMiddleware, tuple[RecordingLogger, RecordingLogger]]:
     loggers = RecordingLogger(), RecordingLogger()
     rules = {"GET /": RateLimitRule(6, 6, "ip", cost=3)}
     clock = FakeClock()
@@ -182,11 +210,7 @@ async def test_a_cost_that_is_none(cost: Any) -> None:
         cost=lambda _: cost,
         logger=loggers[1],
     )
-    for status in (200, 200, 429):
-        assert (await get(asgi)).status == status
-        assert answer_of(wsgi, environ_of(http_scope()))[0] == status
-    for logger in loggers:
-        assert ["no whole number" in text for _, text, _ in logger.records] == ([] if cost == 0 else [True])
+    return asgi, wsgi, loggers
 
 
 async def test_other_rules_show_at_once() -> None:

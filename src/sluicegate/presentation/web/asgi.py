@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.container import build_rate_limit
+from sluicegate.container import build_for_application
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import LoggerProtocol, RateLimitProtocol
 from sluicegate.domain.rule_book import Rules
-from sluicegate.infrastructure.settings import read_settings
 from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
 from sluicegate.presentation.web.asgi_messages import ASGIApp, authenticated_user
 from sluicegate.presentation.web.client_address import ForwardedHeader
@@ -15,7 +14,12 @@ from sluicegate.presentation.web.endpoint_finder import PathReadings
 from sluicegate.presentation.web.headers import HeaderStyle
 from sluicegate.presentation.web.port_limiter import PortLimiter
 from sluicegate.presentation.web.request_limiter import AwaitedLimiter, RequestLimiter
-from sluicegate.presentation.web.request_reader import CostFunction, IdentifierFunction, require_functions
+from sluicegate.presentation.web.request_reader import (
+    CostFunction,
+    IdentifierFunction,
+    RequestTest,
+    require_functions,
+)
 
 
 class RateLimitMiddleware(ASGIFace):
@@ -30,14 +34,17 @@ class RateLimitMiddleware(ASGIFace):
             `TokenBucketAdapter` gets the method and the concrete path as the endpoint.
         exempt: Paths that are not counted: exact ones (`/health`) or with all below them (`/static/*`).
         path_readings: See `PathReadings`.
+        exempt_when: Returns whether a request is not counted, as a function of the scope; None: all others are.
+        enabled: False: no request is counted.
         trusted_proxies: See `ClientAddresses`. Empty: the peer's address is the client's.
         forwarded_header: The header in which these proxies name their clients.
         ipv4_prefix: Bits of an IPv4 address that tell clients apart.
         ipv6_prefix: Bits of an IPv6 address that do.
         identifiers: A function of the scope for each rule's scope that is not an address, such as `tenant`. `user` is by
             default the authenticated `scope["user"]`, else `scope["state"]["user_id"]`.
-        cost: What a request takes, as a function of the scope; None: its rule's cost.
+        cost: What a request takes, as a function of the scope; 0: nothing. None: its rule's cost.
         headers: Which header fields tell clients of their quota.
+        retry_after_ms: Whether denials also carry `Retry-After-Ms`, in milliseconds.
         on_denied: Returns the response to a denied request in place of the problem details. Header fields that it leaves out
             are added.
         logger: Where warnings are logged; None: `logging.getLogger("sluicegate")`.
@@ -54,6 +61,8 @@ class RateLimitMiddleware(ASGIFace):
         limiter: RateLimitProtocol | None = None,
         exempt: Iterable[str] = (),
         path_readings: PathReadings = "auto",
+        exempt_when: RequestTest | None = None,
+        enabled: bool = True,
         trusted_proxies: Iterable[str] = (),
         forwarded_header: ForwardedHeader = "x-forwarded-for",
         ipv4_prefix: int = 32,
@@ -61,6 +70,7 @@ class RateLimitMiddleware(ASGIFace):
         identifiers: Mapping[str, IdentifierFunction] | None = None,
         cost: CostFunction | None = None,
         headers: HeaderStyle = "draft-11",
+        retry_after_ms: bool = False,
         on_denied: DenialFunction | None = None,
         logger: LoggerProtocol | None = None,
     ) -> None:
@@ -70,7 +80,7 @@ class RateLimitMiddleware(ASGIFace):
         named: dict[str, IdentifierFunction] = {"user": authenticated_user, **(identifiers or {})}
         owned: TokenBucketAdapter | None = None
         if limiter is None:
-            limiter = owned = build_rate_limit(read_settings(), rules=rules, logger=logger)
+            limiter = owned = build_for_application(rules=rules, logger=logger)[0]
         scopes: Iterable[str] = ()
         asked: AwaitedLimiter
         if isinstance(limiter, TokenBucketAdapter):
@@ -81,6 +91,8 @@ class RateLimitMiddleware(ASGIFace):
             scopes=scopes,
             exempt=exempt,
             path_readings=path_readings,
+            exempt_when=exempt_when,
+            enabled=enabled,
             trusted_proxies=trusted_proxies,
             forwarded_header=forwarded_header,
             ipv4_prefix=ipv4_prefix,
@@ -88,6 +100,7 @@ class RateLimitMiddleware(ASGIFace):
             identifiers=named,
             cost=cost,
             headers=headers,
+            retry_after_ms=retry_after_ms,
             logger=logger,
         )
         super().__init__(app, asked, requests, on_denied, owned, recognises_router=path_readings == "auto")

@@ -1,7 +1,8 @@
 """What the ASGI middleware does with a request. Compiled; `RateLimitMiddleware`, which users see and subclass, adds the options.
 
 It decides before the application sees a request, by the path that the server put into the scope, never by a URL that is built
-from headers. Then it calls the application once, outside any `try`: what the application raises is not the limiter's to handle.
+from headers. Then it calls the application once. Of what the application raises, only a `RateLimitedError` is the limiter's to
+answer.
 """
 
 import inspect
@@ -10,16 +11,28 @@ from typing import TypeAlias
 
 from mypy_extensions import mypyc_attr
 
+from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.presentation.web.asgi_messages import ASGIApp, ASGIRequest, HeaderSend, Receive, Scope, Send, respond
-from sluicegate.presentation.web.headers import DenialResponse
+from sluicegate.presentation.web.asgi_messages import (
+    ASGIApp,
+    ASGIRequest,
+    HeaderSend,
+    QuotaSend,
+    Receive,
+    Scope,
+    Send,
+    record_of,
+    respond,
+    view_of,
+)
+from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse
+from sluicegate.presentation.web.incoming_request import any_exempt
 from sluicegate.presentation.web.known_routers import known_router
 from sluicegate.presentation.web.request_limiter import AwaitedLimiter, RequestLimiter
 
 DenialFunction: TypeAlias = Callable[[Scope, DenialResponse], ASGIApp | Awaitable[ASGIApp]]
 """Return what answers a denied request: a response, such as Starlette's, is an application."""
 
-_BODY_FIELDS = frozenset({"content-type", "content-length"})
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
@@ -58,17 +71,28 @@ class ASGIFace:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a denied request; call the application for every other."""
         kind = scope["type"]
-        if kind in {"http", "websocket"}:
+        if kind == "http" or kind == "websocket":  # noqa: PLR1714 - compiled, two comparisons are the faster
             if self._is_first:
                 self._look_at_the_application()
-            decision = await self._requests.check(self._limiter, ASGIRequest(scope, None, None, self._root_path))
-            if decision is not None:
-                if not decision.result.allowed:
-                    await self._deny(scope, receive, send, self._requests.denial(decision))
-                    return
-                fields = self._requests.headers(decision)
-                if fields:
-                    send = HeaderSend(send, fields, joining=True)
+            view = view_of(scope) if any_exempt() else None
+            decision = await self._requests.check(
+                self._limiter, ASGIRequest(scope, None, None, self._root_path, notes=scope, view=view)
+            )
+            record = record_of(scope)
+            if decision is not None and not decision.result.allowed:
+                record.told(decision)
+                await self._deny(scope, receive, send, self._requests.denial(decision))
+                return
+            telling = QuotaSend(send, record)
+            try:
+                await self.app(scope, receive, telling)
+            except RateLimitedError as error:
+                if kind == "http" and telling.started:
+                    raise
+                await self._deny(
+                    scope, receive, telling, self._requests.denial(error.decision), accepted=telling.started
+                )
+            return
         await self.app(scope, receive, send)
         if kind == "lifespan" and self._owned is not None:
             await self._owned.aclose()
@@ -81,7 +105,12 @@ class ASGIFace:
         self._root_path = known.root_path
         self._is_first = False
 
-    async def _deny(self, scope: Scope, receive: Receive, send: Send, denial: DenialResponse) -> None:
+    async def _deny(
+        self, scope: Scope, receive: Receive, send: Send, denial: DenialResponse, *, accepted: bool = False
+    ) -> None:
+        if accepted:
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "Too many requests"})
+            return
         answer: ASGIApp | None = None
         if self._on_denied is not None:
             try:
@@ -90,8 +119,8 @@ class ASGIFace:
             except Exception as error:  # noqa: BLE001 - the request is denied all the same
                 self._requests.warn("on_denied", "on_denied failed.", error)
         if answer is not None:
-            fields = tuple([field for field in denial.headers if field[0] not in _BODY_FIELDS])
-            await answer(scope, receive, HeaderSend(send, fields, joining=False))
+            fields = tuple([field for field in denial.headers if field[0] not in BODY_FIELDS])
+            await answer(scope, receive, HeaderSend(send, fields))
         elif scope["type"] == "http":
             await respond(send, denial, "http", with_body=scope["method"] != "HEAD")
         elif "websocket.http.response" in (scope.get("extensions") or {}):

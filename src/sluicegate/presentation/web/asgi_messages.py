@@ -5,6 +5,7 @@ from typing import Any, TypeAlias, cast
 
 from sluicegate.presentation.web.headers import DenialResponse, Headers
 from sluicegate.presentation.web.incoming_request import IncomingRequest
+from sluicegate.presentation.web.request_record import RECORD, RequestRecord, is_list
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -24,16 +25,21 @@ class ASGIRequest(IncomingRequest):
         subject: What functions of the application get; None: the scope.
         parameters: The path's parameters, where the framework tells them.
         root_path: The root path, where the application has its own; None: the scope's.
+        notes: The scope, if decisions are noted there.
+        view: What will answer, where the framework tells it.
     """
 
     __slots__ = ("_facts", "_headers", "_root_path")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is known beside the scope
         self,
         scope: Scope,
         subject: object = None,
         parameters: Mapping[str, object] | None = None,
         root_path: str | None = None,
+        *,
+        notes: Scope | None = None,
+        view: object = None,
     ) -> None:
         facts: dict[str, Any] = scope if isinstance(scope, dict) else dict(scope)  # to read a dict is the faster for it
         whole: str = facts["path"]
@@ -49,6 +55,8 @@ class ASGIRequest(IncomingRequest):
             peer if isinstance(peer, str) else None,
             scope if subject is None else subject,
             parameters,
+            notes,
+            view,
         )
         self._headers: Any = facts["headers"]
         self._root_path = root
@@ -75,38 +83,86 @@ class ASGIRequest(IncomingRequest):
 
 
 class HeaderSend:
-    """A `send` that adds header fields to a response.
+    """A `send` that adds header fields to a response. A field that the response has already stays as it is.
 
     Args:
         send: The server's.
-        fields: What to add. A field that the response has already stays as it is.
-        joining: Whether `RateLimit` and `RateLimit-Policy`, which are lists, are added even so.
+        fields: What to add.
     """
 
-    __slots__ = ("_added", "_if_absent", "_send")
+    __slots__ = ("_fields", "_send", "started")
 
-    def __init__(self, send: Send, fields: Headers, *, joining: bool) -> None:
+    def __init__(self, send: Send, fields: Headers) -> None:
         self._send = send
-        self._added: list[tuple[bytes, bytes]] = []
-        self._if_absent: list[tuple[bytes, bytes]] = []
-        for name, value in fields:
-            if joining and name.startswith("ratelimit"):
-                self._added.append((name.encode(), value.encode()))
-            else:
-                self._if_absent.append((name.encode(), value.encode()))
+        self._fields = fields
+        self.started = False
+        """Whether the response has begun."""
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Send a message, and return what the server's `send` returned: there is nothing else to await."""
         if message["type"] not in _STARTS:
             return self._send(message)
-        # A copy: an application may send the same message many times.
-        start: dict[str, Any] = message.copy() if isinstance(message, dict) else dict(message)
-        headers: list[tuple[bytes, bytes]] = [*(start.get("headers") or ()), *self._added]
-        start["headers"] = headers
-        if self._if_absent:
-            present = {bytes(name).lower() for name, _ in headers}
-            headers.extend([field for field in self._if_absent if field[0] not in present])
-        return self._send(start)
+        self.started = True
+        return self._send(with_fields(message, self._fields, joining=False))
+
+
+class QuotaSend:
+    """A `send` that tells the client what limiters have decided about its request, this side of the server or further inside.
+
+    `RateLimit` and `RateLimit-Policy`, which are lists, are added to those of the response; other fields only if it has none.
+
+    Args:
+        send: The server's.
+        record: What they have decided.
+    """
+
+    __slots__ = ("_record", "_send", "started")
+
+    def __init__(self, send: Send, record: RequestRecord) -> None:
+        self._send = send
+        self._record = record
+        self.started = False
+        """Whether the response has begun."""
+        record.is_told = True
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Send a message, and return what the server's `send` returned: there is nothing else to await."""
+        if message["type"] not in _STARTS:
+            return self._send(message)
+        self.started = True
+        fields = self._record.fields_to_send()
+        return self._send(with_fields(message, fields, joining=True) if fields else message)
+
+
+def with_fields(message: Message, fields: Headers, *, joining: bool) -> dict[str, Any]:
+    """Return a copy of the message that starts a response, with header fields: an application may send the same one again.
+
+    Args:
+        message: The message.
+        fields: What to add, if the response has no such field.
+        joining: Whether fields that are lists are added even so.
+    """
+    start: dict[str, Any] = message.copy() if isinstance(message, dict) else dict(message)
+    headers: list[tuple[bytes, bytes]] = list(start.get("headers") or ())
+    start["headers"] = headers
+    if_absent: list[tuple[bytes, bytes]] = []
+    for name, value in fields:
+        (headers if joining and is_list(name) else if_absent).append((name.encode(), value.encode()))
+    if if_absent:
+        present = {bytes(name).lower() for name, _ in headers}
+        for field in if_absent:
+            if field[0] not in present:
+                headers.append(field)
+                present.add(field[0])
+    return start
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    """Return what limiters have decided about a request so far."""
+    record: RequestRecord | None = scope.get(RECORD)
+    if record is None:
+        record = scope[RECORD] = RequestRecord()
+    return record
 
 
 def without_root(path: str, root: str) -> str:
@@ -114,6 +170,27 @@ def without_root(path: str, root: str) -> str:
     if path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
         return path[len(root) :]
     return path
+
+
+def view_of(scope: Scope) -> object:
+    """Return the view that the router of a Starlette application will call; None where that is not known.
+
+    Only asked where views are exempt: it matches the routes one after the other, as the router does afterwards.
+    """
+    routes: Any = getattr(scope.get("app"), "routes", None)
+    asked = dict(scope)
+    while routes:
+        for route in routes:
+            matches: Any = getattr(route, "matches", None)
+            found: Any = matches(asked) if matches is not None else None
+            if found is not None and found[0].name == "FULL":
+                asked.update(found[1])
+                break
+        else:
+            return None
+        inner: Any = asked.get("endpoint")
+        routes = getattr(inner, "routes", None)
+    return asked.get("endpoint")
 
 
 def authenticated_user(scope: Scope) -> object:

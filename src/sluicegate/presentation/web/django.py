@@ -3,20 +3,31 @@
 Its options are in the settings: `SLUICEGATE = {"rules": {"POST /login/": …}}`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, Final
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.conf.urls.i18n import is_language_prefix_patterns_used
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import Resolver404, URLResolver, get_resolver, get_urlconf, resolve
+from django.urls import Resolver404, ResolverMatch, URLResolver, get_resolver, get_urlconf, resolve
 from django.utils import translation
 
+from sluicegate.application.check import Decision
+from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.web.environ import EnvironLimiter
+from sluicegate.presentation.web.environ import (
+    EnvironLimiter,
+    EnvironRequest,
+    add_absent,
+    fields_to_send,
+    join_fields,
+)
+from sluicegate.presentation.web.headers import DenialResponse
+from sluicegate.presentation.web.request_reader import require_functions
 
 _LOCALE_MIDDLEWARE: Final = "django.middleware.locale.LocaleMiddleware"
 
@@ -24,13 +35,14 @@ _LOCALE_MIDDLEWARE: Final = "django.middleware.locale.LocaleMiddleware"
 class RateLimitMiddleware:
     """Limit requests.
 
-    `settings.SLUICEGATE` has the options of `EnvironLimiter`. Rules name routes as Django does, after a slash:
-    `path("items/<int:pk>/", …)` is `GET /items/<int:pk>/`, and `re_path("^users/(?P<pk>[0-9]+)/$", …)` is
+    `settings.SLUICEGATE` has the options of `EnvironLimiter`, and `on_denied`, which gets Django's request and a
+    `DenialResponse`, and returns the response to a denied request in place of the problem details. Rules name routes as Django
+    does, after a slash: `path("items/<int:pk>/", …)` is `GET /items/<int:pk>/`, and `re_path("^users/(?P<pk>[0-9]+)/$", …)` is
     `GET /^users/(?P<pk>[0-9]+)/$`; `*` is for requests that no route takes. Rules that name no route are reported when the
     application starts. Functions get Django's request; `user` is by default the user that `AuthenticationMiddleware`, placed
-    before this one, has signed in.
+    before this one, has signed in. A `RateLimitedError` that a view raises is answered like a denied request.
 
-    Under ASGI Django runs it in a thread, like all middlewares that are not async.
+    Under ASGI it awaits the storage: `limiter` may be a `TokenBucketAdapter` there, and functions may be coroutine functions.
 
     Args:
         get_response: The next in the chain.
@@ -40,14 +52,20 @@ class RateLimitMiddleware:
     """
 
     sync_capable = True
-    async_capable = False
+    async_capable = True
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
-        self._get_response = get_response
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]) -> None:
+        self._get_response: Callable[[HttpRequest], Any] = get_response
         options: dict[str, Any] = dict(getattr(settings, "SLUICEGATE", {}))
-        options["identifiers"] = {"user": signed_in_user, **options.get("identifiers", {})}
+        self._on_denied: Callable[[HttpRequest, DenialResponse], HttpResponseBase] | None = options.pop(
+            "on_denied", None
+        )
+        self._awaits: bool = iscoroutinefunction(get_response)  # pyright: ignore[reportDeprecated] - 3.11 has no other
+        user = user_who_signed_in if self._awaits else signed_in_user
+        options["identifiers"] = {"user": user, **options.get("identifiers", {})}
         try:
-            self._requests = EnvironLimiter(**options)
+            require_functions({"on_denied": self._on_denied}, awaits=False)
+            self._requests = EnvironLimiter(awaits=self._awaits, **options)
         except (InvalidInputError, TypeError) as error:
             raise ImproperlyConfigured(f"SLUICEGATE: {error}") from error
         try:
@@ -56,35 +74,67 @@ class RateLimitMiddleware:
             self._requests.requests.warn("urls", "Rules were not compared with the routes.", error)
         else:
             self._requests.report_unknown_routes(routes)
+        if self._awaits:
+            markcoroutinefunction(self)
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer a denied request; call the application for every other."""
-        decision = self._requests.check(request.META, request.path_info, route_of(request), request)
-        if decision is None:
-            return self._get_response(request)
-        if not decision.result.allowed:
-            denial = self._requests.denial(decision)
-            denied = HttpResponse(denial.body, status=denial.status)
-            for name, value in denial.headers:
-                denied.headers[name] = value
-            return denied
-        response = self._get_response(request)
-        for name, value in self._requests.headers(decision):
-            response.headers.setdefault(name, value)
+        if self._awaits:
+            return self._answer(request)
+        decision = self._requests.check_request(incoming(request))
+        if decision is not None and not decision.result.allowed:
+            return self._deny(request, decision)
+        return self._told(request, self._get_response(request))
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
+        """Answer a `RateLimitedError`, which a function that is limited has raised."""
+        return self._deny(request, exception.decision) if isinstance(exception, RateLimitedError) else None
+
+    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+        decision = await self._requests.check_awaiting(incoming(request))
+        if decision is not None and not decision.result.allowed:
+            return self._deny(request, decision)
+        return self._told(request, await self._get_response(request))
+
+    def _deny(self, request: HttpRequest, decision: Decision) -> HttpResponseBase:
+        denial = self._requests.denial(request.META, decision)
+        if self._on_denied is not None:
+            try:
+                response = self._on_denied(request, denial)
+                add_absent(response.headers, denial)
+            except Exception as error:  # noqa: BLE001 - the request is denied all the same
+                self._requests.requests.warn("on_denied", "on_denied failed.", error)
+            else:
+                return response
+        denied = HttpResponse(denial.body, status=denial.status)
+        for name, value in denial.headers:
+            denied.headers[name] = value
+        return denied
+
+    @staticmethod
+    def _told(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        join_fields(response.headers, fields_to_send(request.META))
         return response
 
 
-def route_of(request: HttpRequest) -> str:
-    """Return a request's route after a slash, or its path if no route takes it."""
+def incoming(request: HttpRequest) -> EnvironRequest:
+    """Return a request as the limiter reads it. Its route stands after a slash; it is the path if no route takes it."""
+    match = _match(request)
+    if match is None:
+        return EnvironRequest(request.META, request.path_info, request.path_info, request)
+    return EnvironRequest(request.META, request.path_info, f"/{match.route}", request, match.kwargs, match.func)
+
+
+def _match(request: HttpRequest) -> ResolverMatch | None:
     urlconf = getattr(request, "urlconf", None) or get_urlconf()
     try:
         # Routes of `i18n_patterns` depend on the language, which `LocaleMiddleware` may not have chosen yet.
         if settings.USE_I18N and _LOCALE_MIDDLEWARE in settings.MIDDLEWARE and not hasattr(request, "LANGUAGE_CODE"):
             with translation.override(_language_of(request, urlconf)):
-                return f"/{resolve(request.path_info, urlconf).route}"
-        return f"/{resolve(request.path_info, urlconf).route}"
+                return resolve(request.path_info, urlconf)
+        return resolve(request.path_info, urlconf)
     except Resolver404:
-        return request.path_info
+        return None
 
 
 def known_routes() -> dict[str, None]:
@@ -128,3 +178,12 @@ def signed_in_user(request: HttpRequest) -> object:
     """Return the primary key of the user that authentication has signed in; None if there is none."""
     user = getattr(request, "user", None)
     return user.pk if user is not None and user.is_authenticated else None
+
+
+async def user_who_signed_in(request: HttpRequest) -> object:
+    """Return what `signed_in_user` does, where the user must not be looked up in a plain call."""
+    find: Any = getattr(request, "auser", None)
+    if find is None:
+        return signed_in_user(request)
+    user: Any = await find()
+    return user.pk if user.is_authenticated else None

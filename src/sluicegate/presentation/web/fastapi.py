@@ -1,24 +1,41 @@
 """A dependency for FastAPI's endpoints: rules for one endpoint, with a cost and an identifier that may depend on the request."""
 
-from collections.abc import Awaitable, Callable, Iterable
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 from fastapi import FastAPI, Response, WebSocketException, routing
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
+from starlette.routing import Mount
 
+from sluicegate.application.check import Decision
+from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
-from sluicegate.presentation.inline_rules import InlineLimiters, RuleOrText, read_rules, require_kind
-from sluicegate.presentation.web.asgi_messages import ASGIRequest, Scope, authenticated_user
+from sluicegate.presentation.inline_rules import InlineRule, InlineRules
+from sluicegate.presentation.web.asgi_messages import (
+    ASGIApp,
+    ASGIRequest,
+    QuotaSend,
+    Receive,
+    Scope,
+    Send,
+    authenticated_user,
+    record_of,
+)
 from sluicegate.presentation.web.client_address import ForwardedHeader
-from sluicegate.presentation.web.headers import DenialResponse, HeaderStyle
-from sluicegate.presentation.web.identifiers import names_to_ask
+from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, HeaderStyle
 from sluicegate.presentation.web.request_limiter import RequestLimiter
-from sluicegate.presentation.web.request_reader import IdentifierFunction
+from sluicegate.presentation.web.request_reader import IdentifierFunction, RequestTest, require_functions
+from sluicegate.presentation.web.request_record import RECORD, RequestRecord
 
 CostOf: TypeAlias = Callable[[Any], int | Awaitable[int]]
-"""Return the tokens that a request takes; 0: the rule's own cost."""
+"""Return the tokens that a request takes; 0: none, it is free."""
+
+OnDenied: TypeAlias = Callable[[Request, DenialResponse], Response | Awaitable[Response]]
+"""Return the response to a denied request."""
 
 TOO_MANY_REQUESTS: dict[int | str, dict[str, Any]] = {
     429: {
@@ -46,7 +63,6 @@ TOO_MANY_REQUESTS: dict[int | str, dict[str, Any]] = {
 }
 """What OpenAPI says of a limited endpoint, for the `responses` of a route, router or application."""
 
-_BODY_FIELDS = frozenset({"content-type", "content-length"})
 _TOO_MANY_REQUESTS = 429
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
@@ -59,7 +75,7 @@ class RateLimitExceededError(HTTPException):
     """
 
     def __init__(self, denial: DenialResponse) -> None:
-        headers = {name: value for name, value in denial.headers if name not in _BODY_FIELDS}
+        headers = {name: value for name, value in denial.headers if name not in BODY_FIELDS}
         detail = "Too many requests" if denial.status == _TOO_MANY_REQUESTS else "Temporarily not available"
         super().__init__(denial.status, detail, headers)
         self.denial = denial
@@ -68,19 +84,26 @@ class RateLimitExceededError(HTTPException):
 class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minute"))
     """Limit an endpoint: `Depends(rate_limit("5/minute"))`.
 
+    The lists, overrides and kill switches of the limiter hold for it, and its buckets are known to `reset` and `get_remaining`
+    by the route, such as `POST /login`.
+
     Args:
-        rules: Rules, or texts such as `5/minute per user`; a text without `per` counts addresses.
-        cost: Tokens that a request takes, or a function of it; 0: the rule's cost.
+        rules: Rules, texts such as `5/minute per user` (a text without `per` counts addresses), names of policies of the rules
+            file, or functions of the request that return them.
+        cost: Tokens that a request takes; 0: the rule's cost. Or a function of the request, whose 0 means none.
         identifier: A function of the request (or websocket) that names the client for all rules but global ones; None: the
             address for `ip`, the authenticated user for `user`.
         name: What keys name in the place of an endpoint; empty: the route's method and path. Routes of the same name and rules
             share buckets.
-        limiter: The limiter whose storage is used; None: that of the settings.
+        limiter: The limiter whose storage and lists are used; None: that of the settings.
+        exempt_when: Returns whether a request is not counted; None: all others are.
+        enabled: False: no request is counted.
         trusted_proxies: See `ClientAddresses`.
         forwarded_header: The header in which these proxies name their clients.
         ipv6_prefix: Bits of an IPv6 address that tell clients apart.
-        headers: Which header fields tell clients of their quota. They are added to the responses that FastAPI makes, not to a
-            `Response` that an endpoint returns; the middleware adds them to all.
+        headers: Which header fields tell clients of their quota. Without `install_rate_limits` or the middleware they are only
+            added to responses that FastAPI makes, not to a `Response` that an endpoint returns, nor to errors.
+        retry_after_ms: Whether denials also carry `Retry-After-Ms`, in milliseconds.
 
     Raises:
         InvalidInputError: If an argument is wrong.
@@ -88,32 +111,34 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
 
     def __init__(  # noqa: PLR0913 - options, given by name
         self,
-        *rules: RuleOrText,
+        *rules: InlineRule,
         cost: int | CostOf = 0,
         identifier: IdentifierFunction | None = None,
         name: str = "",
         limiter: TokenBucketAdapter | None = None,
+        exempt_when: RequestTest | None = None,
+        enabled: bool = True,
         trusted_proxies: Iterable[str] = (),
         forwarded_header: ForwardedHeader = "x-forwarded-for",
         ipv6_prefix: int = 64,
         headers: HeaderStyle = "draft-11",
+        retry_after_ms: bool = False,
     ) -> None:
-        self.rules = read_rules(rules)
-        if limiter is not None:
-            require_kind(limiter, TokenBucketAdapter)
-        scopes = tuple(dict.fromkeys(str(rule.scope) for rule in self.rules))
-        self._limiters = InlineLimiters(self.rules, TokenBucketAdapter, lambda: limiter or get_rate_limit(), name=name)
         self._requests = RequestLimiter(
-            scopes=scopes if identifier is None else (),
+            exempt_when=exempt_when,
+            enabled=enabled,
             trusted_proxies=trusted_proxies,
             forwarded_header=forwarded_header,
             ipv6_prefix=ipv6_prefix,
-            identifiers={"user": _authenticated}
-            if identifier is None
-            else dict.fromkeys(names_to_ask(scopes), identifier),
+            identifiers={"user": _authenticated} if identifier is None else None,
+            identifier=identifier,
             cost=cost if callable(cost) else None,
             fixed_cost=0 if callable(cost) else cost,
             headers=headers,
+            retry_after_ms=retry_after_ms,
+        )
+        self._rules = InlineRules(
+            rules, TokenBucketAdapter, limiter, get_rate_limit, name=name, requests=self._requests
         )
 
     async def __call__(self, connection: HTTPConnection, response: Response) -> None:
@@ -123,18 +148,45 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
             RateLimitExceededError: If the request is denied.
             WebSocketException: If a websocket's handshake is denied.
         """
-        endpoint, limiter = self._limiters.at(_place(connection.scope))
-        request = ASGIRequest(connection.scope, connection, connection.path_params)
-        decision = await self._requests.check(limiter, request, endpoint)
+        decision = await self._check(connection, place_of(connection.scope))
         if decision is None:
             return
         if decision.result.allowed:
-            fields = self._requests.headers(decision)
-            response.raw_headers.extend([(name.encode(), value.encode()) for name, value in fields])
+            record: RequestRecord | None = connection.scope.get(RECORD)
+            if record is not None and not record.is_told:
+                fields = record.fields_to_send()
+                response.raw_headers.extend([(name.encode(), value.encode()) for name, value in fields])
         elif connection.scope["type"] == "websocket":
             raise WebSocketException(_POLICY_VIOLATION, "Too many requests")
         else:
+            record_of(connection.scope).told(decision)
             raise RateLimitExceededError(self._requests.denial(decision))
+
+    async def message(self, connection: HTTPConnection) -> None:
+        """Count a message of a websocket that was accepted, in buckets of their own.
+
+        Raises:
+            WebSocketException: If it is denied; FastAPI closes the connection with 1008.
+        """
+        decision = await self._check(connection, f"MESSAGE {place_of(connection.scope).partition(' ')[2]}")
+        if decision is not None and not decision.result.allowed:
+            raise WebSocketException(_POLICY_VIOLATION, "Too many messages")
+
+    def declare(self, place: str) -> None:
+        """Put the rules into force for a route before its first request, so that `reset` and `rules` know them.
+
+        Raises:
+            InvalidInputError: If a rule names a policy that the limiter does not have.
+        """
+        if not self._rules.asks_functions:
+            self._rules.at(place)
+
+    async def _check(self, connection: HTTPConnection, place: str) -> Decision | None:
+        endpoint, limiter = self._rules.at(place, connection)
+        scope = connection.scope
+        notes = None if place.startswith("MESSAGE") else scope
+        request = ASGIRequest(scope, connection, connection.path_params, notes=notes, view=scope.get("endpoint"))
+        return await self._requests.check(limiter, request, endpoint)
 
 
 def _authenticated(connection: HTTPConnection) -> object:
@@ -142,20 +194,32 @@ def _authenticated(connection: HTTPConnection) -> object:
     return authenticated_user(connection.scope)
 
 
-def install_rate_limits(app: FastAPI) -> None:
-    """Answer denials with problem details of RFC 9457, and show a 429 in OpenAPI for each endpoint with a `rate_limit`.
+def install_rate_limits(app: FastAPI, *, on_denied: OnDenied | None = None) -> None:
+    """Answer denials with problem details of RFC 9457, tell the quota on every response, and show a 429 in OpenAPI.
+
+    A `RateLimitedError` that an endpoint raises, such as that of a `rate_limited` function, is answered in the same way. Errors
+    and responses that an endpoint returns carry the quota too. OpenAPI shows a 429 for each endpoint with a `rate_limit`.
 
     Args:
-        app: The application, before or after its routes are added.
+        app: The application, before or after its routes are added, and before it serves.
+        on_denied: Returns the response to a denied request in place of the problem details. Header fields that it leaves out
+            are added.
+
+    Raises:
+        InvalidTypeError: If `on_denied` is no function.
     """
-    app.add_exception_handler(RateLimitExceededError, _answer)
+    require_functions({"on_denied": on_denied})
+    answers = _Answers(on_denied)
+    app.add_exception_handler(RateLimitExceededError, answers.exceeded)
+    app.add_exception_handler(RateLimitedError, answers.limited)
+    app.add_middleware(_Teller, declare=partial(_declare, app))
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = plain()
-        for path, methods in _limited_routes(app):
-            for method in methods:
-                operation = schema.get("paths", {}).get(path, {}).get(method.lower())
+        for route in _limited_routes(app):
+            for method in route.methods or ():
+                operation = schema.get("paths", {}).get(route.path_format, {}).get(method.lower())
                 if operation is not None:
                     for status, documented in TOO_MANY_REQUESTS.items():
                         operation.setdefault("responses", {}).setdefault(str(status), documented)
@@ -164,32 +228,108 @@ def install_rate_limits(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation shows it
 
 
-async def _answer(_: Request, error: Exception) -> Response:
-    denial = cast("RateLimitExceededError", error).denial
-    response = Response(denial.body, denial.status)
-    response.raw_headers = [(name.encode(), value.encode()) for name, value in denial.headers]
-    return response
+class _Teller:
+    """Middleware that adds to every response what the dependencies inside have decided."""
+
+    def __init__(self, app: ASGIApp, declare: Callable[[], None]) -> None:
+        self._app = app
+        self._declare: Callable[[], None] | None = declare
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._declare is not None:
+            declare, self._declare = self._declare, None
+            declare()
+        if scope["type"] in {"http", "websocket"}:
+            record = record_of(scope)
+            if not record.is_told:
+                send = QuotaSend(send, record)
+        await self._app(scope, receive, send)
 
 
-def _place(scope: Scope) -> str:
-    """Return the method and the whole path template of the route that takes a request."""
+class _Answers:
+    """The responses to denied requests."""
+
+    def __init__(self, on_denied: OnDenied | None) -> None:
+        self._on_denied = on_denied
+        self._requests = RequestLimiter()
+
+    async def exceeded(self, request: Request, error: Exception) -> Response:
+        """Answer what a dependency raised."""
+        return await self._response(request, cast("RateLimitExceededError", error).denial)
+
+    async def limited(self, request: Request, error: Exception) -> Response:
+        """Answer what anything else that is limited raised."""
+        return await self._response(request, self._requests.denial(cast("RateLimitedError", error).decision))
+
+    async def _response(self, request: Request, denial: DenialResponse) -> Response:
+        if self._on_denied is not None:
+            try:
+                made = self._on_denied(request, denial)
+                response = await made if inspect.isawaitable(made) else made
+                present = {name.lower() for name in response.headers}
+                added = [field for field in denial.headers if field[0] not in present and field[0] not in BODY_FIELDS]
+                response.raw_headers.extend([(name.encode(), value.encode()) for name, value in added])
+            except Exception as failure:  # noqa: BLE001 - the request is denied all the same
+                self._requests.warn("on_denied", "on_denied failed.", failure)
+            else:
+                return response
+        response = Response(denial.body, denial.status)
+        response.raw_headers = [(name.encode(), value.encode()) for name, value in denial.headers]
+        return response
+
+
+def place_of(scope: Scope) -> str:
+    """Return the method and the whole path template of the route that takes a request, the templates of mounts included."""
     # Of an included router the route knows only its own part of the path; FastAPI keeps the whole beside it.
     own = cast("dict[str, object]", scope.get("fastapi") or {})
     route = own.get("effective_route_context") or scope.get("route")
     method = scope.get("method", "WEBSOCKET")
     # The template, never the concrete path: else each value of a parameter would have a bucket of its own.
     template = getattr(route, "path_format", None) or getattr(scope.get("endpoint"), "__qualname__", "")
-    return f"dependency {'GET' if method == 'HEAD' else method} {template}"
+    return f"{'GET' if method == 'HEAD' else method} {_mounted_at(scope)}{template}"
 
 
-def _limited_routes(app: FastAPI) -> Iterable[tuple[str, set[str]]]:
+def _mounted_at(scope: Scope) -> str:
+    """Return the templates of the mounts that lead to the application which takes a request; empty if it is the outermost."""
+    root: str = scope.get("root_path") or ""
+    outer: str = scope.get("app_root_path", root) or ""
+    routes: Any = getattr(scope.get("router"), "routes", None)
+    rest = root.removeprefix(outer)
+    template = ""
+    while rest and routes:
+        for mount in routes:
+            path, regex = getattr(mount, "path", None), getattr(mount, "path_regex", None)
+            if not isinstance(mount, Mount) or regex is None:
+                continue
+            found = regex.match(f"{rest}/")
+            if found is not None:
+                matched = f"{rest}/"[: found.start("path") - 1] if "path" in regex.groupindex else rest
+                template, rest, routes = f"{template}{path}", rest[len(matched) :], mount.routes
+                break
+        else:
+            break
+    return template
+
+
+def _declare(app: FastAPI) -> None:
+    """Put the rules of all routes into force that do not depend on the request."""
+    for route in _limited_routes(app):
+        for limit in _limits_of(route.dependant):
+            for method in route.methods or ("WEBSOCKET",):
+                limit.declare(f"{method} {route.path_format}")
+
+
+def _limited_routes(app: FastAPI) -> Iterable[Any]:
     # Newer versions of FastAPI keep included routers apart, and have this to iterate over all routes.
     flatten = cast("Callable[[object], Iterable[Any]]", getattr(routing, "iter_route_contexts", list))
     for route in flatten(app.routes):
         dependant = getattr(route, "dependant", None)
-        if dependant is not None and _is_limited(dependant):
-            yield route.path_format, set(route.methods or ())
+        if dependant is not None and any(_limits_of(dependant)):
+            yield route
 
 
-def _is_limited(dependant: Any) -> bool:  # noqa: ANN401 - an internal class of FastAPI's, without a public type
-    return isinstance(dependant.call, rate_limit) or any(_is_limited(part) for part in dependant.dependencies)
+def _limits_of(dependant: Any) -> Iterator[rate_limit]:  # noqa: ANN401 - an internal class of FastAPI's, without a public type
+    if isinstance(dependant.call, rate_limit):
+        yield dependant.call
+    for part in dependant.dependencies:
+        yield from _limits_of(part)

@@ -5,7 +5,7 @@ what is left of the one that binds. Both are lists of RFC 9651, written here by 
 """
 
 import math
-from typing import Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -18,6 +18,9 @@ HeaderStyle: TypeAlias = Literal["draft-11", "x-ratelimit", "both", "none"]
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 """Header fields: names in lower case, and values."""
+
+BODY_FIELDS: Final = frozenset({"content-type", "content-length"})
+"""The fields of a denial that belong to its body, and not to another answer in its place."""
 
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 _DEFAULT_POLICY = "default"  # of a limiter that does not tell its rules
@@ -74,15 +77,17 @@ class QuotaHeaders:
 
     Args:
         style: Which fields.
+        retry_after_ms: Whether denials also tell the wait in milliseconds.
 
     Raises:
         InvalidInputError: If there is no such style.
     """
 
-    def __init__(self, style: HeaderStyle) -> None:
+    def __init__(self, style: HeaderStyle, *, retry_after_ms: bool = False) -> None:
         if style not in get_args(HeaderStyle):
             raise InvalidInputError(f"headers={style!r}: expected one of {', '.join(get_args(HeaderStyle))}")
         self._draft = style in {"draft-11", "both"}
+        self.retry_after_ms = retry_after_ms
         self._legacy = style in {"x-ratelimit", "both"}
         # A decision carries the same tuple of rules each time. To compare it by identity is cheaper than to hash rules.
         self._texts: dict[int, _PolicyTexts] = {}
@@ -151,8 +156,8 @@ def build_denial(decision: Decision, quota: QuotaHeaders) -> DenialResponse:
             "status": 429,
             "detail": f"The quota for this request is used up. {again}",
         }
-    if decision.binding is not None:
-        problem["violated-policies"] = [decision.binding.policy]
+        if decision.violated:
+            problem["violated-policies"] = [rule.policy for rule in decision.violated]
     body = msgspec.json.encode(problem)
     headers: Headers = (
         ("content-type", "application/problem+json"),
@@ -161,6 +166,8 @@ def build_denial(decision: Decision, quota: QuotaHeaders) -> DenialResponse:
     )
     if seconds is not None:
         headers += (("retry-after", str(seconds)),)
+        if quota.retry_after_ms:
+            headers += (("retry-after-ms", str(max(1, math.ceil(decision.result.retry_after * 1000)))),)
     return DenialResponse(503 if unavailable else 429, headers + quota.build(decision), body, decision)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from hashlib import blake2b
+from uuid import UUID
 
 from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier, plain_text
 from sluicegate.domain.errors import InvalidInputError
@@ -70,18 +71,27 @@ def identify(
     return next(iter(found.values()), EVERYBODY)
 
 
+def is_name(value: object) -> bool:
+    """Return whether a value names a client: a text, a whole number or a UUID, or None, which names nobody.
+
+    Anything else is refused: the text of an object may be its address in memory, another one in each process.
+    """
+    return value is None or (isinstance(value, str | int | UUID) and not isinstance(value, bool))
+
+
 def identifier_text(value: object) -> str | None:
     """Return a value as a rule may count it.
 
     Args:
-        value: A text or a number; None or an empty text if there is none.
+        value: What `is_name` accepts; None or an empty text if there is none.
 
     Returns:
         Its text, or a digest of it if it is longer than 1,024 bytes; None if there is none.
     """
     if value is None or value == "":
         return None
-    text = plain_text(value) if isinstance(value, str) else str(value)
+    # The members of enumerations print in ways of their own, and would name other buckets than what they stand for.
+    text = plain_text(value) if isinstance(value, str) else str(int(value) if isinstance(value, int) else value)
     if len(text) * 4 > MAX_TEXT_BYTES:
         data = text.encode("utf-8", "surrogatepass")
         if len(data) > MAX_TEXT_BYTES:

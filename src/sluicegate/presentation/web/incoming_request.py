@@ -1,9 +1,47 @@
 """A request as the limiter reads it, whatever the framework, and the paths that are exempt."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any, Final, TypeVar
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.routing.readings import Reading, is_plain, readings_of
+
+F = TypeVar("F")
+
+_EXEMPT: Final = "__sluicegate_exempt__"
+
+
+class _Marks:
+    """Whether any view is exempt: if none is, nobody has to look."""
+
+    def __init__(self) -> None:
+        self.any = False
+
+
+_marks: Final = _Marks()
+
+
+def exempt(view: F) -> F:
+    """Decorate a view, or a class of views, that no limiter counts, wherever the limiter knows the view.
+
+    It stands below the framework's own decorator, such as `@app.get`.
+    """
+    setattr(view, _EXEMPT, True)
+    _marks.any = True
+    return view
+
+
+def any_exempt() -> bool:
+    """Return whether any view is exempt."""
+    return _marks.any
+
+
+def is_exempt(view: object) -> bool:
+    """Return whether a view, or the class that it was made of, is exempt."""
+    return _marks.any and (
+        getattr(view, _EXEMPT, False)
+        or getattr(getattr(view, "view_class", None) or getattr(view, "cls", None), _EXEMPT, False)
+    )
 
 
 class IncomingRequest:
@@ -17,9 +55,12 @@ class IncomingRequest:
         subject: What functions of the application get.
         parameters: The values in the path by the names of their parameters, where the framework tells them; None: the path is
             cut by the endpoint's template.
+        notes: What travels with the request through the framework, such as ASGI's scope: there limiters find what others have
+            decided already. None: there is nothing.
+        view: The function or class that will answer the request, where the framework tells it.
     """
 
-    __slots__ = ("method", "parameters", "path", "peer", "route", "subject")
+    __slots__ = ("method", "notes", "parameters", "path", "peer", "route", "subject", "view")
 
     def __init__(  # noqa: PLR0913, PLR0917 - what a framework knows
         self,
@@ -29,6 +70,8 @@ class IncomingRequest:
         peer: str | None,
         subject: object,
         parameters: Mapping[str, object] | None = None,
+        notes: MutableMapping[str, Any] | None = None,
+        view: object = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -36,6 +79,8 @@ class IncomingRequest:
         self.peer = peer
         self.subject = subject
         self.parameters = parameters
+        self.notes = notes
+        self.view = view
 
     def header_lines(self, name: str) -> list[str]:
         """Return the lines of a header field in their order; its name is in lower case."""

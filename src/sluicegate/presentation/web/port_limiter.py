@@ -3,8 +3,10 @@
 from sluicegate.application.check import Decision
 from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier
 from sluicegate.domain.compiled_rules import UNMATCHED
+from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import RateLimitProtocol
-from sluicegate.domain.result import Success
+from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
+from sluicegate.domain.rule import RateLimitRule
 
 
 class PortLimiter:
@@ -31,6 +33,20 @@ class PortLimiter:
     def scopes_of(self, _endpoint: str) -> tuple[str, ...]:
         """Return the same scopes for every endpoint."""
         return self._scopes
+
+    def rules_of(self, _endpoint: str) -> tuple[RateLimitRule, ...]:
+        """Return none: they are not told."""
+        return ()
+
+    def ask_lists(self, *, endpoint: str, identifier: Identifier) -> Decision | None:
+        """Return None: whether it has lists is not told."""
+
+    async def peek(self, *, endpoint: str, identifier: Identifier) -> Result[RateLimitResult, RateLimitError]:
+        """Ask how many tokens are left; nothing else is told."""
+        left = await self._limiter.get_remaining(endpoint=endpoint, identifier=identifier)
+        if isinstance(left, Failure):
+            return left
+        return Success(RateLimitResult(True, 0.0, left.value, left.value, 0))  # noqa: FBT003 - the verdict
 
     async def check(
         self,

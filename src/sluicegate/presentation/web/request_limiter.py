@@ -5,23 +5,36 @@ application's functions, `check_blocking` calls them. All else is here once.
 """
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, SupportsIndex, TypedDict
 
-from sluicegate.application.check import Decision
+from sluicegate.application.check import NO_RULE, Decision
 from sluicegate.domain.arguments import Identifier
+from sluicegate.domain.errors import InvalidTypeError, RateLimitError
 from sluicegate.domain.protocols import LoggerProtocol
+from sluicegate.domain.result import RateLimitResult, Result
+from sluicegate.domain.rule import RateLimitRule
 from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader
 from sluicegate.presentation.web.endpoint_finder import EndpointFinder, FoundEndpoints, PathReadings, Routes
 from sluicegate.presentation.web.headers import DenialResponse, Headers, HeaderStyle, QuotaHeaders, build_denial
-from sluicegate.presentation.web.incoming_request import Exemptions, IncomingRequest
-from sluicegate.presentation.web.request_reader import CostFunction, IdentifierFunction, Question, RequestReader
+from sluicegate.presentation.web.incoming_request import Exemptions, IncomingRequest, is_exempt
+from sluicegate.presentation.web.request_reader import (
+    CostFunction,
+    IdentifierFunction,
+    Question,
+    RequestReader,
+    RequestTest,
+    require_functions,
+)
+from sluicegate.presentation.web.request_record import RECORD, RecordEntry, RequestRecord
 
 
 class RequestOptions(TypedDict, total=False):
     """The options of `RequestLimiter` that frameworks pass on, with their types."""
 
     exempt: Iterable[str]
+    exempt_when: RequestTest | None
+    enabled: bool
     trusted_proxies: Iterable[str]
     forwarded_header: ForwardedHeader
     ipv4_prefix: int
@@ -29,10 +42,23 @@ class RequestOptions(TypedDict, total=False):
     identifiers: Mapping[str, IdentifierFunction] | None
     cost: CostFunction | None
     headers: HeaderStyle
+    retry_after_ms: bool
     logger: LoggerProtocol | None
 
 
-class AwaitedLimiter(Routes, Protocol):
+class RuledRoutes(Routes, Protocol):
+    """What it tells of its rules beside the endpoints."""
+
+    def rules_of(self, endpoint: str, /) -> tuple[RateLimitRule, ...]:
+        """Return the rules of an endpoint."""
+        ...
+
+    def ask_lists(self, *, endpoint: str, identifier: Identifier) -> Decision | None:
+        """Return what the allow and deny lists say."""
+        ...
+
+
+class AwaitedLimiter(RuledRoutes, Protocol):
     """What `check` needs of a limiter, such as `TokenBucketAdapter`."""
 
     async def check(
@@ -41,12 +67,20 @@ class AwaitedLimiter(Routes, Protocol):
         """Take tokens; None if there is nothing to tell."""
         ...
 
+    async def peek(self, *, endpoint: str, identifier: Identifier) -> Result[RateLimitResult, RateLimitError]:
+        """Tell what is left."""
+        ...
 
-class BlockingLimiter(Routes, Protocol):
+
+class BlockingLimiter(RuledRoutes, Protocol):
     """What `check_blocking` needs of a limiter, such as `SyncTokenBucketAdapter`."""
 
     def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0, also: tuple[str, ...] = ()) -> Decision:
         """Take tokens."""
+        ...
+
+    def peek(self, *, endpoint: str, identifier: Identifier) -> Result[RateLimitResult, RateLimitError]:
+        """Tell what is left."""
         ...
 
 
@@ -57,14 +91,19 @@ class RequestLimiter:
         scopes: The scopes that the rules count.
         exempt: Paths that are not counted: exact ones (`/health`) or with all below them (`/static/*`).
         path_readings: See `PathReadings`.
+        exempt_when: Returns whether a request is not counted; None: all others are.
+        enabled: False: no request is counted.
         trusted_proxies: See `ClientAddresses`. Empty: the peer's address is the client's.
         forwarded_header: The header in which these proxies name their clients.
         ipv4_prefix: Bits of an IPv4 address that tell clients apart.
         ipv6_prefix: Bits of an IPv6 address that do.
         identifiers: A function of the request for each scope that is not an address.
+        identifier: A function of the request for all scopes that `identifiers` has none for; None: there is none.
         cost: What a request takes, as a function of it; None: `fixed_cost`.
         fixed_cost: Tokens that each request takes; 0: the rule's own cost.
         headers: Which header fields tell clients of their quota.
+        retry_after_ms: Whether denials also carry `Retry-After-Ms`, in milliseconds.
+        awaits: Whether functions may be coroutine functions: there is an event loop.
         logger: Where warnings are logged; None: `logging.getLogger("sluicegate")`.
 
     Raises:
@@ -77,27 +116,40 @@ class RequestLimiter:
         scopes: Iterable[str] = (),
         exempt: Iterable[str] = (),
         path_readings: PathReadings = "exact",
+        exempt_when: RequestTest | None = None,
+        enabled: bool = True,
         trusted_proxies: Iterable[str] = (),
         forwarded_header: ForwardedHeader = "x-forwarded-for",
         ipv4_prefix: SupportsIndex = 32,
         ipv6_prefix: SupportsIndex = 64,
         identifiers: Mapping[str, IdentifierFunction] | None = None,
+        identifier: IdentifierFunction | None = None,
         cost: CostFunction | None = None,
         fixed_cost: SupportsIndex = 0,
         headers: HeaderStyle = "draft-11",
+        retry_after_ms: bool = False,
+        awaits: bool = True,
         logger: LoggerProtocol | None = None,
     ) -> None:
+        for name, flag in (("enabled", enabled), ("retry_after_ms", retry_after_ms)):
+            if type(flag) is not bool:
+                raise InvalidTypeError(f"{name}={flag!r:.80}: expected True or False")
+        require_functions({"exempt_when": exempt_when}, awaits=awaits)
         self.endpoints = EndpointFinder(Exemptions(exempt), path_readings)
         """Finds the endpoints of requests."""
-        self._quota = QuotaHeaders(headers)
+        self._enabled = enabled
+        self._exempt_when = exempt_when
+        self._quota = QuotaHeaders(headers, retry_after_ms=retry_after_ms)
         self._reader = RequestReader(
             scopes=scopes,
             addresses=ClientAddresses(
                 trusted_proxies, header=forwarded_header, ipv4_prefix=ipv4_prefix, ipv6_prefix=ipv6_prefix
             ),
             identifiers=identifiers,
+            identifier=identifier,
             cost=cost,
             fixed_cost=fixed_cost,
+            awaits=awaits,
             logger=logger,
         )
 
@@ -114,7 +166,10 @@ class RequestLimiter:
         Returns:
             The limiter's decision; None if the request is not counted: exempt, without a rule, or because something failed.
         """
+        decision: Decision | None = None
         try:
+            if self._exempt_when is not None and await self._is_exempt(self._exempt_when, request):
+                return None
             question = self._ask(limiter, request, endpoint)
             if question is None:
                 return None
@@ -127,35 +182,51 @@ class RequestLimiter:
             identifier = self._reader.complete(question)
             if identifier is None:
                 return None
-            return await limiter.check(
-                endpoint=question.endpoint, identifier=identifier, cost=question.cost, also=question.also
-            )
+            decision = self._known(limiter, request, question, identifier)
+            if decision is None:
+                decision = await limiter.check(
+                    endpoint=question.endpoint, identifier=identifier, cost=question.cost, also=question.also
+                )
+                if decision is not None:
+                    if decision.never_fits:
+                        decision = decision.with_left(
+                            await limiter.peek(endpoint=question.endpoint, identifier=identifier)
+                        )
+                    self._note(limiter, request, question, identifier, decision)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
             self._not_counted(error)
-            return None
+        return decision
 
     def check_blocking(
         self, limiter: BlockingLimiter, request: IncomingRequest, endpoint: str | None = None
     ) -> Decision | None:
         """Take a request's tokens where there is no event loop. Arguments and result are those of `check`."""
+        decision: Decision | None = None
         try:
+            if self._exempt_when is not None and self._is_exempt_blocking(self._exempt_when, request):
+                return None
             question = self._ask(limiter, request, endpoint)
             if question is None:
                 return None
             for call in question.calls:
                 try:
-                    call.answer = call.function(request.subject)
+                    call.answer = require_plain(call.function(request.subject))
                 except Exception as error:  # noqa: BLE001 - a client that makes it fail is counted all the same
                     self._reader.function_failed(call, error)
             identifier = self._reader.complete(question)
             if identifier is None:
                 return None
-            return limiter.check(
-                endpoint=question.endpoint, identifier=identifier, cost=question.cost, also=question.also
-            )
+            decision = self._known(limiter, request, question, identifier)
+            if decision is None:
+                decision = limiter.check(
+                    endpoint=question.endpoint, identifier=identifier, cost=question.cost, also=question.also
+                )
+                if decision.never_fits:
+                    decision = decision.with_left(limiter.peek(endpoint=question.endpoint, identifier=identifier))
+                self._note(limiter, request, question, identifier, decision)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
             self._not_counted(error)
-            return None
+        return decision
 
     def headers(self, decision: Decision) -> Headers:
         """Return the header fields that tell of the quota, for a response of any status."""
@@ -165,9 +236,32 @@ class RequestLimiter:
         """Return the response to a denied request."""
         return build_denial(decision, self._quota)
 
+    def require_scopes(self, scopes: Sequence[str]) -> None:
+        """Check that clients can be named for some rules' scopes.
+
+        Raises:
+            InvalidInputError: If one has no function; the message names it.
+        """
+        self._reader.require_scopes(scopes)
+
     def warn(self, reason: str, message: str, error: Exception) -> None:
-        """Log a warning about what the application raised, at most one a second for each reason."""
-        self._reader.warn(reason, message, error)
+        """Log what the application raised, as an error, at most one a second for each reason."""
+        self._reader.blame(reason, message, error)
+
+    async def _is_exempt(self, exempt_when: RequestTest, request: IncomingRequest) -> bool:
+        try:
+            answer = exempt_when(request.subject)
+            return bool(await answer if inspect.isawaitable(answer) else answer)
+        except Exception as error:  # noqa: BLE001 - a client that makes it fail is counted all the same
+            self.warn("exempt_when", "exempt_when failed; the request counts.", error)
+            return False
+
+    def _is_exempt_blocking(self, exempt_when: RequestTest, request: IncomingRequest) -> bool:
+        try:
+            return bool(require_plain(exempt_when(request.subject)))
+        except Exception as error:  # noqa: BLE001 - a client that makes it fail is counted all the same
+            self.warn("exempt_when", "exempt_when failed; the request counts.", error)
+            return False
 
     def report(self, message: str) -> None:
         """Log a warning about how the limiter is set up."""
@@ -175,6 +269,8 @@ class RequestLimiter:
 
     def _ask(self, limiter: Routes, request: IncomingRequest, endpoint: str | None) -> Question | None:
         """Return what to ask; None if the request is not counted."""
+        if not self._enabled or is_exempt(request.view):
+            return None
         if endpoint is not None:
             found: FoundEndpoints | None = FoundEndpoints(endpoint, request.path)
         elif request.method == "OPTIONS" and request.is_preflight():
@@ -188,5 +284,58 @@ class RequestLimiter:
             scopes = tuple(dict.fromkeys([scope for one in found.paths for scope in limiter.scopes_of(one)]))
         return self._reader.question(found, scopes, request)
 
+    def _known(
+        self, limiter: RuledRoutes, request: IncomingRequest, question: Question, identifier: Identifier
+    ) -> Decision | None:
+        """Return what is decided already: by a list, for a free request; or by the same rules, for the same request."""
+        record: RequestRecord | None = None if request.notes is None else request.notes.get(RECORD)
+        if record is not None:
+            for entry in record.entries:
+                if entry.answers(limiter, question.endpoint, question.also, identifier, question.cost):
+                    return entry.decision
+        if question.free:
+            listed = limiter.ask_lists(endpoint=question.endpoint, identifier=identifier)
+            return Decision(NO_RULE) if listed is None else listed
+        return None
+
+    def _note(
+        self,
+        limiter: RuledRoutes,
+        request: IncomingRequest,
+        question: Question,
+        identifier: Identifier,
+        decision: Decision,
+    ) -> None:
+        notes = request.notes
+        if notes is None:
+            return
+        record: RequestRecord | None = notes.get(RECORD)
+        if record is None:
+            record = notes[RECORD] = RequestRecord()
+        record.entries.append(
+            RecordEntry(
+                limiter,
+                question.endpoint,
+                question.also,
+                identifier,
+                question.cost,
+                decision,
+                self._quota.build(decision),
+            )
+        )
+
     def _not_counted(self, error: Exception) -> None:
         self.warn("bug", "A request was not counted; let pass.", error)
+
+
+def require_plain(answer: object) -> object:
+    """Return what a function returned where nothing can be awaited.
+
+    Raises:
+        InvalidTypeError: If it would have to be awaited.
+    """
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise InvalidTypeError("returned what has to be awaited, and there is no event loop here")
+    return answer

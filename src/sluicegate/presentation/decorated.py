@@ -1,0 +1,74 @@
+"""What a decorator is put on: its name, and whether a framework holds it already."""
+
+import gc
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from sluicegate.domain.errors import InvalidInputError
+
+_FRAMEWORKS = frozenset(
+    {"blacksheep", "bottle", "django", "falcon", "fastapi", "flask", "litestar", "quart", "sanic", "starlette"}
+)
+
+
+def name_of(function: Any) -> str:  # noqa: ANN401 - anything that can be called
+    """Return the module and the name of a function, of what a partial calls, or of the class of an object."""
+    while isinstance(function, partial):
+        function = function.func
+    named: Any = function
+    if not hasattr(function, "__qualname__"):
+        named = function.__class__
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def require_unregistered(function: object) -> None:
+    """Refuse a function that a framework already has as a view: it would go on calling the function without the limit.
+
+    Frameworks do not mark what they register, but they hold it. A function that comes fresh from its definition, or from
+    another decorator, is held by few; only where there are more does this look who they are.
+
+    Raises:
+        InvalidInputError: If a route of a web framework holds the function.
+    """
+    if sys.getrefcount(function) <= _FRESH:
+        return
+    names: Mapping[str, object] = getattr(function, "__globals__", {})
+    if names.get(getattr(function, "__name__", "")) is function:
+        return  # no decorator of its definition: somebody wraps a function that has its name already
+    for holder in gc.get_referrers(function):
+        if _is_route(holder):
+            raise InvalidInputError(
+                f"{name_of(function)}: registered as a view already, so that this decorator would have no effect;"
+                " put it below the one that registers, next to the function"
+            )
+
+
+def _is_route(holder: object) -> bool:
+    if not isinstance(holder, dict):
+        return type(holder).__module__.partition(".")[0] in _FRAMEWORKS
+    for owner in gc.get_referrers(holder):
+        if type(owner).__module__.partition(".")[0] not in _FRAMEWORKS:
+            continue
+        attributes: Mapping[str, object] = getattr(owner, "__dict__", {})
+        if attributes is holder or any(value is holder for value in attributes.values()):
+            return True
+    return False
+
+
+def _fresh_references() -> int:
+    """Return how many references `require_unregistered` counts to a function that nobody else holds."""
+
+    def decorate(function: object) -> int:
+        return _count(function)
+
+    return decorate(lambda: None)
+
+
+def _count(function: object) -> int:
+    return sys.getrefcount(function)
+
+
+_FRESH = _fresh_references() + 1
+"""One more, for the stack of whoever decorates."""

@@ -1,0 +1,102 @@
+"""What limiters have decided about a request so far. It travels with the request, so that nested ones know of each other."""
+
+from typing import Final, Protocol
+
+from sluicegate.application.check import Decision
+from sluicegate.domain.arguments import Identifier
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.presentation.web.headers import Headers
+
+RECORD: Final = "sluicegate.record"
+"""Where it is kept: in ASGI's scope, or in the environment of WSGI."""
+
+
+class _KnowsRules(Protocol):
+    def rules_of(self, endpoint: str, /) -> tuple[RateLimitRule, ...]: ...
+
+
+class RecordEntry:
+    """One decision.
+
+    Args:
+        limiter: Who decided.
+        endpoint: The endpoint whose rules were asked.
+        also: Others whose rules were asked with them.
+        identifier: The client, as they count it.
+        cost: Tokens; 0: the rules' own cost.
+        decision: The decision.
+        fields: What the client is told of it.
+    """
+
+    __slots__ = ("also", "cost", "decision", "endpoint", "fields", "identifier", "limiter", "sent")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a check is
+        self,
+        limiter: _KnowsRules,
+        endpoint: str,
+        also: tuple[str, ...],
+        identifier: Identifier,
+        cost: int,
+        decision: Decision,
+        fields: Headers,
+    ) -> None:
+        self.limiter = limiter
+        self.endpoint = endpoint
+        self.also = also
+        self.identifier = identifier
+        self.cost = cost
+        self.decision = decision
+        self.fields = fields
+        self.sent = False
+
+    def answers(
+        self, limiter: _KnowsRules, endpoint: str, also: tuple[str, ...], identifier: Identifier, cost: int
+    ) -> bool:
+        """Return whether a check would ask the same again: the same rules, of a limiter with the same kind of storage."""
+        if self.endpoint != endpoint or self.also != also or self.identifier != identifier or self.cost != cost:
+            return False
+        if limiter is self.limiter:
+            return True
+        return (
+            type(limiter) is type(self.limiter)
+            and bool(self.decision.rules)
+            and limiter.rules_of(endpoint) == self.limiter.rules_of(endpoint)
+            and kind_of_storage(limiter) is kind_of_storage(self.limiter)
+        )
+
+
+class RequestRecord:
+    """The decisions about one request, in their order."""
+
+    __slots__ = ("entries", "is_told")
+
+    def __init__(self) -> None:
+        self.entries: list[RecordEntry] = []
+        self.is_told = False
+        """Whether somebody further outside will add to the response what the client is still to be told."""
+
+    def fields_to_send(self) -> Headers:
+        """Return what the client is still to be told; the limiter that is closest to the application comes first."""
+        fields: Headers = ()
+        for entry in reversed(self.entries):
+            if not entry.sent:
+                entry.sent = True
+                fields += entry.fields
+        return fields
+
+    def told(self, decision: Decision) -> None:
+        """Note that the client is told of a decision, in the answer to a denied request."""
+        for entry in self.entries:
+            if entry.decision is decision:
+                entry.sent = True
+
+
+def is_list(name: str) -> bool:
+    """Return whether the values of two limiters in a field are one list (RFC 9651)."""
+    return name.startswith("ratelimit")
+
+
+def kind_of_storage(limiter: object) -> type:
+    """Return the class of a limiter's storage: two on a server have the same buckets, and two in memory count alike."""
+    storage: object = getattr(limiter, "storage", None)
+    return type(storage)
