@@ -70,8 +70,8 @@ def scribble(shared: SharedBucketsAt, numbers: random.Random) -> int:
             memory[at : at + JOURNAL_BYTES] = numbers.randbytes(JOURNAL_BYTES)
         for nth in range(word):
             lines += 1
-            slot = ENTRY.unpack_from(memory, at + nth * ENTRY.size)[0]
-            table.slots.write(slot, numbers.randbytes(16), numbers.randbytes(48))
+            line = memory[at + nth * ENTRY.size :][: ENTRY.size]
+            table.slots.write(line[:8] + numbers.randbytes(ENTRY.size - 8))  # to the same slot
     return lines
 
 

@@ -10,14 +10,12 @@ needs the lowest one as well, and writes its lines first.
 """
 
 import mmap
-import struct
 from typing import Final
 
 from mypy_extensions import i64
 
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.infrastructure.shared_memory.layout import (
-    DIGEST_BYTES,
     ENTRY,
     JOURNAL_BYTES,
     WORD_REPAIRED,
@@ -27,9 +25,6 @@ from sluicegate.infrastructure.shared_memory.layout import (
 from sluicegate.infrastructure.shared_memory.slots import NO_DIGEST, SharedBucket, Slots
 
 _ENTRY_BYTES: Final = ENTRY.size
-_SLOT: Final = struct.Struct("@q")
-_DIGEST_AT: Final = 8
-_STATE_AT: Final = _DIGEST_AT + DIGEST_BYTES
 
 
 class Journal:
@@ -74,7 +69,7 @@ class Journal:
             at += _ENTRY_BYTES
         words[guard] = len(entries)  # now it has happened
         for line in entries:
-            self._write(line)
+            self._slots.write(line)
         words[guard] = 0  # first this one, so that what is written again is never older than what is there
         if len(stripes) > 1:
             for stripe in stripes[1:]:
@@ -86,7 +81,7 @@ class Journal:
         if lines > 0:
             at = self._journals_at + stripe * JOURNAL_BYTES
             for _ in range(lines):
-                self._write(self._memory[at : at + _ENTRY_BYTES])
+                self._slots.write(self._memory[at : at + _ENTRY_BYTES])
                 at += _ENTRY_BYTES
             self.count(stripe, WORD_REPAIRED)
             self._words[self._words_at + stripe * WORDS] = 0
@@ -102,10 +97,6 @@ class Journal:
     def total(self, stripes: int, word: int) -> int:
         """Return the sum of the stripes' counters."""
         return sum(self._words[self._words_at + stripe * WORDS + word] for stripe in range(stripes))
-
-    def _write(self, line: bytes) -> None:
-        (slot,) = _SLOT.unpack_from(line)
-        self._slots.write(slot, line[_DIGEST_AT:_STATE_AT], line[_STATE_AT:])
 
 
 def entry(bucket: SharedBucket, spec: BucketSpec) -> bytes:

@@ -6,6 +6,7 @@ about 10**-15.
 """
 
 import mmap
+import struct
 from hashlib import blake2b
 from typing import Final
 
@@ -26,6 +27,9 @@ from sluicegate.infrastructure.shared_memory.layout import (
 NO_DIGEST: Final = bytes(DIGEST_BYTES)
 NO_SLOT: Final = -1
 _STATE_BYTES: Final = STATE.size
+_SLOT: Final = struct.Struct("@q")
+_DIGEST_AT: Final = _SLOT.size
+_STATE_AT: Final = _DIGEST_AT + DIGEST_BYTES
 
 
 @mypyc_attr(acyclic=True, free_list_len=1)
@@ -149,13 +153,19 @@ class Slots:
                     victim, victim_full_us = slot, full_us
         return (victim, True) if victim != NO_SLOT else (bucket.first * GROUP_SLOTS, True)
 
-    def write(self, slot: i64, digest: bytes, state: bytes) -> None:
-        """Write a slot."""
-        memory = self._memory
-        at = self._digest_at(slot)
-        memory[at : at + DIGEST_BYTES] = digest
-        at = self.state_at(slot)
-        memory[at : at + _STATE_BYTES] = state
+    def write(self, line: bytes) -> None:
+        """Write a slot.
+
+        Args:
+            line: A line of a journal; see `layout.ENTRY`.
+        """
+        slot: i64 = _SLOT.unpack_from(line)[0]
+        group = slot // GROUP_SLOTS
+        nth = slot - group * GROUP_SLOTS
+        at = self._groups_at + group * GROUP_BYTES + nth * DIGEST_BYTES
+        self._memory[at : at + DIGEST_BYTES] = line[_DIGEST_AT:_STATE_AT]
+        at += GROUP_DIGESTS_BYTES + nth * (_STATE_BYTES - DIGEST_BYTES)
+        self._memory[at : at + _STATE_BYTES] = line[_STATE_AT:]
 
     def clear(self, stripe: i64) -> None:
         """Remove all buckets of a stripe, each as a whole: an empty digest comes before an empty state."""
@@ -169,10 +179,6 @@ class Slots:
         """Return the place of a slot's state."""
         group = slot // GROUP_SLOTS
         return self._groups_at + group * GROUP_BYTES + GROUP_DIGESTS_BYTES + (slot - group * GROUP_SLOTS) * _STATE_BYTES
-
-    def _digest_at(self, slot: i64) -> i64:
-        group = slot // GROUP_SLOTS
-        return self._groups_at + group * GROUP_BYTES + (slot - group * GROUP_SLOTS) * DIGEST_BYTES
 
     def _find(self, digest: bytes, group: i64) -> i64:
         at = self._groups_at + group * GROUP_BYTES

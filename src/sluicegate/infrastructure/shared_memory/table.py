@@ -63,15 +63,13 @@ class SharedTable:
             StorageError: If these are more buckets than a journal can hold.
             OSError: If the kernel cannot lock.
         """
+        if len(requests) == 1:
+            bucket = self.slots.locate(requests[0].key)
+            return self._locked(verb, requests, [bucket], [bucket.stripe], 0)
+        if len(requests) > MAX_REQUESTS:
+            raise StorageError("too_many_rules", f"{len(requests)} rules in one check: at most {MAX_REQUESTS}.")
         buckets = [self.slots.locate(request.key) for request in requests]
-        stripes: list[i64]
-        if len(buckets) == 1:
-            stripes = [buckets[0].stripe]
-        else:
-            if len(buckets) > MAX_REQUESTS:
-                raise StorageError("too_many_rules", f"{len(buckets)} rules in one check: at most {MAX_REQUESTS}.")
-            stripes = sorted({bucket.stripe for bucket in buckets})
-        return self._locked(verb, requests, buckets, stripes, 0)
+        return self._locked(verb, requests, buckets, sorted({bucket.stripe for bucket in buckets}), 0)
 
     def clock_us(self) -> int:
         """Return what the clock says."""
