@@ -37,6 +37,7 @@ class DescriptorLimit(msgspec.Struct, frozen=True, kw_only=True):
         replaces: Names of limits that do not count for a request that this one matches.
         unlimited: Whether everything passes uncounted.
         shadow: Whether it only observes.
+        owes: Whether hits are charged after the fact: more than is left becomes debt, and only a look can be denied.
     """
 
     endpoint: str
@@ -47,6 +48,7 @@ class DescriptorLimit(msgspec.Struct, frozen=True, kw_only=True):
     replaces: frozenset[str] = frozenset()
     unlimited: bool = False
     shadow: bool = False
+    owes: bool = False
 
 
 class ValuePattern(msgspec.Struct, frozen=True):

@@ -121,13 +121,19 @@ def _limit(
         replaces=replaces,
         unlimited=limit.unlimited,
         shadow=table.shadow_mode,
+        owes=limit.max_debt is not None,
     )
 
 
 def _unit(limit: RateLimitTable, path: FieldPath) -> str:
     unit = limit.unit.lower()
     if limit.unlimited:
-        for field, given in (("unit", unit), ("requests_per_unit", limit.requests_per_unit), ("burst", limit.burst)):
+        for field, given in (
+            ("unit", unit),
+            ("requests_per_unit", limit.requests_per_unit),
+            ("burst", limit.burst),
+            ("max_debt", limit.max_debt),
+        ):
             if given:
                 raise FieldError((*path, field), "cannot be used with unlimited")
         return ""
@@ -155,6 +161,7 @@ def _rule(limit: RateLimitTable, unit: str, path: FieldPath, endpoint: str, *, s
             burst=limit.burst,
             name=limit.name,
             shadow=shadow,
+            max_debt=limit.max_debt,
         )
     except InvalidInputError as error:
         raise FieldError(path, str(error)) from None
@@ -168,6 +175,7 @@ def rule_per_unit(  # noqa: PLR0913 - the parts of a limit
     burst: int = 0,
     name: str = "",
     shadow: bool = False,
+    max_debt: int | None = None,
 ) -> RateLimitRule:
     """Return the rule that a limit means: a bucket with as many tokens as requests, which refills in one window.
 
@@ -178,6 +186,7 @@ def rule_per_unit(  # noqa: PLR0913 - the parts of a limit
         burst: The bucket's capacity; 0: `requests_per_unit`.
         name: The rule's name.
         shadow: Whether it only observes.
+        max_debt: How many tokens below zero it may be charged for what was done already; None: see `RateLimitRule`.
 
     Raises:
         InvalidInputError: If such a bucket could not be counted exactly.
@@ -190,6 +199,7 @@ def rule_per_unit(  # noqa: PLR0913 - the parts of a limit
         scope=SCOPE,
         name=name,
         shadow=shadow,
+        max_debt=max_debt,
     )
 
 

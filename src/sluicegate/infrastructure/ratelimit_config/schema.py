@@ -1,4 +1,4 @@
-"""The tables of a configuration of `envoyproxy/ratelimit`: its fields, and two of ours, `unit_multiplier` and `burst`."""
+"""The tables of a configuration of `envoyproxy/ratelimit`: its fields, and `unit_multiplier`, `burst` and `max_debt`."""
 
 from typing import Annotated
 
@@ -26,6 +26,7 @@ class RateLimitTable(ConfigTable, frozen=True, kw_only=True):
     replaces: list[ReplacesTable] = []
     unit_multiplier: Annotated[int, Meta(ge=1, le=2**31)] = 1
     burst: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    max_debt: Annotated[int, Meta(ge=1, le=2**32 - 1)] | None = None
 
 
 class DescriptorTable(ConfigTable, frozen=True, kw_only=True):

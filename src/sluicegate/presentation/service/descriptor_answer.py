@@ -11,6 +11,7 @@ from sluicegate.application.check import Check, Decision, decision_of, result_of
 from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.result import RateLimitResult
+from sluicegate.presentation.service.after_the_fact import AfterTheFact
 from sluicegate.presentation.service.descriptor_request import (
     UNCOUNTED,
     Descriptor,
@@ -69,6 +70,7 @@ class DescriptorLimiter:
     def __init__(self, limiter: TokenBucketAdapter, *, rules_domain: str, is_independent: bool = False) -> None:
         self._limiter = limiter
         self._reader = DescriptorReader(limiter, rules_domain)
+        self._after_the_fact = AfterTheFact(limiter)
         self._is_independent = is_independent
 
     async def decide(
@@ -85,13 +87,27 @@ class DescriptorLimiter:
         Raises:
             InvalidInputError: If something in it is wrong; nothing has changed then.
         """
-        targets = self._reader.read(self._limiter.rules.book, domain, descriptors, hits)
-        parts = [target.part for target in targets if target.part is not None]
+        targets = self.read(domain, descriptors, hits)
+        parts = [target.part for target in targets if target.part is not None and not target.is_owed]
         refused = any(target.is_refused for target in targets)
+        if any(target.is_owed for target in targets):
+            await self._charge(targets)
         if not parts:
             return Answer(refused, tuple([_uncounted_status(target) for target in targets]), None, False)  # noqa: FBT003 - named in the class
         checks, allowed = await self._check(parts, refused, timeout_s)
         return self._answer(targets, checks, is_over=refused or not allowed)
+
+    def read(self, domain: str, descriptors: Sequence[Descriptor], hits: int) -> list[Target]:
+        """Return what descriptors mean; arguments and exceptions are those of `decide`."""
+        return self._reader.read(self._limiter.rules.book, domain, descriptors, hits)
+
+    async def report(self, domain: str, descriptors: Sequence[Descriptor], hits: int) -> None:
+        """Charge descriptors for what was done already; arguments and exceptions are those of `decide`."""
+        targets = self.read(domain, descriptors, hits)
+        await self._charge([msgspec.structs.replace(target, is_owed=True) for target in targets])
+
+    async def _charge(self, targets: list[Target]) -> None:
+        await self._after_the_fact.charge([one.part for one in targets if one.part is not None and one.is_owed])
 
     async def _check(self, parts: list[Part], refused: bool, timeout_s: float | None) -> tuple[tuple[Check, ...], bool]:
         check_together = self._limiter.check_together
@@ -109,7 +125,7 @@ class DescriptorLimiter:
         degraded = False
         following = iter(checks)
         for target in targets:
-            if target.part is None:
+            if target.part is None or target.is_owed:
                 statuses.append(_uncounted_status(target))
                 continue
             check = next(following)
@@ -126,7 +142,7 @@ class DescriptorLimiter:
 def _uncounted_status(target: Target) -> Status:
     if target.is_unlimited:
         return Status(remaining=UNLIMITED_REMAINING)
-    if target is UNCOUNTED:
+    if target is UNCOUNTED or target.is_owed:
         return Status()
     return Status(target.is_refused, target.window, 0, None)
 

@@ -49,12 +49,14 @@ class Descriptor(msgspec.Struct, frozen=True):
         entries: Its keys and values, at least one.
         hits: Tokens that it asks for: 0 is a look; None: it does not say.
         is_refund: Whether the tokens are put back.
+        is_look: Whether it only asks whether the tokens are there.
         override: A limit that the request brings; None: the configured one.
     """
 
     entries: tuple[Entry, ...]
     hits: int | None = None
     is_refund: bool = False
+    is_look: bool = False
     override: Window | None = None
 
 
@@ -66,6 +68,7 @@ class Target(msgspec.Struct, frozen=True):
         window: The limit as clients are told it; None: that of the rule that binds.
         is_unlimited: Whether it passes because a limit says so.
         is_refused: Whether it is denied whatever happens: a limit of 0 requests.
+        is_owed: Whether what it takes is charged after the fact; see `DescriptorLimit.owes`.
         name: The limit's name, for others that replace it.
         replaces: The names of limits that do not count beside this one.
     """
@@ -74,6 +77,7 @@ class Target(msgspec.Struct, frozen=True):
     window: Window | None = None
     is_unlimited: bool = False
     is_refused: bool = False
+    is_owed: bool = False
     name: str = ""
     replaces: frozenset[str] = frozenset()
 
@@ -146,9 +150,11 @@ def _find(tree: DescriptorNode, domain: str, descriptor: Descriptor, hits: int) 
         return Target(is_unlimited=True, name=limit.name, replaces=limit.replaces)
     if limit.requests_per_unit == 0:
         return Target(window=_window(limit), is_refused=not limit.shadow, name=limit.name, replaces=limit.replaces)
+    part = _part(limit.endpoint, identifier, descriptor, hits)
     return Target(
-        _part(limit.endpoint, identifier, descriptor, hits),
+        part,
         _window(limit),
+        is_owed=limit.owes and part.verb == "take",
         name=limit.name,
         replaces=limit.replaces,
     )
@@ -172,7 +178,7 @@ def _part(
 ) -> Part:
     cost = hits if descriptor.hits is None else descriptor.hits
     verb: Verb = "take"
-    if descriptor.hits == 0:
+    if descriptor.hits == 0 or descriptor.is_look:
         verb = "peek"
     elif descriptor.is_refund:
         verb = "refund"

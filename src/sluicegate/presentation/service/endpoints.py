@@ -2,6 +2,8 @@
 
 from urllib.parse import unquote, urlsplit
 
+from msgspec import UNSET, UnsetType
+
 from sluicegate.application.limiter_face import LimiterFace
 from sluicegate.domain.errors import InvalidInputError
 
@@ -18,6 +20,27 @@ def match_target(limiter: LimiterFace, method: str, target: str) -> str | None:
         InvalidInputError: If the target is no path.
     """
     return limiter.match((method or "GET").upper(), path_of(target))
+
+
+def named_endpoint(limiter: LimiterFace, endpoint: str | UnsetType, path: str | UnsetType, method: str) -> str:
+    """Return the endpoint that a caller means, by its name or by a path.
+
+    Args:
+        limiter: Whose rules.
+        endpoint: Its name.
+        path: A path in its place.
+        method: The method that goes with the path.
+
+    Raises:
+        InvalidInputError: If both are given, or none.
+    """
+    if endpoint is not UNSET:
+        if path is not UNSET:
+            raise InvalidInputError("body: expected one of endpoint and path")
+        return endpoint
+    if path is UNSET:
+        raise InvalidInputError("body: expected the field endpoint or path")
+    return match_target(limiter, method, path) or f"{method} {path.partition('?')[0]}"
 
 
 def path_of(target: str) -> str:

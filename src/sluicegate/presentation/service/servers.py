@@ -9,6 +9,7 @@ from sluicegate.presentation.service.admin.guard import TokenGuard
 from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.descriptor_answer import DescriptorLimiter
 from sluicegate.presentation.service.envoy.grpc_server import GrpcServer
+from sluicegate.presentation.service.envoy.kuadrant_service import KuadrantService
 from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService
 from sluicegate.presentation.service.http.api import endpoints
 from sluicegate.presentation.service.http.uvicorn_server import HttpServer
@@ -55,15 +56,17 @@ def build_servers(
     """
     reuse_port = settings.workers > 1
     servers: dict[str, tuple[Server, str]] = {}
+    descriptors = DescriptorLimiter(limiter, rules_domain=settings.rules_domain, is_independent=settings.independent)
     rate_limit_service = RateLimitService(
-        DescriptorLimiter(limiter, rules_domain=settings.rules_domain, is_independent=settings.independent),
+        descriptors,
         limits=settings.limits,
         quota=QuotaHeaders(settings.headers),
         denial_body=settings.denial_body,
         storage_errors=settings.storage_errors == "error",
     )
     if settings.grpc is not None:
-        server = GrpcServer(rate_limit_service, settings.limits, reuse_port=reuse_port)
+        kuadrant = KuadrantService(limiter, descriptors, rate_limit_service, settings.limits)
+        server = GrpcServer(rate_limit_service, kuadrant, settings.limits, reuse_port=reuse_port)
         servers["grpc"] = server, server.listen("--grpc", settings.grpc)
     if settings.http is not None:
         app = build_app(endpoints(settings, limiter, rate_limit_service, is_leaving), settings.limits)

@@ -1,15 +1,17 @@
 """The gRPC server: the rate limit service, health and _reflection."""
 
+from collections.abc import Awaitable, Callable
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.service.envoy.messages import POOL, SERVICE
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.presentation.service.envoy.kuadrant_service import KuadrantService
+from sluicegate.presentation.service.envoy.messages import KUADRANT_SERVICE, POOL, SERVICE
 from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService, StorageUnavailableError
 from sluicegate.presentation.service.settings import Address, ServiceLimits
 
@@ -24,26 +26,44 @@ _MARGIN_S: Final = 0.002  # of the caller's deadline, for the way back
 _DAY_MS: Final = 24 * 3600 * 1000
 
 
+_Answer: TypeAlias = Callable[[bytes, float | None], Awaitable[bytes]]
+"""Takes a serialized message and the longest that its caller waits, and returns a serialized message."""
+
+
 class GrpcServer:
     """Serve a rate limit service.
 
     Args:
-        service: Answers the requests.
+        service: Answers checks.
+        kuadrant: Answers reservations.
         limits: How much one caller may ask.
         reuse_port: Whether several processes may listen on one port.
     """
 
-    def __init__(self, service: RateLimitService, limits: ServiceLimits, *, reuse_port: bool = False) -> None:
-        self._service = service
+    def __init__(
+        self,
+        service: RateLimitService,
+        kuadrant: KuadrantService,
+        limits: ServiceLimits,
+        *,
+        reuse_port: bool = False,
+    ) -> None:
         self._server = grpc.aio.server(options=_options(limits, reuse_port=reuse_port))
         self._health: Any = _health.aio.HealthServicer()
-        grpc_untyped: Any = grpc  # its types cannot say bytes
-        handler = grpc_untyped.unary_unary_rpc_method_handler(self._should_rate_limit)  # bytes in, bytes out
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, {"ShouldRateLimit": handler}),)
-        )
+        methods: dict[str, dict[str, _Answer]] = {
+            SERVICE: {"ShouldRateLimit": service.answer},
+            KUADRANT_SERVICE: {
+                "CheckRateLimit": kuadrant.check,
+                "Report": kuadrant.report,
+                "Reserve": kuadrant.reserve,
+                "Commit": kuadrant.commit,
+            },
+        }
+        for name, answers in methods.items():
+            handlers = {method: _handler(answer) for method, answer in answers.items()}
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         _health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, _health.SERVICE_NAME, _reflection.SERVICE_NAME)
+        names = (*methods, _health.SERVICE_NAME, _reflection.SERVICE_NAME)
         _reflection.enable_server_reflection(names, self._server, pool=_reflected_pool())
 
     def listen(self, option: str, address: Address) -> str:
@@ -61,7 +81,7 @@ class GrpcServer:
     async def start(self) -> None:
         """Begin to serve."""
         await self._server.start()
-        for name in ("", SERVICE):
+        for name in ("", SERVICE, KUADRANT_SERVICE):
             await self._health.set(name, _health_pb2.HealthCheckResponse.SERVING)
 
     async def leave(self) -> None:
@@ -72,15 +92,24 @@ class GrpcServer:
         """Accept nothing more, answer what has begun for so many seconds, and close."""
         await self._server.stop(grace_s)
 
-    async def _should_rate_limit(self, request: bytes, context: Any) -> bytes:  # noqa: ANN401 - generic over bytes
+
+def _handler(answer: _Answer) -> Any:  # noqa: ANN401 - generic over bytes
+    """Return the handler of a method that takes and returns serialized messages."""
+
+    async def handle(request: bytes, context: Any) -> bytes:  # noqa: ANN401 - the same
         timeout_s = context.time_remaining()
         try:
-            return await self._service.answer(request, None if timeout_s is None else max(0.0, timeout_s - _MARGIN_S))
+            return await answer(request, None if timeout_s is None else max(0.0, timeout_s - _MARGIN_S))
+        except InvalidTypeError as error:  # the storage has not what the method needs
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))
         except InvalidInputError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except StorageUnavailableError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         raise AssertionError  # `abort` raises
+
+    grpc_untyped: Any = grpc  # its types cannot say bytes
+    return grpc_untyped.unary_unary_rpc_method_handler(handle)
 
 
 def _options(limits: ServiceLimits, *, reuse_port: bool) -> list[tuple[str, int]]:

@@ -12,6 +12,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 SERVICE: Final = "envoy.service.ratelimit.v3.RateLimitService"
 """The service's full name."""
 
+KUADRANT_SERVICE: Final = "kuadrant.service.ratelimit.v1.RateLimitService"
+"""The full name of Kuadrant's service, whose messages are those of `kuadrantrls.proto` in `Kuadrant/limitador`."""
+
 UNITS: Final = ("", "second", "minute", "hour", "day", "month", "year", "week")
 """The units by their numbers; 0 is unknown."""
 
@@ -24,6 +27,7 @@ _SCALARS: Final = {
     "bytes": _Field.TYPE_BYTES,
     "bool": _Field.TYPE_BOOL,
     "uint32": _Field.TYPE_UINT32,
+    "uint64": _Field.TYPE_UINT64,
 }
 _UNIT_NAMES: Final = ("UNKNOWN", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR", "WEEK")
 
@@ -91,6 +95,7 @@ def _files() -> list[descriptor_pb2.FileDescriptorProto]:
         )
     )
     files.append(_service_file())
+    files.append(_kuadrant_file())
     return files
 
 
@@ -140,6 +145,36 @@ def _service_file() -> descriptor_pb2.FileDescriptorProto:
     return file
 
 
+def _kuadrant_file() -> descriptor_pb2.FileDescriptorProto:
+    descriptors = f"2 descriptors *{_DESCRIPTOR}"
+    package = "kuadrant.service.ratelimit.v1"
+    file = _file(
+        "kuadrant/service/ratelimit/v1/kuadrantrls.proto",
+        package,
+        messages=[
+            _message(
+                "ReserveRequest", "1 domain string", descriptors, "3 amount uint64", "4 ttl .google.protobuf.Duration"
+            ),
+            _message("ReserveResponse", f"1 code enum {_RESPONSE}.Code", "2 reservation_id string"),
+            _message(
+                "CommitRequest", "1 domain string", descriptors, "3 reservation_id string", "4 actual_amount uint64"
+            ),
+            _message("CommitResponse", f"1 code enum {_RESPONSE}.Code"),
+        ],
+        needs=[
+            "envoy/extensions/common/ratelimit/v3/ratelimit.proto",
+            "envoy/service/ratelimit/v3/rls.proto",
+            "google/protobuf/duration.proto",
+        ],
+    )
+    service = file.service.add(name="RateLimitService")
+    for name in ("CheckRateLimit", "Report"):
+        service.method.add(name=name, input_type=".envoy.service.ratelimit.v3.RateLimitRequest", output_type=_RESPONSE)
+    for name in ("Reserve", "Commit"):
+        service.method.add(name=name, input_type=f".{package}.{name}Request", output_type=f".{package}.{name}Response")
+    return file
+
+
 def _file(
     name: str,
     package: str,
@@ -166,3 +201,7 @@ def _class(name: str) -> Any:  # noqa: ANN401 - made at run time
 
 RateLimitRequest: Final = _class("envoy.service.ratelimit.v3.RateLimitRequest")
 RateLimitResponse: Final = _class("envoy.service.ratelimit.v3.RateLimitResponse")
+ReserveRequest: Final = _class("kuadrant.service.ratelimit.v1.ReserveRequest")
+ReserveResponse: Final = _class("kuadrant.service.ratelimit.v1.ReserveResponse")
+CommitRequest: Final = _class("kuadrant.service.ratelimit.v1.CommitRequest")
+CommitResponse: Final = _class("kuadrant.service.ratelimit.v1.CommitResponse")

@@ -2,12 +2,11 @@
 
 from typing import Any, Final
 
+import msgspec
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.descriptor_answer import Answer, DescriptorLimiter
-from sluicegate.presentation.service.descriptor_request import Descriptor, Window
 from sluicegate.presentation.service.envoy.messages import (
     OK,
     OVER_LIMIT,
@@ -16,6 +15,7 @@ from sluicegate.presentation.service.envoy.messages import (
     RateLimitRequest,
     RateLimitResponse,
 )
+from sluicegate.presentation.service.envoy.request_reader import parse, read_descriptors
 from sluicegate.presentation.service.settings import ServiceLimits
 from sluicegate.presentation.web.headers import QuotaHeaders, build_denial, retry_after_seconds
 
@@ -65,11 +65,13 @@ class RateLimitService:
             InvalidInputError: If the request is wrong.
             StorageUnavailableError: If the storage did not decide, and this is told.
         """
-        try:
-            request = RateLimitRequest.FromString(data)
-        except DecodeError:
-            raise InvalidInputError("not a RateLimitRequest") from None
+        request = parse(RateLimitRequest, data)
         return (await self._respond(request, timeout_s)).SerializeToString()  # type: ignore[no-any-return]
+
+    async def look(self, data: bytes, timeout_s: float | None) -> bytes:
+        """Answer a serialized request as `answer` would, and change nothing; arguments and exceptions are those of `answer`."""
+        request = parse(RateLimitRequest, data)
+        return (await self._respond(request, timeout_s, is_look=True)).SerializeToString()  # type: ignore[no-any-return]
 
     async def answer_json(self, text: bytes) -> tuple[bool, str]:
         """Answer a request in proto3's JSON, and tell whether it is allowed.
@@ -85,8 +87,10 @@ class RateLimitService:
         response = await self._respond(request, None)
         return response.overall_code != OVER_LIMIT, json_format.MessageToJson(response, descriptor_pool=POOL)
 
-    async def _respond(self, request: Any, timeout_s: float | None) -> Any:  # noqa: ANN401 - made at run time
-        descriptors = self._read(request)
+    async def _respond(self, request: Any, timeout_s: float | None, *, is_look: bool = False) -> Any:  # noqa: ANN401 - made at run time
+        descriptors = read_descriptors(request, self._limits)
+        if is_look:
+            descriptors = [msgspec.structs.replace(one, is_look=True) for one in descriptors]
         answer = await self._limiter.decide(request.domain, descriptors, request.hits_addend, timeout_s)
         if answer.is_degraded and self._storage_errors:
             raise StorageUnavailableError("the storage did not decide")
@@ -128,36 +132,3 @@ class RateLimitService:
             fields += (("retry-after", str(seconds)),)
         for name, value in fields:
             response.response_headers_to_add.add(key=name, value=value)
-
-    def _read(self, request: Any) -> list[Descriptor]:  # noqa: ANN401 - made at run time
-        if not request.domain:
-            raise InvalidInputError("rate limit domain must not be empty")
-        if not request.descriptors:
-            raise InvalidInputError("rate limit descriptor list must not be empty")
-        if len(request.descriptors) > self._limits.max_descriptors:
-            raise InvalidInputError(
-                f"descriptors: {len(request.descriptors)}, expected at most {self._limits.max_descriptors}"
-            )
-        return [self._read_one(one) for one in request.descriptors]
-
-    def _read_one(self, one: Any) -> Descriptor:  # noqa: ANN401 - made at run time
-        entries = tuple([(entry.key, entry.value) for entry in one.entries])
-        if not entries:
-            raise InvalidInputError("descriptor: expected at least one entry")
-        if len(entries) > self._limits.max_entries:
-            raise InvalidInputError(f"descriptor: {len(entries)} entries, expected at most {self._limits.max_entries}")
-        for key, _ in entries:
-            if not key:
-                raise InvalidInputError("descriptor: an entry's key must not be empty")
-        hits = one.hits_addend.value if one.HasField("hits_addend") else None
-        if not one.HasField("limit"):
-            return Descriptor(entries, hits, one.is_negative_hits)
-        limit = one.limit
-        number = int(limit.unit)
-        unit = UNITS[number] if 0 < number < len(UNITS) else ""
-        if not unit:
-            raise InvalidInputError(f"descriptor: limit.unit={number}: expected one of {', '.join(UNITS[1:])}")
-        multiplier = limit.unit_multiplier.value if limit.HasField("unit_multiplier") else 1
-        return Descriptor(
-            entries, hits, one.is_negative_hits, Window(limit.requests_per_unit, unit, max(1, multiplier))
-        )

@@ -6,6 +6,7 @@ from typing import Final
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService, StorageUnavailableError
 from sluicegate.presentation.service.http.auth_api import AuthApi
+from sluicegate.presentation.service.http.budget_api import BudgetApi
 from sluicegate.presentation.service.http.check_api import CheckApi
 from sluicegate.presentation.service.http.openapi import openapi_document
 from sluicegate.presentation.service.http.web import JSON, Call, Endpoint, Reply, json_reply, problem
@@ -63,6 +64,7 @@ def endpoints(
     health = Health(limiter, is_leaving)
     routes = [
         Endpoint("POST", "/v1/check", check_api.check),
+        *BudgetApi(limiter, check_api).endpoints(),
         Endpoint("POST", "/json", _EnvoyJson(service).answer),
         Endpoint("GET", "/healthz", health.live),
         Endpoint("GET", "/readyz", health.ready),

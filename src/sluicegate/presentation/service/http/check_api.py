@@ -10,7 +10,7 @@ from sluicegate.application.check import Decision, decision_of
 from sluicegate.application.joint_check import Part
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.service.endpoints import match_target
+from sluicegate.presentation.service.endpoints import named_endpoint
 from sluicegate.presentation.service.http.web import Call, Reply, decode, json_reply
 from sluicegate.presentation.web.headers import QuotaHeaders, retry_after_seconds
 
@@ -134,10 +134,4 @@ class CheckApi:
         )
 
     def _endpoint(self, one: One | CheckBody) -> str:
-        if one.endpoint is not UNSET:
-            if one.path is not UNSET:
-                raise InvalidInputError("body: expected one of endpoint and path")
-            return one.endpoint
-        if one.path is UNSET:
-            raise InvalidInputError("body: expected the field endpoint or path")
-        return match_target(self._limiter, one.method, one.path) or f"{one.method} {one.path.partition('?')[0]}"
+        return named_endpoint(self._limiter, one.endpoint, one.path, one.method)

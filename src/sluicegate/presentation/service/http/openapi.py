@@ -6,22 +6,69 @@ from typing import Any, Final
 
 import msgspec
 
+from sluicegate.domain.reservation import Settlement
+from sluicegate.presentation.service.http.budget_api import (
+    AcquireBody,
+    ClaimBody,
+    Claimed,
+    CommitBody,
+    ExtendBody,
+    ReserveBody,
+)
 from sluicegate.presentation.service.http.check_api import CheckBody, CheckOutcome, JointOutcome
 
 _DENIED: Final = "The request is denied. Retry-After says when it would pass."
+_CLAIMS: Final = ("reserve", "acquire")
+_BUDGET_BODIES: Final[dict[str, type[msgspec.Struct]]] = {
+    "reserve": ReserveBody,
+    "commit": CommitBody,
+    "cancel": ClaimBody,
+    "extend": ExtendBody,
+    "acquire": AcquireBody,
+    "release": ClaimBody,
+    "renew": ClaimBody,
+}
+_BUDGET_SUMMARIES: Final = {
+    "reserve": "Take the tokens that a call may cost.",
+    "commit": "Charge what it really cost.",
+    "cancel": "Give back all that was reserved.",
+    "extend": "Let a reservation end later.",
+    "acquire": "Count a call in flight.",
+    "release": "End a call in flight.",
+    "renew": "Let a call in flight last longer.",
+}
 _AUTH_HEADERS: Final = ("x-forwarded-method", "x-forwarded-uri", "x-forwarded-for")
 
 
 @cache
 def openapi_document() -> dict[str, Any]:
     """Return the description (OpenAPI 3.1)."""
-    (check_body, outcome, joint), components = msgspec.json.schema_components(
-        (CheckBody, CheckOutcome, JointOutcome), ref_template="#/components/schemas/{name}"
+    (check_body, outcome, joint, claimed, settlement, *bodies), components = msgspec.json.schema_components(
+        (CheckBody, CheckOutcome, JointOutcome, Claimed, Settlement, *_BUDGET_BODIES.values()),
+        ref_template="#/components/schemas/{name}",
     )
     problem: dict[str, Any] = {"description": "The request is wrong.", "content": {"application/problem+json": {}}}
     checked = {
         "description": "What was decided.",
         "content": {"application/json": {"schema": {"anyOf": [outcome, joint]}}},
+    }
+    budgets = {
+        f"/v1/{verb}": {
+            "post": {
+                "summary": _BUDGET_SUMMARIES[verb],
+                "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+                "responses": {
+                    "200": {
+                        "description": "What was decided." if verb in _CLAIMS else "It was done.",
+                        "content": {"application/json": {"schema": claimed if verb in _CLAIMS else settlement}},
+                    },
+                    "400": problem,
+                    "409": {"description": "It has ended, or nothing counts it."},
+                    "503": {"description": "The storage did not do it."},
+                },
+            }
+        }
+        for verb, body in zip(_BUDGET_BODIES, bodies, strict=True)
     }
     return {
         "openapi": "3.1.0",
@@ -34,6 +81,7 @@ def openapi_document() -> dict[str, Any]:
                     "responses": {"200": checked, "400": problem, "413": problem},
                 }
             },
+            **budgets,
             "/json": {
                 "post": {
                     "summary": "Answer a RateLimitRequest of the Envoy protocol in JSON.",
