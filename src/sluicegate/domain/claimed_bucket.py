@@ -58,6 +58,8 @@ def reset_claimed(bucket: Bucket, spec: BucketSpec, now_us: i64) -> None:
     claims, _, _ = _look(bucket, spec, now_us)
     claims.reset()
     _keep(bucket, spec, claims, claims.room(spec), -(-now_us // spec.tick_us))
+    if bucket.claims is None:
+        bucket.last = RESET
 
 
 def settle_claim(

@@ -13,12 +13,13 @@ from typing import Any, cast
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.batcher import Batcher
+from sluicegate.infrastructure.redis.call_parts import joined, part_of, undoing
 from sluicegate.infrastructure.redis.connection import RedisConnection, ask, close
 from sluicegate.infrastructure.redis.errors import Fault
-from sluicegate.infrastructure.redis.script import PEEK, REFUND, TAKE, Call, Script, ScriptClient
+from sluicegate.infrastructure.redis.script import Call, Script, ScriptClient
 from sluicegate.infrastructure.redis.target import RedisTarget
 from sluicegate.runtime.patient_timeout import PatientTimeout
 
@@ -144,41 +145,35 @@ class ClusterRouter:
         task.add_done_callback(self._tasks.discard)
 
     async def _carry_out(self, call: Call, parts: list[list[int]]) -> None:
-        due_s = call.due_s
-        answers = await self._ask(call.verb, [[call.requests[i] for i in part] for part in parts], due_s)
-        levels: list[BucketLevel | None] = [None] * len(call.requests)
-        allowed = all(not isinstance(answer, Verdict) or answer.allowed for answer in answers)
+        answers = await self._ask([part_of(call, part, self._loop.create_future()) for part in parts])
         error = next((answer for answer in answers if isinstance(answer, BaseException)), None)
-        refunds: list[list[BucketRequest]] = []
-        for part, answer in zip(parts, answers, strict=True):
-            if isinstance(answer, BaseException) or answer is None:
-                continue  # a part that may or may not have been charged is not refunded: that could mint tokens
-            charged = isinstance(answer, Verdict) and answer.allowed and (not allowed or error is not None)
-            if charged:
-                refunds.append([call.requests[i] for i in part])
-            for i, bucket_level in zip(part, answer.levels if isinstance(answer, Verdict) else answer, strict=True):
-                levels[i] = _refunded(call.requests[i], bucket_level) if charged else bucket_level
+        # A part that may or may not have been charged is not paid back: that could mint tokens.
+        undone = [
+            part
+            for part, answer in zip(parts, answers, strict=True)
+            if isinstance(answer, Verdict)
+            and answer.allowed
+            and (error is not None or not all(isinstance(other, Verdict) and other.allowed for other in answers))
+        ]
         future = call.future
         if not future.done():
             if error is not None:
                 future.set_exception(error)
-            elif call.verb == TAKE:
-                future.set_result(Verdict(allowed, tuple(cast("list[BucketLevel]", levels))))
             else:
-                future.set_result(tuple(cast("list[BucketLevel]", levels)) if call.verb in {PEEK, REFUND} else None)
-        if refunds:
-            await self._ask(REFUND, refunds, self._loop.time() + self._deadline_s)
+                future.set_result(joined(call, parts, answers, undone))
+        due_s = self._loop.time() + self._deadline_s
+        for part in undone:
+            await self._ask(undoing(call, part, self._loop.create_future, due_s))
 
-    async def _ask(self, verb: int, parts: Sequence[Sequence[BucketRequest]], due_s: float) -> list[Any]:
-        futures: list[asyncio.Future[Any]] = []
-        for requests in parts:
-            future: asyncio.Future[Any] = self._loop.create_future()
-            futures.append(future)
+    async def _ask(self, calls: Sequence[Call]) -> list[Any]:
+        for call in calls:
             try:
-                self.submit(Call(verb, requests, future, due_s))
+                self.submit(call)
             except StorageError as error:
-                future.set_exception(error)
-        return await asyncio.gather(*futures, return_exceptions=True)
+                call.future.set_exception(error)
+        return await asyncio.gather(
+            *[cast("asyncio.Future[Any]", call.future) for call in calls], return_exceptions=True
+        )
 
     # The map of slots
 
@@ -232,12 +227,6 @@ class ClusterRouter:
 
     def __repr__(self) -> str:
         return f"ClusterRouter(nodes={len(self._nodes)}, slots={len(self._owners)})"
-
-
-def _refunded(request: BucketRequest, bucket_level: BucketLevel) -> BucketLevel:
-    return BucketLevel(
-        min(request.spec.capacity, bucket_level.level + request.cost_units), bucket_level.effective_in_us
-    )
 
 
 def _owners(reply: object, host: str) -> dict[int, Address]:

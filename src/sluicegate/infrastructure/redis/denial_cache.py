@@ -24,6 +24,9 @@ MAX_BYTES: Final = 8 * 2**20
 MAX_AGE_US: Final = 1_000_000
 """The longest that a denial is believed, so that what another process resets or refunds shows within a second everywhere."""
 
+MAX_AGE_OF_RESERVED_US: Final = 100_000
+"""The same where somebody has reserved tokens of a bucket, or holds it: what comes back shows within a tenth of a second."""
+
 _MAX_RAISED: Final = 1_000
 _BYTES_OF_ONE: Final = 400  # of a denial of one bucket, without its key
 
@@ -40,12 +43,13 @@ class KnownDenial:
         requests: What was asked.
         levels: What was in each bucket.
         told_us: When the reply arrived, from which the client was told to wait.
-        until_us: Until when the check is certain to be denied.
+        until_us: Until when it is repeated.
+        may_rise: Whether somebody has reserved tokens; see `Verdict`.
         asked_after: The number of the last `forget` before the question.
         size: About how many bytes this takes.
     """
 
-    __slots__ = ("asked_after", "levels", "requests", "size", "told_us", "until_us")
+    __slots__ = ("asked_after", "levels", "may_rise", "requests", "size", "told_us", "until_us")
 
     def __init__(  # noqa: PLR0913, PLR0917 - one record, built in one place
         self,
@@ -55,6 +59,7 @@ class KnownDenial:
         until_us: int,
         asked_after: int,
         size: int,
+        may_rise: bool,
     ) -> None:
         self.requests = requests
         self.levels = levels
@@ -62,6 +67,7 @@ class KnownDenial:
         self.until_us = until_us
         self.asked_after = asked_after
         self.size = size
+        self.may_rise = may_rise
 
 
 class DenialCache:
@@ -118,11 +124,14 @@ class DenialCache:
             if self._raised_since(request.key, denial.asked_after):
                 return None
             then = denial.levels[at]
+            if denial.may_rise:  # the refill is not all that decides when the level is effective
+                levels.append(BucketLevel(then.level, then.effective_in_us - (now_us - denial.told_us)))
+                continue
             # In ticks since the instant at which the server's level held.
             elapsed_us = now_us - denial.told_us - then.effective_in_us
             level, tick = refill(spec, then.level, 0, elapsed_us)
             levels.append(BucketLevel(level, tick * spec.tick_us - elapsed_us))
-        return Verdict(allowed=False, levels=tuple(levels))
+        return Verdict(allowed=False, levels=tuple(levels), may_rise=denial.may_rise)
 
     def begin(self) -> Begun:
         """Return what `store` needs to know of the moment before the server is asked."""
@@ -153,10 +162,10 @@ class DenialCache:
                 wait = wait_us(request.spec, request.cost_units, level.level, level.effective_in_us)
                 longest_us = max(longest_us, wait)
         now_us = self._now_us()
-        until_us = asked_us + min(MAX_AGE_US, longest_us)
+        until_us = asked_us + min(MAX_AGE_OF_RESERVED_US if verdict.may_rise else MAX_AGE_US, longest_us)
         if now_us >= until_us:
             return
-        denial = KnownDenial(tuple(requests), verdict.levels, now_us, until_us, asked_after, size)
+        denial = KnownDenial(tuple(requests), verdict.levels, now_us, until_us, asked_after, size, verdict.may_rise)
         with self._mutex:
             for request in requests:
                 if self._raised_since(request.key, asked_after):

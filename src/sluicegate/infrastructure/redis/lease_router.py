@@ -65,6 +65,11 @@ class LeaseRouter:
             self.router.submit(call)
             return
         request = requests[0]
+        if (
+            verb == TAKE and not request.cost_units
+        ):  # any loan could pay nothing; whether there is debt only the server knows
+            self.router.submit(call)
+            return
         # A loan is of no use under a new rule; and a reset fills a bucket only if it is known what was spent of the loan.
         back = self._table.give_back(request, self, if_of_another_rule=verb == TAKE)
         if back is not None:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 from mypy_extensions import mypyc_attr
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.connection import RedisConnection, pack
 from sluicegate.infrastructure.redis.errors import BUSY, SILENT, Fault, fault_of
@@ -21,6 +21,9 @@ PEEK: Final = 1
 REFUND: Final = 2
 RESET: Final = 3
 LEND: Final = 4
+RESERVE: Final = 5
+SETTLE: Final = 6
+EXTEND: Final = 7
 """The verbs, as the script numbers them."""
 
 LENT_US: Final = 2_500_000
@@ -33,6 +36,9 @@ _NOT_EXECUTED: Final = frozenset({"moved", "ask", "try_again"})
 
 Waiter: TypeAlias = asyncio.Future[Any] | concurrent.futures.Future[Any]
 """What a caller waits on, in an event loop or in a thread."""
+
+_MAY_RISE: Final = 2
+_TOO_MANY: Final = 3
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_numbers: Final = msgspec.msgpack.Decoder(list[int]).decode
@@ -54,6 +60,23 @@ class LeaseTerms(NamedTuple):
     wanted: int
 
 
+class ClaimCall(NamedTuple):
+    """The further arguments of `RESERVE`, `SETTLE` and `EXTEND`.
+
+    Args:
+        number: What names the claims, 1 to 2**52.
+        numbers: For each request: kind and microseconds, the greatest debt in units, or microseconds.
+    """
+
+    number: int
+    numbers: tuple[int, ...]
+
+
+def reserve_call(number: int, terms: Sequence[ClaimTerms]) -> ClaimCall:
+    """Return the further arguments of `RESERVE`."""
+    return ClaimCall(number, tuple([value for one in terms for value in one]))
+
+
 class Loan(NamedTuple):
     """What `LEND` returns.
 
@@ -72,12 +95,13 @@ class Call:
     """One verb on some buckets, and the future of the caller who waits for it.
 
     Args:
-        verb: `TAKE`, `PEEK`, `REFUND`, `RESET` or `LEND`.
+        verb: `TAKE`, `PEEK`, `REFUND`, `RESET`, `LEND`, `RESERVE`, `SETTLE` or `EXTEND`.
         requests: The buckets, at least one; for `LEND` exactly one, whose cost may be 0.
-        future: Gets a `Verdict` for `TAKE`, levels for `PEEK` and `REFUND`, None for `RESET`, a `Loan` for `LEND`, or a
-            `StorageError`. May be cancelled at any time; the answer is discarded then.
+        future: Gets a `Verdict` for `TAKE` and `RESERVE`, levels for `PEEK` and `REFUND`, None for `RESET`, a `Loan` for `LEND`,
+            settlements for `SETTLE`, a number of claims for `EXTEND`, or a `StorageError`. May be cancelled at any time; the
+            answer is discarded then.
         due_s: The event loop's time by which it is answered.
-        terms: For `LEND` alone.
+        terms: For `LEND`, and the verbs of claims, alone.
     """
 
     __slots__ = ("alone", "asking", "due_s", "future", "hops", "lost_s", "requests", "slot", "terms", "verb")
@@ -88,7 +112,7 @@ class Call:
         requests: Sequence[BucketRequest],
         future: Waiter,
         due_s: float,
-        terms: LeaseTerms | None = None,
+        terms: LeaseTerms | ClaimCall | None = None,
     ) -> None:
         self.verb = verb
         self.requests = requests
@@ -220,8 +244,14 @@ def arguments(calls: Sequence[Call], correlation_id: int) -> tuple[str | int | b
             body.append(key_number)
             body.append(spec_number)
             body.append(request.cost_units)
-        if call.terms is not None:
-            body.extend(call.terms)
+        terms = call.terms
+        if terms is None:
+            continue
+        if isinstance(terms, LeaseTerms):
+            body.extend(terms)
+        else:
+            body.append(terms.number)
+            body.extend(terms.numbers)
     return (len(keys), *keys, _encode([correlation_id, len(specs), *specs, *body]))
 
 
@@ -238,7 +268,7 @@ def read(calls: Sequence[Call], correlation_id: int, reply: object) -> list[int]
     """
     expected = 1
     for call in calls:
-        expected += 1 + 2 * len(call.requests) + (1 if call.verb == LEND else 0)
+        expected += _width(call.verb, len(call.requests))
     try:
         numbers: list[int] = _decode_numbers(reply)  # type: ignore[arg-type]
     except (TypeError, msgspec.MsgspecError):
@@ -258,19 +288,46 @@ def settle(calls: Sequence[Call], numbers: list[int]) -> None:
     at = 1
     for call in calls:
         future, verb, count_ = call.future, call.verb, len(call.requests)
-        end = at + 1 + 2 * count_
         if not future.done():
             if verb == RESET:
                 future.set_result(None)
+            elif verb == EXTEND:
+                future.set_result(numbers[at])
+            elif verb == SETTLE:
+                future.set_result(_settlements(numbers, at + 1, count_))
             else:
+                end = at + 1 + 2 * count_
                 levels = tuple([BucketLevel(numbers[i], numbers[i + 1]) for i in range(at + 1, end, 2)])
+                paid = numbers[at]
                 if verb == TAKE:
-                    future.set_result(Verdict(numbers[at] == 1, levels))
+                    future.set_result(Verdict(paid == 1, levels, paid == _MAY_RISE))
                 elif verb == LEND:
-                    future.set_result(Loan(Verdict(numbers[at] == 1, levels), numbers[end]))
+                    future.set_result(Loan(Verdict(paid == 1, levels, paid == _MAY_RISE), numbers[end]))
+                elif verb == RESERVE and paid == _TOO_MANY:
+                    future.set_exception(
+                        StorageError("overload", "Too many reservations of one bucket are not settled.")
+                    )
                 else:
-                    future.set_result(levels)
-        at = end + (1 if verb == LEND else 0)
+                    future.set_result(levels if verb != RESERVE else Verdict(paid == 1, levels, paid == _MAY_RISE))
+        at += _width(verb, count_)
+
+
+def _width(verb: int, requests: int) -> int:
+    """Return how many numbers the reply to a call has."""
+    if verb == EXTEND:
+        return 1
+    if verb == SETTLE:
+        return 1 + 5 * requests
+    return 1 + 2 * requests + (1 if verb == LEND else 0)
+
+
+def _settlements(numbers: list[int], at: int, count_: int) -> tuple[BucketSettlement, ...]:
+    return tuple(
+        [
+            BucketSettlement(numbers[i + 2], numbers[i + 3], numbers[i + 4], BucketLevel(numbers[i], numbers[i + 1]))
+            for i in range(at, at + 5 * count_, 5)
+        ]
+    )
 
 
 def fail(calls: Iterable[Call], fault: Fault) -> None:

@@ -4,12 +4,13 @@ This module is not compiled: users subclass `RedisStorage` and patch its methods
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self, cast
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
 from sluicegate.domain.protocols import StorageTraits
 from sluicegate.infrastructure.redis.batcher import Batcher
@@ -17,7 +18,20 @@ from sluicegate.infrastructure.redis.cluster import ClusterRouter
 from sluicegate.infrastructure.redis.denial_cache import Begun, DenialCache
 from sluicegate.infrastructure.redis.lease_router import LeaseRouter, Router
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call, Script, ScriptClient
+from sluicegate.infrastructure.redis.script import (
+    EXTEND,
+    PEEK,
+    REFUND,
+    RESERVE,
+    RESET,
+    SETTLE,
+    TAKE,
+    Call,
+    ClaimCall,
+    Script,
+    ScriptClient,
+    reserve_call,
+)
 from sluicegate.infrastructure.redis.target import RedisTarget, target_of_client, target_of_url
 
 DEFAULT_DEADLINE_MS = 50
@@ -96,14 +110,14 @@ class RedisStorage:
     def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict | None:
         """Pay from a lease, or return a cached denial that still holds; None if the server must be asked."""
         request = requests[0]
-        if request.lease_units and len(requests) == 1:
+        if request.lease_units and request.cost_units and len(requests) == 1:
             leases = self.connections.leases
             verdict = leases.spend(request, to_the_end=False)
             if verdict is not None:
                 return verdict
             if leases.suffices(request):
                 return None  # the lease is to be renewed; it comes before a denial that was true without it
-        return None if self.denials is None else self.denials.lookup(requests)
+        return self.known_denial(requests)
 
     async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
@@ -122,7 +136,7 @@ class RedisStorage:
         if begun is not None and self.denials is not None:
             self.denials.store(requests, verdict, begun)
         request = requests[0]
-        if not request.lease_units or len(requests) > 1:
+        if not request.lease_units or not request.cost_units or len(requests) > 1:
             return verdict
         if verdict.allowed:
             return Verdict(allowed=True, levels=self._with_leased(requests, verdict.levels))
@@ -152,6 +166,49 @@ class RedisStorage:
         finally:
             self.forget_denials(requests)
 
+    async def reserve(self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /) -> Verdict:
+        """Pay all requests or none, and note their claims."""
+        denial = self.known_denial(requests)
+        if denial is not None:
+            return denial
+        begun = self.begin_take()
+        try:
+            verdict = cast("Verdict", await self._ask(RESERVE, requests, reserve_call(number, terms)))
+        except BaseException:  # also if the caller was cancelled
+            self.abandon(requests, number)
+            raise
+        return self.finish_reserve(requests, verdict, begun)
+
+    def abandon(self, requests: Sequence[BucketRequest], number: int) -> None:
+        """Give back what may have been reserved for a caller who does not know; if that fails, it ends by itself."""
+        nothing = [request.with_cost(0) for request in requests]
+        with contextlib.suppress(StorageError):
+            self._ask(SETTLE, nothing, ClaimCall(number, (0,) * len(nothing))).add_done_callback(_ignore)
+
+    def known_denial(self, requests: Sequence[BucketRequest]) -> Verdict | None:
+        """Return a cached denial that still holds."""
+        return None if self.denials is None else self.denials.lookup(requests)
+
+    def finish_reserve(self, requests: Sequence[BucketRequest], verdict: Verdict, begun: Begun | None) -> Verdict:
+        """Cache a denial of the server, and return its verdict."""
+        if begun is not None and self.denials is not None:
+            self.denials.store(requests, verdict, begun)
+        return verdict
+
+    async def settle(
+        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], /
+    ) -> tuple[BucketSettlement, ...]:
+        """Charge what claims really cost, and forget them."""
+        try:
+            settled = await self._ask(SETTLE, requests, ClaimCall(number, tuple(max_debts)))
+            return cast("tuple[BucketSettlement, ...]", settled)
+        finally:
+            self.forget_denials(requests)
+
+    async def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> int:
+        """Let claims end later, and return how many there are."""
+        return cast("int", await self._ask(EXTEND, requests, ClaimCall(number, tuple(ttls_us))))
+
     def forget_denials(self, requests: Sequence[BucketRequest]) -> None:
         """Forget denials of buckets whose levels may have been raised, whether or not the call succeeded."""
         if self.denials is not None:
@@ -167,10 +224,12 @@ class RedisStorage:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _ask(self, verb: int, requests: Sequence[BucketRequest]) -> "asyncio.Future[Any]":
+    def _ask(
+        self, verb: int, requests: Sequence[BucketRequest], terms: ClaimCall | None = None
+    ) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self.connections.router(loop).submit(Call(verb, requests, future, loop.time() + self._deadline_s))
+        self.connections.router(loop).submit(Call(verb, requests, future, loop.time() + self._deadline_s, terms))
         return future
 
     def _with_leased(
@@ -185,6 +244,11 @@ class RedisStorage:
 
     def __repr__(self) -> str:
         return f"RedisStorage({self.connections.target!r}, deadline_ms={self._deadline_s * 1000:.0f})"
+
+
+def _ignore(answer: "asyncio.Future[Any]") -> None:
+    if not answer.cancelled():
+        answer.exception()
 
 
 class Connections:

@@ -10,10 +10,21 @@ from copy import copy
 from threading import Thread
 from typing import Any, Self, cast
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call
+from sluicegate.infrastructure.redis.script import (
+    EXTEND,
+    PEEK,
+    REFUND,
+    RESERVE,
+    RESET,
+    SETTLE,
+    TAKE,
+    Call,
+    ClaimCall,
+    reserve_call,
+)
 from sluicegate.infrastructure.redis.storage import DEFAULT_DEADLINE_MS, RedisStorage
 from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.runtime.mutex import new_mutex
@@ -101,6 +112,37 @@ class SyncRedisStorage:
         finally:
             self._storage.forget_denials(requests)
 
+    def reserve_blocking(
+        self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /
+    ) -> Verdict:
+        """Pay all requests or none, and note their claims."""
+        storage = self._storage
+        denial = storage.known_denial(requests)
+        if denial is not None:
+            return denial
+        begun = storage.begin_take()
+        try:
+            verdict = self._ask(RESERVE, requests, reserve_call(number, terms))
+        except BaseException:
+            with contextlib.suppress(StorageError, RuntimeError):
+                self._background.loop().call_soon_threadsafe(storage.abandon, requests, number)
+            raise
+        return storage.finish_reserve(requests, verdict, begun)
+
+    def settle_blocking(
+        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], /
+    ) -> tuple[BucketSettlement, ...]:
+        """Charge what claims really cost, and forget them."""
+        try:
+            settled = self._ask(SETTLE, requests, ClaimCall(number, tuple(max_debts)))
+            return cast("tuple[BucketSettlement, ...]", settled)
+        finally:
+            self._storage.forget_denials(requests)
+
+    def extend_blocking(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> int:
+        """Let claims end later, and return how many there are."""
+        return cast("int", self._ask(EXTEND, requests, ClaimCall(number, tuple(ttls_us))))
+
     def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
         try:
@@ -118,11 +160,11 @@ class SyncRedisStorage:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, verb: int, requests: Sequence[BucketRequest]) -> Any:  # noqa: ANN401 - whatever the verb returns
+    def _ask(self, verb: int, requests: Sequence[BucketRequest], terms: ClaimCall | None = None) -> Any:  # noqa: ANN401 - whatever the verb returns
         deadline_s = cast("float", self.traits.deadline_s)
         loop = self._background.loop()
         answer: Future[Any] = Future()
-        call = Call(verb, requests, answer, loop.time() + deadline_s)
+        call = Call(verb, requests, answer, loop.time() + deadline_s, terms)
         loop.call_soon_threadsafe(self._submit, loop, call)
         background = self._background
         try:

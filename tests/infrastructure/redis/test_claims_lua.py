@@ -1,0 +1,162 @@
+"""Claims in the script against the arithmetic in Python: the same sequences, the same answers, to the bit."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluicegate.domain.bucket_request import BucketRequest, ClaimTerms
+from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.claim import AS_RESERVED, CHARGE, HOLD, KEPT_US, PAID, RELEASE
+from sluicegate.domain.rule import RateLimitRule
+from sluicegate.infrastructure.redis.script import (
+    EXTEND,
+    PEEK,
+    REFUND,
+    RESERVE,
+    RESET,
+    SETTLE,
+    TAKE,
+    Call,
+    ClaimCall,
+    Script,
+    reserve_call,
+)
+from support.bucket_model import START_US, drawn_request, elapsed, specs
+from support.redis_servers import RedisServer
+from support.scripted_buckets import ScriptedBuckets, evaluate
+
+
+@pytest.fixture(scope="module", params=["redis_7_server", "redis_6_server"])
+def lua(request: pytest.FixtureRequest) -> ScriptedBuckets:
+    """Return the script on each version of Redis."""
+    return ScriptedBuckets(request.getfixturevalue(request.param))
+
+
+Step = tuple[int, int, int, int, int, int, int]
+"""Verb, microseconds since the step before, spec, which cost, number, kind, microseconds that a claim lasts."""
+
+ttls = st.one_of(st.integers(1, 10), st.integers(1, 5_000_000), st.integers(1, KEPT_US))
+steps = st.tuples(
+    st.sampled_from([TAKE, TAKE, RESERVE, RESERVE, RESERVE, SETTLE, SETTLE, EXTEND, PEEK, REFUND, RESET]),
+    st.one_of(st.just(0), elapsed),
+    st.integers(0, 1),
+    st.integers(0, 3),
+    st.integers(1, 5),
+    st.sampled_from([PAID, CHARGE, RELEASE, HOLD]),
+    ttls,
+)
+
+
+def _call(step: Step, requests: Sequence[BucketRequest]) -> Call:
+    verb, _, _, cost, number, kind, ttl_us = step
+    terms = None
+    if verb == RESERVE:
+        terms = reserve_call(number, [ClaimTerms(kind, ttl_us)])
+    elif verb == SETTLE:
+        terms = ClaimCall(number, (requests[0].spec.capacity // (1 + cost),))
+    elif verb == EXTEND:
+        terms = ClaimCall(number, (ttl_us,))
+    return Call(verb, requests, Future(), 0.0, terms)
+
+
+def _in_memory(table: BucketTable, step: Step, requests: tuple[BucketRequest, ...], now_us: int) -> Any:
+    verb, _, _, cost, number, kind, ttl_us = step
+    verbs = {
+        TAKE: lambda: table.take(requests, now_us),
+        PEEK: lambda: table.peek(requests, now_us),
+        REFUND: lambda: table.refund(requests, now_us),
+        RESET: lambda: table.reset(requests, now_us) and None,
+        RESERVE: lambda: table.reserve(requests, number, [ClaimTerms(kind, ttl_us)], now_us),
+        SETTLE: lambda: table.settle(requests, number, [requests[0].spec.capacity // (1 + cost)], now_us),
+        EXTEND: lambda: table.extend(requests, number, [ttl_us], now_us),
+    }
+    return verbs[verb]()
+
+
+def _requests(given_specs: list[BucketSpec], step: Step) -> tuple[BucketRequest, ...]:
+    verb, _, spec_number, cost, number, _, ttl_us = step
+    request = drawn_request(given_specs, 0, spec_number, cost)
+    if verb == SETTLE:
+        costs = [AS_RESERVED, 0, request.cost_units, request.cost_units + request.spec.capacity]
+        return (request.with_cost(costs[(number + ttl_us) % 4]),)
+    return (request,)
+
+
+@given(st.lists(specs, min_size=2, max_size=2), st.lists(steps, min_size=1, max_size=30), st.booleans())
+def test_python_and_lua_agree_to_the_bit(
+    lua: ScriptedBuckets, given_specs: list[BucketSpec], sequence: list[Step], one: bool
+) -> None:
+    """Reservations, holds, settlements, debt, ends, changes of rules and clocks that step back: the same in both."""
+    lua.client.flushall()
+    table = BucketTable(1)
+    now_us = START_US
+    live: set[int] = set()
+    while sequence:
+        now_us += sequence[0][1]
+        together = 1
+        while not one and together < len(sequence) and sequence[together][1] == 0:
+            together += 1
+        calls: list[Call] = []
+        expected: list[Any] = []
+        for step in sequence[:together]:
+            if step[0] == RESERVE and step[4] in live:
+                continue  # callers draw each number once
+            if step[0] == RESERVE:
+                live.add(step[4])
+            requests = _requests(given_specs, step)
+            calls.append(_call(step, requests))
+            expected.append(_in_memory(table, step, requests, now_us))
+            live &= _numbers(table)
+        if calls:
+            assert lua.send(calls, now_us) == expected
+        sequence = sequence[together:]
+
+
+def _numbers(table: BucketTable) -> set[int]:
+    bucket = table._find("k0")
+    return set() if bucket is None or bucket.claims is None else set(bucket.claims._by_number)
+
+
+RULE = RateLimitRule(100, 600, "ip")
+
+
+def _reserve(number: int, tokens: int, kind: int = CHARGE, ttl_us: int = 60_000_000) -> Call:
+    request = BucketRequest("k", RULE.spec, tokens * RULE.spec.units_per_token)
+    return Call(RESERVE, [request], Future(), 0.0, reserve_call(number, [ClaimTerms(kind, ttl_us)]))
+
+
+def test_a_key_lives_until_its_claims_are_forgotten(redis_7_server: RedisServer) -> None:
+    """A late commit finds the reservation ten minutes after its end, though the bucket has long been full."""
+    client = redis_7_server.client()
+    client.flushall()
+    script = Script()
+    evaluate(client, "EVAL", script.text, [_reserve(1, 10)])
+    assert 660_000 < int(str(client.pttl("k"))) <= 662_000
+    cancel = Call(SETTLE, [BucketRequest("k", RULE.spec, 0)], Future(), 0.0, ClaimCall(1, (0,)))
+    evaluate(client, "EVAL", script.text, [cancel])
+    assert str(client.get("k")).count("|") == 0
+    assert int(str(client.pttl("k"))) <= 3_000
+
+
+def test_a_bucket_has_a_bounded_number_of_claims(lua: ScriptedBuckets) -> None:
+    """Beyond it a reservation is refused with a reason, and nothing else happens to the bucket."""
+    lua.client.flushall()
+    spec = RateLimitRule(10**6, 600, "ip").spec
+    request = BucketRequest("k", spec, spec.units_per_token)
+    terms = ClaimTerms(CHARGE, 60_000_000)
+    for start in range(1, 10_001, 500):
+        lua.send(
+            [
+                Call(RESERVE, [request], Future(), 0.0, reserve_call(number, [terms]))
+                for number in range(start, start + 500)
+            ],
+            START_US,
+        )
+    with pytest.raises(Exception, match="Too many reservations"):
+        lua.send([Call(RESERVE, [request], Future(), 0.0, reserve_call(10_001, [terms]))], START_US)
+    assert lua.call([(PEEK, [request])], START_US)[0][0].level == (10**6 - 10_000) * spec.units_per_token
