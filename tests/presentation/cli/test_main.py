@@ -264,6 +264,7 @@ def test_replay_answers_in_json(run: Run, rules: str, tmp_path: Path) -> None:
             "clients_shadow_denied": 0,
             "honest_clients": 1,
             "honest_clients_denied": 1,
+            "honest_clients_shadow_denied": 0,
             "longest_wait_s": 60.0,
             "first_denied": "2015-05-17T10:05:03Z",
             "last_denied": "2015-05-17T10:05:03Z",

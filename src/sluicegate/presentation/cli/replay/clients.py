@@ -34,7 +34,7 @@ OUTLIER: Final = "outlier"
 KINDS: Final = (HONEST, ROBOT, NO_AGENT, PROBER, OUTLIER)
 
 MAX_PROFILES = 1_000_000
-"""How many clients are told apart; about 200 bytes each. Later ones count as honest-looking."""
+"""How many clients are told apart; about 150 bytes each. Later ones count as honest-looking."""
 
 _MIN_ANSWERS = 10
 _MIN_CLIENTS = 20

@@ -19,7 +19,7 @@ from sluicegate.presentation.cli.replay.report.figures import ReplayReport
 from sluicegate.presentation.cli.replay.report.page import write_page
 from sluicegate.presentation.cli.replay.report.table import print_report, progress_bar
 from sluicegate.presentation.cli.replay.source.log_files import LogFiles
-from sluicegate.presentation.cli.replay.source.log_lines import display_name, size_of
+from sluicegate.presentation.cli.replay.source.log_lines import STANDARD_INPUT, display_name, size_of
 from sluicegate.presentation.cli.replay.suggest.collector import SuggestionCollector, SuggestionOptions
 from sluicegate.presentation.cli.replay.suggest.rules_text import rules_text, suggested_rules
 from sluicegate.presentation.cli.replay.suggest.suggestion import Suggestion, Verification
@@ -52,6 +52,11 @@ def replay(options: ReplayOptions) -> int:
 
 def _suggest(options: ReplayOptions) -> int:
     """Print a rules file, or JSON, with the limits that the logs suggest."""
+    can_reread = not any(_is_stream(path) for path in options.logs)
+    if options.html is not None and not can_reread:
+        raise InvalidInputError(f"html={str(options.html)!r}: shows a replay, which needs files that can be read twice")
+    if options.against is not None:
+        load_rules(options.against)  # now, not when the logs have been read
     given = [*options.endpoints, *(load_rules(options.rules) if options.rules is not None else ())]
     scope = next(iter(options.reader_options().identify), "ip")
     asked = SuggestionOptions(
@@ -68,17 +73,13 @@ def _suggest(options: ReplayOptions) -> int:
     rules = suggested_rules(suggestion, shadow=False)
     report: ReplayReport | None = None
     if not rules:
-        write_error("no honest-looking client in the log: no limit is suggested")
-    elif all(Path(path).is_file() for path in options.logs):
+        write_error("no honest-looking client in the log: no limit is suggested, and nothing to replay")
+    elif can_reread:
         report = _replay(options, rules, suggestion)
         suggestion = report.suggestion or suggestion
     else:
         write_error("standard input cannot be read twice: the limits were not verified by replaying them")
-    if options.html is not None:
-        if report is None:
-            raise InvalidInputError(
-                f"html={str(options.html)!r}: needs files that can be read twice, and limits to replay"
-            )
+    if options.html is not None and report is not None:
         write_page(report, options.html)
     if options.as_json:
         write_json(suggestion if report is None else report)
@@ -134,6 +135,10 @@ def _verified(suggestion: Suggestion, run: Replay, clients: Clients) -> Suggesti
         for one in suggestion.endpoints
     ]
     return msgspec.structs.replace(suggestion, endpoints=endpoints)
+
+
+def _is_stream(path: str) -> bool:
+    return path == STANDARD_INPUT or Path(path).is_fifo() or Path(path).is_char_device()
 
 
 def _log_files(options: ReplayOptions, on_progress: Callable[[int], object] | None) -> LogFiles:

@@ -100,10 +100,10 @@ def rule_rows(replay: Replay, clients: Clients) -> list[RuleRow]:
     for (endpoint, who), tally in replay.tallies.items():
         totals.setdefault(endpoint, Tally()).add(tally)
         is_honest = clients.kind(who) == HONEST
-        denied = tally.denied > 0
+        denied, shadow = tally.denied > 0, tally.shadow_denied > 0
         count = counts.setdefault(endpoint, Counter())
-        count.update(clients=1, denied=denied, shadow=tally.shadow_denied > 0)
-        count.update(honest=is_honest, honest_denied=is_honest and denied)
+        count.update(clients=1, denied=denied, shadow=shadow)
+        count.update(honest=is_honest, honest_denied=is_honest and denied, honest_shadow=is_honest and shadow)
         denied_by.update((endpoint, policy) for policy in tally.policies)
     policies = {one.endpoint: (one.limits, one.shadows) for one in replay.rule_set.all_rules}
     rows: list[RuleRow] = []
@@ -128,6 +128,7 @@ def rule_rows(replay: Replay, clients: Clients) -> list[RuleRow]:
                 count["shadow"],
                 count["honest"],
                 count["honest_denied"],
+                count["honest_shadow"],
                 total.longest_wait_s if total.denied and total.longest_wait_s != float("inf") else None,
                 iso(total.first_denied_us),
                 iso(total.last_denied_us),

@@ -39,6 +39,7 @@ class RuleRow(msgspec.Struct, frozen=True):
         clients_shadow_denied: How many a rule in shadow mode would have denied at least once.
         honest_clients: How many of the clients look honest.
         honest_clients_denied: How many of these were denied at least once.
+        honest_clients_shadow_denied: How many of these a rule in shadow mode would have denied at least once.
         longest_wait_s: The longest wait in a denial, in seconds; None if none was denied, or no wait would have helped.
         first_denied: The time of the first denial (ISO 8601, UTC); None if there was none.
         last_denied: The time of the last one.
@@ -59,6 +60,7 @@ class RuleRow(msgspec.Struct, frozen=True):
     clients_shadow_denied: int
     honest_clients: int
     honest_clients_denied: int
+    honest_clients_shadow_denied: int
     longest_wait_s: float | None
     first_denied: str | None
     last_denied: str | None

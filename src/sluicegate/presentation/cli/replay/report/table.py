@@ -77,7 +77,7 @@ def _rules(title: str, rules: Sequence[RuleRow], count: int, width: int) -> Tabl
             _share(row.denied_share, row.requests),
             *([f"{row.shadow_denied:,}"] if in_shadow else []),
             f"{clients_denied:,} of {row.clients:,}",
-            f"{row.honest_clients_denied:,} of {row.honest_clients:,}",
+            f"{row.honest_clients_denied or row.honest_clients_shadow_denied:,} of {row.honest_clients:,}",
         ]
         rows.append((printable(row.endpoint), numbers))
         for policy in row.policies:

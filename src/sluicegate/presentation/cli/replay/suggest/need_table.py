@@ -6,7 +6,7 @@ from hashlib import blake2b
 from sluicegate.presentation.cli.replay.suggest.burst_need import BurstNeed, Rates
 
 MAX_PAIRS = 100_000
-"""How many pairs of endpoint and client are watched at most; about 1.5 KB each with 16 rates."""
+"""How many pairs of endpoint and client are watched at most; about 1.6 KB each with 16 rates."""
 
 
 class NeedTable:
