@@ -186,6 +186,15 @@ def test_an_unknown_format_field_or_identity_is_refused_by_name() -> None:
     assert all(name in known_formats() for name in FORMATS)
 
 
+def test_a_list_of_hops_of_iis_is_read() -> None:
+    """A field of its own, in which plus signs stand for spaces, believed from a private peer."""
+    reader = FORMATS["w3c"].open(reader_options())
+    reader.read("#Fields: date time c-ip cs-method cs-uri-stem X-Forwarded-For")
+    found = reader.read("2025-11-26 12:00:00 10.0.0.1 GET /a 198.51.100.7,+10.0.0.2")
+    assert isinstance(found, LoggedRequest)
+    assert found.client == "198.51.100.7"
+
+
 def test_a_robot_of_iis_is_one() -> None:
     """The plus signs stand for spaces."""
     reader = FORMATS["w3c"].open(reader_options())

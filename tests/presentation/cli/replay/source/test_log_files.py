@@ -4,15 +4,15 @@ import gzip
 import io
 import json
 import os
-import random
 import sys
 import threading
+from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sluicegate.domain.errors import InvalidInputError
@@ -30,6 +30,7 @@ def seconds_of(files: LogFiles) -> list[int]:
     return [(request.time_us - MIDNIGHT_US) // 1_000_000 for request in files.requests()]
 
 
+@example([1, 3, 2], 1)
 @given(st.lists(st.integers(0, 20), max_size=60), st.integers(0, 20))
 def test_reordering_loses_nothing_and_sorts_what_it_can(times_s: list[int], reorder_lines: int) -> None:
     """Every request comes out once; all are sorted, and stable, if none is displaced by more than what is held back."""
@@ -64,8 +65,8 @@ def test_a_path_of_thousands_of_bytes_is_read(tmp_path: Path) -> None:
 
 def test_files_may_be_named_in_any_order_and_overlap(tmp_path: Path) -> None:
     """Rotated files, some of them compressed, and those of two servers come out in the order of time."""
-    seconds = list(range(4_000))
-    parts = [seconds[2_000:], seconds[:1_000], seconds[1_000:2_000:2], seconds[1_001:2_000:2], []]
+    seconds = list(range(400))
+    parts = [seconds[200:], seconds[:100], seconds[100:200:2], seconds[101:200:2], []]
     paths: list[str] = []
     for number, (part, compress) in enumerate(
         zip(parts, (bytes, gzip.compress, zstandard.compress, bytes, bytes), strict=True)
@@ -73,10 +74,27 @@ def test_files_may_be_named_in_any_order_and_overlap(tmp_path: Path) -> None:
         path = tmp_path / f"access.log.{number}"
         path.write_bytes(compress("".join(map(combined_line, part)).encode()))
         paths.append(str(path))
-    random.Random(4).shuffle(paths)
-    files = LogFiles(paths, reader_options(), reorder_lines=0)
-    assert seconds_of(files) == seconds
-    assert files.lines == 4_000
+    for order in list(permutations(paths))[::7]:
+        files = LogFiles(order, reader_options(), reorder_lines=0)
+        assert seconds_of(files) == seconds
+        assert files.lines == 400
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+def test_of_many_rotated_files_one_or_two_are_open(tmp_path: Path) -> None:
+    """A file is opened when its time has come: a year of logs does not run out of descriptors."""
+    paths = [tmp_path / f"access.log.{number}" for number in range(8)]
+    for number, path in enumerate(paths):  # more lines than are looked at to find out the format
+        path.write_text("".join(combined_line(second) for second in range(700 * number, 700 * number + 700)))
+    files = LogFiles([str(path) for path in paths], reader_options(), reorder_lines=0)
+    opened = [_open_logs() for number, _ in enumerate(files.requests()) if number % 50 == 0]
+    assert len(opened) == 112
+    assert 1 <= max(opened) <= 2
+
+
+def _open_logs() -> int:
+    links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return sum("access.log" in str(entry.readlink()) for entry in links)
 
 
 def test_standard_input_is_one_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

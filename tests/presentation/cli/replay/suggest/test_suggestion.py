@@ -110,10 +110,12 @@ def test_hostile_paths_and_names_cannot_write_rules(tmp_path: Path) -> None:
     evil = '/x"\n"*" = "1000/second'
     requests = [request_at(second, f"192.0.2.{second}", evil) for second in range(30)]
     requests += [request_at(31, path='/say"hi"')]
-    text = rules_text(collected(requests).suggestion(), 'log"\n[allow]\nip = ["0.0.0.0/1"]')
+    given = ["GET /given\n[deny]\nip"]
+    requests += [request_at(32, path="/given\n[deny]\nip")]
+    text = rules_text(collected(requests, endpoints=given).suggestion(), 'log"\n[allow]\nip = ["0.0.0.0/1"]')
     path = tmp_path / "rules.toml"
     path.write_text(text)
-    assert set(load_rules(path)) == {"GET /{slug}/second", 'GET /say"hi"'}
+    assert set(load_rules(path)) == {*given, "GET /{slug}/second", 'GET /say"hi"'}
     assert not load_rules(path).index_lists()
 
 
