@@ -26,6 +26,7 @@ MAX_ENDPOINTS = 200
 
 _DAY_S = 86_400
 _WEEK_S = 7 * _DAY_S
+_NEARLY = 0.95  # of a day or a week whose first and last minutes are quiet
 _ANY = RateLimitRule(1, 1, "ip")  # what stands for the limits while the endpoints are told apart
 
 
@@ -179,9 +180,9 @@ def _policy_names(endpoints: Iterable[str]) -> dict[str, str]:
 
 
 def _span_warnings(span_s: int) -> list[str]:
-    if span_s < _DAY_S:
+    if span_s < _NEARLY * _DAY_S:
         return ["the log is shorter than a day: it does not show the busy hours of others"]
-    if span_s < _WEEK_S:
+    if span_s < _NEARLY * _WEEK_S:
         return ["the log is shorter than a week: it may not show the busiest day"]
     return []
 

@@ -2,7 +2,6 @@
 (() => {
   const data = JSON.parse(document.getElementById("figures").textContent);
   const number = new Intl.NumberFormat("en");
-  const narrow = () => document.documentElement.clientWidth < 600;
   const charts = [];
 
   const colours = () => {
@@ -17,10 +16,10 @@
     if (value >= 1e6) return `${Math.round(value / 1e5) / 10}M`;
     return value >= 1e4 ? `${Math.round(value / 100) / 10}k` : number.format(value);
   };
-  // Of many labels on a narrow screen every third is written.
+  // Of many labels on a narrow chart some are left out.
   const ordinal = (colour, labels) => axis(colour, {
     splits: () => labels.map((_, place) => place),
-    values: () => labels.map((label, place) => (place % Math.ceil(labels.length / (narrow() ? 5 : 8)) ? "" : label)),
+    values: (chart) => labels.map((label, place) => (place % Math.ceil((labels.length * 65) / chart.width) ? "" : label)),
     grid: { show: false }, size: 30,
   });
   const clock = (_, splits, __, ___, step) => splits.map((split, place) => {
