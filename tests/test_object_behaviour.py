@@ -58,7 +58,7 @@ DENIED = RateLimitResult(allowed=False, retry_after=inf, remaining=0, limit=0, r
 ASYNC_VERBS = ("is_allowed", "check", "wait", "peek", "get_remaining", "reset", "refund", "aclose")
 PARAMETERS = {
     "is_allowed": "(self, *, endpoint, identifier, cost=0)",
-    "check": "(self, *, endpoint, identifier, cost=0)",
+    "check": "(self, *, endpoint, identifier, cost=0, also=())",
     "peek": "(self, *, endpoint, identifier, cost=0)",
     "get_remaining": "(self, *, endpoint, identifier)",
     "reset": "(self, *, endpoint, identifier)",

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate import InvalidInputError
+from sluicegate.domain.embedded_ipv4 import without_wrapping
 from sluicegate.domain.identifier_index import IdentifierIndex, read_network
 from sluicegate.domain.rule_book_entries import Listing
 
@@ -154,6 +155,9 @@ def test_a_wrong_network_is_refused(text: str, message: str) -> None:
 def test_mapped_networks_are_ipv4_networks() -> None:
     """`::ffff:10.0.0.0/104` lists what `10.0.0.0/8` lists."""
     assert read_network("::ffff:10.0.0.0/104") == ip_network("10.0.0.0/8")
+    assert read_network("64:ff9b::10.0.0.0/104") == ip_network("10.0.0.0/8")
+    assert index("ip", "64:ff9b::10.0.0.0/104").find("10.1.2.3", lambda: NOON) is not None
+    assert index("ip", "10.0.0.0/8").find("64:ff9b::10.1.2.3", lambda: NOON) is not None
     with pytest.raises(InvalidInputError, match="listed twice"):
         index("ip", "10.0.0.0/8", "::ffff:10.0.0.0/104")
     with pytest.raises(InvalidInputError, match="listed twice"):
@@ -173,8 +177,7 @@ def test_the_tree_agrees_with_a_plain_search(networks: list[tuple[object, int]],
     listed = {read_network(str(network)) for network in listed}
     entries = index("ip", *map(str, listed))
     for address in [*addresses, *(network.network_address for network in listed)]:
-        plain = ip_address(str(address))
-        plain = getattr(plain, "ipv4_mapped", None) or plain
+        plain = without_wrapping(ip_address(str(address)))
         covering = [network for network in listed if network.version == plain.version and plain in network]
         expected = max(covering, key=lambda network: network.prefixlen, default=None)
         assert found(entries, str(address)) == (expected and str(expected))

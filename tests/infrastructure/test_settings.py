@@ -13,7 +13,7 @@ def test_the_defaults_need_no_server() -> None:
 
 
 def test_every_variable_is_read() -> None:
-    """The five variables of the contract."""
+    """The variables of the contract, and those about proxies."""
     settings = read_settings(
         {
             "SLUICEGATE_STORAGE_URL": "valkey+sentinel://10.0.0.1:26379/main",
@@ -21,8 +21,13 @@ def test_every_variable_is_read() -> None:
             "SLUICEGATE_DEADLINE_MS": "25",
             "SLUICEGATE_ON_STORAGE_ERROR": "local",
             "SLUICEGATE_KEY_PREFIX": "shop",
+            "SLUICEGATE_TRUSTED_PROXIES": "10.0.0.0/8, unix,",
+            "SLUICEGATE_FORWARDED_HEADER": "X-Forwarded-For",
+            "SLUICEGATE_TRUSTED_HOPS": "2",
         }
     )
+    assert settings.trusted_proxies == ("10.0.0.0/8", "unix")
+    assert (settings.forwarded_header, settings.trusted_hops) == ("x-forwarded-for", 2)
     assert (settings.rules_path, settings.deadline_ms, settings.on_storage_error) == ("rules.toml", 25, "local")
     assert (settings.key_prefix, settings.storage_url[:15]) == ("shop", "valkey+sentinel")
 
@@ -33,6 +38,8 @@ def test_every_variable_is_read() -> None:
         ("SLUICEGATE_STORAGE_URL", "http://x", "SLUICEGATE_STORAGE_URL: begins with 'http'"),
         ("SLUICEGATE_STORAGE_URL", "localhost:6379", "SLUICEGATE_STORAGE_URL: begins with"),
         ("SLUICEGATE_DEADLINE_MS", "soon", "SLUICEGATE_DEADLINE_MS='soon': expected whole milliseconds, 1 to 60000"),
+        ("SLUICEGATE_TRUSTED_HOPS", "two", "SLUICEGATE_TRUSTED_HOPS='two': expected a whole number"),
+        ("SLUICEGATE_TRUSTED_HOPS", "-1", "SLUICEGATE_TRUSTED_HOPS='-1'"),
         ("SLUICEGATE_DEADLINE_MS", "0", "SLUICEGATE_DEADLINE_MS='0'"),
         ("SLUICEGATE_DEADLINE_MS", "60001", "SLUICEGATE_DEADLINE_MS='60001'"),
         ("SLUICEGATE_DEADLINE_MS", "9" * 5000, "SLUICEGATE_DEADLINE_MS="),

@@ -7,16 +7,15 @@ extra `sluicegate[rules]` and is imported when the first address is indexed.
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from importlib import import_module
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
+from sluicegate.domain.embedded_ipv4 import network_without_wrapping, without_wrapping
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitScope
 
 WallClock: TypeAlias = Callable[[], datetime]
 """Returns the current date and time with a time zone. Called only when a matching entry has an end."""
-
-_MAPPED_BITS = 96
 
 # Together at most 28 MB, if every cached text has 64 characters of four bytes.
 _MAX_CACHED = 65_536
@@ -124,7 +123,7 @@ def read_network(text: str) -> IPv4Network | IPv6Network:
         InvalidInputError: If the text is neither, or a network's address has bits set outside its prefix.
     """
     try:
-        return _unmapped(ip_network(text))
+        return network_without_wrapping(ip_network(text))
     except ValueError:
         pass
     try:
@@ -134,14 +133,6 @@ def read_network(text: str) -> IPv4Network | IPv6Network:
     raise InvalidInputError(f"{text!r}: has bits set outside its prefix; did you mean '{loose}'?")
 
 
-def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    """Return the IPv4 network of an IPv4-mapped one (RFC 4291, `::ffff:0:0/96`); others as they are."""
-    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
-    if mapped is None or network.prefixlen < _MAPPED_BITS:
-        return network
-    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
-
-
 def _packed(identifier: str) -> tuple[bytes, int] | None:
     """Return an address's bytes and prefix length; None if the text is no address.
 
@@ -149,13 +140,11 @@ def _packed(identifier: str) -> tuple[bytes, int] | None:
     """
     try:
         if "/" in identifier:
-            network = _unmapped(ip_network(identifier, strict=False))
+            network = network_without_wrapping(ip_network(identifier, strict=False))
             return network.network_address.packed, network.prefixlen
-        address: IPv4Address | IPv6Address = ip_address(identifier)
+        address = without_wrapping(ip_address(identifier))
     except ValueError:
         return None
-    if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or address
     return address.packed, address.max_prefixlen
 
 

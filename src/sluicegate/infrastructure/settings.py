@@ -33,6 +33,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         on_storage_error: `SLUICEGATE_ON_STORAGE_ERROR`, the answer while the storage fails: `allow`, `local` or `deny`.
         key_prefix: `SLUICEGATE_KEY_PREFIX`, what every key begins with.
         enabled: `SLUICEGATE_ENABLED`, `true` or `false`: whether anything is limited at all.
+        trusted_proxies: `SLUICEGATE_TRUSTED_PROXIES`, networks and addresses of proxies with commas between them, for middlewares
+            that are told none.
+        forwarded_header: `SLUICEGATE_FORWARDED_HEADER`, the header in which these name their clients.
+        trusted_hops: `SLUICEGATE_TRUSTED_HOPS`, how many proxies a request passes; 0: not counted.
     """
 
     storage_url: str = "memory://"
@@ -42,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     on_storage_error: OnStorageError = "allow"
     key_prefix: str = "rate_limit"
     enabled: bool = True
+    trusted_proxies: tuple[str, ...] = ()
+    forwarded_header: str = "x-forwarded-for"
+    trusted_hops: int = 0
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -75,6 +82,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     enabled = environ.get("SLUICEGATE_ENABLED", "true").lower()
     if enabled not in {"true", "false", "1", "0"}:
         raise InvalidInputError(f"SLUICEGATE_ENABLED={enabled!r:.80}: expected true or false")
+    hops = environ.get("SLUICEGATE_TRUSTED_HOPS", "0")
+    if not (hops.isascii() and hops.isdigit() and len(hops) <= 2):  # noqa: PLR2004
+        raise InvalidInputError(f"SLUICEGATE_TRUSTED_HOPS={hops!r:.80}: expected a whole number of proxies")
+    proxies = [proxy.strip() for proxy in environ.get("SLUICEGATE_TRUSTED_PROXIES", "").split(",")]
     return Settings(
         storage_url=storage_url,
         rules_path=environ.get("SLUICEGATE_RULES", ""),
@@ -83,4 +94,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         on_storage_error=on_storage_error,
         key_prefix=environ.get("SLUICEGATE_KEY_PREFIX", defaults.key_prefix),
         enabled=enabled in {"true", "1"},
+        trusted_proxies=tuple([proxy for proxy in proxies if proxy]),
+        forwarded_header=environ.get("SLUICEGATE_FORWARDED_HEADER", defaults.forwarded_header).lower(),
+        trusted_hops=int(hops),
     )

@@ -191,6 +191,16 @@ async def test_a_trusted_proxy_may_ask_about_a_request() -> None:
         assert [(await client.get("/auth", headers=posted)).status_code for _ in range(6)] == [200] * 5 + [429]
 
 
+async def test_other_spellings_of_a_path_are_counted() -> None:
+    """Nothing is known of the router behind the proxy: what some router would serve as an endpoint counts for it."""
+    async with http(
+        world_of(service={"trusted_proxies": ("127.0.0.1",), "identifier_headers": {"user": "X-User"}})
+    ) as client:
+        paths = ("//items/1", "/items/a%2Fb", "/items/3/")
+        answers = [await client.get("/auth", headers=forwarded(path, x_user="ann")) for path in paths]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
 async def test_wrong_questions_about_requests() -> None:
     """The proxy's configuration lacks something: it is told what."""
     async with http(world_of(service={"trusted_proxies": ("127.0.0.1",)})) as client:

@@ -1,9 +1,13 @@
 """The client's address is what can be trusted."""
 
+from ipaddress import IPv4Address, ip_address, ip_network
+
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.presentation.web.client_address import ClientAddresses
+from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader
 
 PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48")
 
@@ -80,6 +84,92 @@ def test_only_trusted_peers_are_believed() -> None:
     assert ClientAddresses(PROXIES).client("203.0.113.9", ["198.51.100.1"]) == "203.0.113.9"
 
 
+@pytest.mark.parametrize(
+    ("network", "peer", "stranger"),
+    [
+        ("::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.1"),
+        ("::ffff:10.0.0.0/104", "::ffff:10.9.9.9", "::ffff:11.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2"),
+        ("64:ff9b::10.0.0.0/104", "64:ff9b::10.9.9.9", "64:ff9b::11.0.0.1"),
+        ("64:ff9b::a00:0/104", "10.9.9.9", "11.0.0.1"),
+        ("10.0.0.0/8", "64:ff9b::10.9.9.9", "64:ff9b::11.0.0.1"),
+    ],
+)
+def test_proxies_that_are_written_as_ipv6(network: str, peer: str, stranger: str) -> None:
+    """A network of IPv4 addresses wrapped in IPv6 is the IPv4 network, as the addresses in it are."""
+    addresses = ClientAddresses([network])
+    assert addresses.client(peer, ["203.0.113.9"]) == "203.0.113.9"
+    assert addresses.client(stranger, ["203.0.113.9"]) == stranger.rpartition(":")[2]
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        (["198.51.100.1, 203.0.113.9, 192.0.2.7"], "203.0.113.9"),
+        (["198.51.100.1", "203.0.113.9", "192.0.2.7"], "203.0.113.9"),
+        (["10.1.1.1, 192.0.2.7"], "10.1.1.1"),
+        (["203.0.113.9"], "203.0.113.9"),
+        (["junk, 192.0.2.7"], "192.0.2.7"),
+        ([], "10.0.0.1"),
+    ],
+)
+def test_a_number_of_hops(lines: list[str], client: str) -> None:
+    """Where only the number of proxies is known the client is so many entries from the right, whatever stands there."""
+    assert ClientAddresses(PROXIES, trusted_hops=2).client("10.0.0.1", lines) == client
+    assert ClientAddresses(PROXIES, trusted_hops=2).client("192.0.2.1", lines) == "192.0.2.1"
+
+
+@pytest.mark.parametrize("header", ["x-real-ip", "cf-connecting-ip", "true-client-ip"])
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        (["203.0.113.9"], "203.0.113.9"),
+        ([" 2001:db8:1:2::9 "], "2001:db8:1:2::/64"),
+        (["10.1.1.1"], "10.1.1.1"),
+        (["198.51.100.1, 203.0.113.9"], "10.0.0.1"),
+        (["198.51.100.1", "203.0.113.9"], "10.0.0.1"),
+        (["junk"], "10.0.0.1"),
+        ([""], "10.0.0.1"),
+        ([], "10.0.0.1"),
+    ],
+)
+def test_a_header_with_one_address(header: ForwardedHeader, lines: list[str], client: str) -> None:
+    """One line with one address names the client; with anything else it is not known who wrote what."""
+    assert ClientAddresses(PROXIES, header=header).client("10.0.0.1", lines) == client
+    assert ClientAddresses(PROXIES, header=header).client("192.0.2.1", lines) == "192.0.2.1"
+
+
+ADDRESSES = st.ip_addresses().map(str)
+
+
+@given(st.lists(ADDRESSES | st.sampled_from(["junk", "", "10.1.1.1"]), max_size=6), ADDRESSES, st.integers(0, 6))
+def test_nothing_that_a_client_writes_names_another(written: list[str], address: str, hops: int) -> None:
+    """Whatever stands in a client's own header, the entry that the trusted proxy adds decides, and a stranger's none at all."""
+    assume(ip_address(address) not in ip_network("10.0.0.0/8"))
+    plain = ClientAddresses().client(address)
+    walking = ClientAddresses(["10.0.0.0/8"])
+    assert walking.client("10.0.0.1", [", ".join([*written, address])]) == plain
+    assert walking.client(address, [", ".join(written)]) == plain
+    if hops:
+        counting = ClientAddresses(["10.0.0.0/8"], trusted_hops=hops)
+        assert counting.client(address, [", ".join(written)]) == plain
+        inner = ["192.0.2.1"] * (hops - 1)  # what the proxies after the first one wrote
+        assert counting.client("10.0.0.1", [", ".join([*written, address, *inner])]) == plain
+
+
+@given(st.ip_addresses(v=4), st.integers(1, 32), st.sampled_from(["::ffff:", "64:ff9b::"]))
+def test_a_wrapped_network_has_the_same_addresses(address: IPv4Address, bits: int, wrapping: str) -> None:
+    """An IPv4 network and its wrapped form trust the same peers."""
+    network = ip_network((address, bits), strict=False)
+    wrapped = ClientAddresses([f"{wrapping}{network.network_address}/{96 + bits}"])
+    for peer in (network[0], network[-1]):
+        assert wrapped.trusts(str(peer))
+        assert wrapped.trusts(f"{wrapping}{peer}")
+    outside = int(network[-1]) + 1
+    if outside < 1 << 32:
+        assert not wrapped.trusts(str(IPv4Address(outside)))
+
+
 def test_unix_sockets() -> None:
     """A peer without an address is believed only if it is named among the proxies."""
     assert ClientAddresses(("unix",)).client(None, ["203.0.113.9"]) == "203.0.113.9"
@@ -104,7 +194,16 @@ def test_prefixes() -> None:
         ({"trusted_proxies": ["proxy"]}, "'proxy'"),
         ({"trusted_proxies": "10.0.0.0/8"}, "several networks"),
         ({"trusted_proxies": [8]}, "8 is not a text"),
-        ({"header": "x-real-ip"}, "forwarded_header='x-real-ip'"),
+        ({"trusted_proxies": ["::ffff:0:0/96"]}, "every IPv4 one"),
+        ({"trusted_proxies": ["64:ff9b::/96"]}, "every IPv4 one"),
+        ({"trusted_proxies": ["64:ff9b::/32"]}, "every IPv4 one"),
+        ({"trusted_proxies": ["::/8"]}, "every IPv4 one"),
+        ({"header": "x-client-ip"}, "forwarded_header='x-client-ip'"),
+        ({"trusted_hops": 65, "trusted_proxies": PROXIES}, "trusted_hops=65"),
+        ({"trusted_hops": -1, "trusted_proxies": PROXIES}, "trusted_hops=-1"),
+        ({"trusted_hops": True, "trusted_proxies": PROXIES}, "trusted_hops=True"),
+        ({"trusted_hops": 2}, "expected trusted_proxies as well"),
+        ({"trusted_hops": 2, "trusted_proxies": PROXIES, "header": "x-real-ip"}, "which holds one address"),
         ({"ipv4_prefix": 7}, "ipv4_prefix=7"),
         ({"ipv6_prefix": 129}, "ipv6_prefix=129"),
         ({"ipv6_prefix": True}, "ipv6_prefix=True"),

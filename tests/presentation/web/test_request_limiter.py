@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sluicegate import (
+    InvalidInputError,
     MemoryStorage,
     RateLimitMiddleware,
     RateLimitRule,
@@ -297,3 +298,50 @@ async def test_a_proxy_is_noticed_whenever_it_appears() -> None:
     for _ in range(3):
         await get(app, client=("10.0.0.1", 1), headers=forwarded)
     assert ["trusted_proxies is empty" in message for _, message, _ in logger.records] == [True]
+
+
+async def test_proxies_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A middleware that is told no proxies believes those of the settings; one that is told some believes these alone."""
+    monkeypatch.setenv("SLUICEGATE_TRUSTED_PROXIES", "192.0.2.0/24")
+    monkeypatch.setenv("SLUICEGATE_FORWARDED_HEADER", "CF-Connecting-IP")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def statuses(**options: Any) -> list[int]:
+        limiter = TokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={"*": ONE})
+        middleware = RateLimitMiddleware(app, limiter=limiter, **options)
+        fields = [[("cf-connecting-ip", f"203.0.113.{number}")] for number in (1, 2, 2)]
+        return [(await get(middleware, headers=headers)).status for headers in fields]
+
+    assert await statuses() == [200, 200, 429]
+    assert await statuses(trusted_proxies=()) == [200, 429, 429]
+    monkeypatch.setenv("SLUICEGATE_FORWARDED_HEADER", "x-client-ip")
+    with pytest.raises(InvalidInputError, match="SLUICEGATE_TRUSTED_PROXIES, .*: forwarded_header='x-client-ip'"):
+        await statuses()
+
+
+def test_proxies_of_the_settings_without_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WSGI applications get the same, and a number of hops."""
+    monkeypatch.setenv("SLUICEGATE_TRUSTED_PROXIES", "192.0.2.0/24")
+    monkeypatch.setenv("SLUICEGATE_TRUSTED_HOPS", "2")
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={"*": ONE})
+
+    def app(_: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return []
+
+    def status(forwarded: str) -> str:
+        seen: list[str] = []
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/",
+            "REMOTE_ADDR": "192.0.2.1",
+            "HTTP_X_FORWARDED_FOR": forwarded,
+        }
+        list(middleware(environ, lambda line, *_: seen.append(line[:3])))
+        return seen[0]
+
+    middleware = WSGIRateLimitMiddleware(app, limiter=limiter)
+    hops = ("203.0.113.1, 198.51.100.7", "203.0.113.2, 198.51.100.7", "9.9.9.9, 203.0.113.2, 198.51.100.8")
+    assert [status(forwarded) for forwarded in hops] == ["200", "200", "429"]

@@ -36,8 +36,10 @@ class RateLimitMiddleware(ASGIFace):
         path_readings: See `PathReadings`.
         exempt_when: Returns whether a request is not counted, as a function of the scope; None: all others are.
         enabled: False: no request is counted.
-        trusted_proxies: See `ClientAddresses`. Empty: the peer's address is the client's.
+        trusted_proxies: See `ClientAddresses`. Empty: the peer's address is the client's. None: the settings say these, the
+            header and the hops.
         forwarded_header: The header in which these proxies name their clients.
+        trusted_hops: How many proxies a request passes; 0: not counted.
         ipv4_prefix: Bits of an IPv4 address that tell clients apart.
         ipv6_prefix: Bits of an IPv6 address that do.
         identifiers: A function of the scope for each rule's scope that is not an address, such as `tenant`. `user` is by
@@ -63,8 +65,9 @@ class RateLimitMiddleware(ASGIFace):
         path_readings: PathReadings = "auto",
         exempt_when: RequestTest | None = None,
         enabled: bool = True,
-        trusted_proxies: Iterable[str] = (),
+        trusted_proxies: Iterable[str] | None = None,
         forwarded_header: ForwardedHeader = "x-forwarded-for",
+        trusted_hops: int = 0,
         ipv4_prefix: int = 32,
         ipv6_prefix: int = 64,
         identifiers: Mapping[str, IdentifierFunction] | None = None,
@@ -95,6 +98,7 @@ class RateLimitMiddleware(ASGIFace):
             enabled=enabled,
             trusted_proxies=trusted_proxies,
             forwarded_header=forwarded_header,
+            trusted_hops=trusted_hops,
             ipv4_prefix=ipv4_prefix,
             ipv6_prefix=ipv6_prefix,
             identifiers=named,

@@ -2,23 +2,23 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Final, Literal, SupportsIndex, TypeAlias, get_args
 
 from mypy_extensions import mypyc_attr
 
+from sluicegate.domain.embedded_ipv4 import PREFIXES, Address, Network, network_without_wrapping, without_wrapping
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 
-ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
-"""The header in which trusted proxies name their clients. Only one: a proxy that writes one passes on the other as it came."""
+ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip", "true-client-ip"]
+"""The header in which trusted proxies name their clients: a list, or one address (`x-real-ip`, `cf-connecting-ip`,
+`true-client-ip`). Only one: a proxy that writes one passes on the others as they came."""
 
 UNIX: Final = "unix"
 """Among the trusted proxies: a peer on a Unix socket, which has no address."""
 
-_Address: TypeAlias = IPv4Address | IPv6Address
-_MAPPED = IPv6Network("::ffff:0:0/96")
-_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
-_MAX_HOPS = 64
+_LISTS: Final = ("x-forwarded-for", "forwarded")  # the others hold one address
+_MAX_HOPS: Final = 64
 _MAX_CACHED = 4096  # texts whose addresses are kept
 _LONGEST = 80  # characters of an address with brackets, zone and port
 _ADDRESS = re.compile(r"\[([^\[\]]{2,64})\](?::[0-9]{1,5})?|([0-9.]{7,15})(?::[0-9]{1,5})?|([0-9A-Fa-f:.%\w]{2,64})")
@@ -49,6 +49,8 @@ class ClientAddresses:
         trusted_proxies: Networks (`10.0.0.0/8`) or addresses of proxies whose header is believed, and `unix` for peers on a
             Unix socket. Empty: the peer is the client.
         header: The header in which they name their clients.
+        trusted_hops: How many proxies a request passes, where the addresses of those behind the peer are not known: the client is
+            this many entries from the right. 0: the walk goes over all that are trusted.
         ipv4_prefix: Bits of an IPv4 address that tell clients apart, 8 to 32.
         ipv6_prefix: Bits of an IPv6 address that do, 16 to 128. A subscriber has at least a /64.
 
@@ -61,6 +63,7 @@ class ClientAddresses:
         trusted_proxies: Iterable[str] = (),
         *,
         header: ForwardedHeader = "x-forwarded-for",
+        trusted_hops: SupportsIndex = 0,
         ipv4_prefix: SupportsIndex = 32,
         ipv6_prefix: SupportsIndex = 64,
     ) -> None:
@@ -76,6 +79,8 @@ class ClientAddresses:
         }
         proxies: tuple[object, ...] = tuple(trusted_proxies)
         self._trusts_unix = UNIX in proxies
+        self._hops = _require_hops(trusted_hops, header, proxies)
+        self._names_one = header not in _LISTS
         self._networks = tuple([_network(proxy) for proxy in proxies if proxy != UNIX])
         self._previous_hop = _previous_forwarded if header == "forwarded" else _previous_plain
         self._cache: dict[str, _Known] = {}
@@ -87,8 +92,10 @@ class ClientAddresses:
     def client(self, peer: str | None, lines: Sequence[str] = ()) -> str | None:
         """Return the client, as rules count it.
 
-        Each hop was written by the one to its right. The first from the right that is no trusted proxy is the client; the
-        client wrote what is left of it. At a hop that is no address the walk stops at the proxy that wrote it.
+        In a list each hop was written by the one to its right. The first from the right that is no trusted proxy is the client,
+        or the last of `trusted_hops`; the client wrote what is left of it. At a hop that is no address the walk stops at the
+        proxy that wrote it. A header with one address names the client if there is one line of it, and that is an address;
+        if not, the peer is the client.
 
         Args:
             peer: The address at the other end of the connection; None or empty for a Unix socket. A peer that the server names
@@ -105,7 +112,12 @@ class ClientAddresses:
             if known.client is None:
                 return peer
             client, trusted = known.client, known.trusted
-        return self._walk(client, ",".join(lines)) if trusted else client
+        if not trusted:
+            return client
+        if self._names_one:
+            named = self._known(lines[0].strip()).client if len(lines) == 1 else None
+            return client if named is None else named
+        return self._walk(client, ",".join(lines))
 
     def trusts(self, peer: str | None) -> bool:
         """Return whether a peer is a trusted proxy."""
@@ -116,7 +128,7 @@ class ClientAddresses:
         return self._known(peer).local if peer else True
 
     def _walk(self, client: str | None, rest: str) -> str | None:
-        for _ in range(_MAX_HOPS):
+        for _ in range(self._hops or _MAX_HOPS):
             if not rest:
                 break
             rest, hop = self._previous_hop(rest)
@@ -124,7 +136,7 @@ class ClientAddresses:
             if known.client is None:
                 break
             client = known.client
-            if not known.trusted:
+            if not self._hops and not known.trusted:
                 break
         return client
 
@@ -150,18 +162,15 @@ class ClientAddresses:
         return _Known(str(ip_network((address, prefix), strict=False)), trusted=trusted, local=local)
 
 
-def _parse(text: str) -> _Address | None:
+def _parse(text: str) -> Address | None:
     """Return an address without port, brackets and zone; an IPv4 address if an IPv6 one carries it."""
     match = _ADDRESS.fullmatch(text)
     if match is None:
         return None
     try:
-        address = ip_address((match[1] or match[2] or match[3]).partition("%")[0])
+        return without_wrapping(ip_address((match[1] or match[2] or match[3]).partition("%")[0]))
     except ValueError:
         return None
-    if isinstance(address, IPv6Address) and (address in _MAPPED or address in _NAT64):
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address
 
 
 def _previous_plain(lines: str) -> tuple[str, str]:
@@ -193,7 +202,7 @@ def _previous_forwarded(lines: str) -> tuple[str, str]:
     return lines[: max(comma, 0)], ""
 
 
-def _network(text: object) -> IPv4Network | IPv6Network:
+def _network(text: object) -> Network:
     if not isinstance(text, str):
         raise InvalidTypeError(f"trusted_proxies: {text!r:.80} is not a text")
     try:
@@ -202,11 +211,29 @@ def _network(text: object) -> IPv4Network | IPv6Network:
         raise InvalidInputError(
             f"trusted_proxies: {text!r}: expected a network, an address or {UNIX!r} ({error})"
         ) from None
-    if network.prefixlen == 0:
+    unwrapped = network_without_wrapping(network)
+    if unwrapped.prefixlen == 0 or any(prefix.subnet_of(network) for prefix in PREFIXES if network.version == 6):  # noqa: PLR2004
         raise InvalidInputError(
-            f"trusted_proxies: {text!r} contains every address; then any client could write any address into the header"
+            f"trusted_proxies: {text!r} contains every address, or every IPv4 one; then any client could write any address into"
+            " the header"
         )
-    return network
+    return unwrapped
+
+
+def _require_hops(value: object, header: str, proxies: tuple[object, ...]) -> int:
+    if type(value) is not int:
+        raise InvalidTypeError(f"trusted_hops={value!r:.80}: expected a whole number of proxies")
+    if not 0 <= value <= _MAX_HOPS:
+        raise InvalidInputError(f"trusted_hops={value}: expected 0 (not counted) to {_MAX_HOPS} proxies")
+    if value and header not in _LISTS:
+        raise InvalidInputError(
+            f"trusted_hops={value}: expected 0 with forwarded_header={header!r}, which holds one address"
+        )
+    if value and not proxies:
+        raise InvalidInputError(
+            f"trusted_hops={value}: expected trusted_proxies as well, which say from which peers the header is believed"
+        )
+    return value
 
 
 def _require_prefix(field: str, value: object, low: int, high: int) -> int:

@@ -84,9 +84,9 @@ class EnvironLimiter:
         limiter: The limiter; None: one built from the settings and the rules.
         path_readings: See `PathReadings`; the framework's own router has told the route if it is `exact`.
         awaits: Whether requests are checked by `check_awaiting`, so that limiter and functions may have to be awaited.
-        options: `exempt`, `exempt_when`, `enabled`, `trusted_proxies`, `forwarded_header`, `ipv4_prefix`, `ipv6_prefix`,
-            `identifiers`, `cost`, `headers`, `retry_after_ms` and `logger`: see `RateLimitMiddleware`. Functions get the
-            framework's request.
+        options: `exempt`, `exempt_when`, `enabled`, `trusted_proxies`, `forwarded_header`, `trusted_hops`, `ipv4_prefix`,
+            `ipv6_prefix`, `identifiers`, `cost`, `headers`, `retry_after_ms` and `logger`: see `RateLimitMiddleware`. Functions
+            get the framework's request.
 
     Raises:
         InvalidInputError: If an option, a rule or a setting is wrong.
@@ -114,6 +114,7 @@ class EnvironLimiter:
         else:
             kind = "a SyncTokenBucketAdapter or a TokenBucketAdapter" if awaits else "a SyncTokenBucketAdapter"
             raise InvalidTypeError(f"limiter={limiter!r:.80}: expected {kind}")
+        options.setdefault("trusted_proxies", None)
         self.requests = RequestLimiter(
             scopes=(limiter or self.limiter).scopes, path_readings=path_readings, awaits=awaits, **options
         )

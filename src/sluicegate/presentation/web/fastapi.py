@@ -98,8 +98,9 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         limiter: The limiter whose storage and lists are used; None: that of the settings.
         exempt_when: Returns whether a request is not counted; None: all others are.
         enabled: False: no request is counted.
-        trusted_proxies: See `ClientAddresses`.
+        trusted_proxies: See `ClientAddresses`; None: the settings say these, the header and the hops.
         forwarded_header: The header in which these proxies name their clients.
+        trusted_hops: How many proxies a request passes; 0: not counted.
         ipv6_prefix: Bits of an IPv6 address that tell clients apart.
         headers: Which header fields tell clients of their quota. Without `install_rate_limits` or the middleware they are only
             added to responses that FastAPI makes, not to a `Response` that an endpoint returns, nor to errors.
@@ -118,8 +119,9 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         limiter: TokenBucketAdapter | None = None,
         exempt_when: RequestTest | None = None,
         enabled: bool = True,
-        trusted_proxies: Iterable[str] = (),
+        trusted_proxies: Iterable[str] | None = None,
         forwarded_header: ForwardedHeader = "x-forwarded-for",
+        trusted_hops: int = 0,
         ipv6_prefix: int = 64,
         headers: HeaderStyle = "draft-11",
         retry_after_ms: bool = False,
@@ -129,6 +131,7 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
             enabled=enabled,
             trusted_proxies=trusted_proxies,
             forwarded_header=forwarded_header,
+            trusted_hops=trusted_hops,
             ipv6_prefix=ipv6_prefix,
             identifiers={"user": _authenticated} if identifier is None else None,
             identifier=identifier,

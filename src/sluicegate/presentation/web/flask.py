@@ -86,6 +86,7 @@ class FlaskRateLimit:
         **options: Unpack[EnvironOptions],
     ) -> None:
         require_functions({"on_denied": on_denied}, awaits=False)
+        options.setdefault("trusted_proxies", None)
         self._on_denied = on_denied
         self._after_authentication = after_authentication
         self._requests = EnvironLimiter(**options)

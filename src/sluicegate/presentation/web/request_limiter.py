@@ -14,10 +14,11 @@ from sluicegate.domain.errors import InvalidTypeError, RateLimitError
 from sluicegate.domain.protocols import LoggerProtocol
 from sluicegate.domain.result import RateLimitResult, Result
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader
+from sluicegate.presentation.web.client_address import ForwardedHeader
 from sluicegate.presentation.web.endpoint_finder import EndpointFinder, FoundEndpoints, PathReadings, Routes
 from sluicegate.presentation.web.headers import DenialResponse, Headers, HeaderStyle, QuotaHeaders, build_denial
 from sluicegate.presentation.web.incoming_request import Exemptions, IncomingRequest, is_exempt
+from sluicegate.presentation.web.proxy_settings import client_addresses
 from sluicegate.presentation.web.request_reader import (
     CostFunction,
     IdentifierFunction,
@@ -35,8 +36,9 @@ class RequestOptions(TypedDict, total=False):
     exempt: Iterable[str]
     exempt_when: RequestTest | None
     enabled: bool
-    trusted_proxies: Iterable[str]
+    trusted_proxies: Iterable[str] | None
     forwarded_header: ForwardedHeader
+    trusted_hops: int
     ipv4_prefix: int
     ipv6_prefix: int
     identifiers: Mapping[str, IdentifierFunction] | None
@@ -93,8 +95,10 @@ class RequestLimiter:
         path_readings: See `PathReadings`.
         exempt_when: Returns whether a request is not counted; None: all others are.
         enabled: False: no request is counted.
-        trusted_proxies: See `ClientAddresses`. Empty: the peer's address is the client's.
+        trusted_proxies: See `ClientAddresses`. Empty: the peer's address is the client's. None: the settings say these, the
+            header and the hops.
         forwarded_header: The header in which these proxies name their clients.
+        trusted_hops: How many proxies a request passes; 0: not counted.
         ipv4_prefix: Bits of an IPv4 address that tell clients apart.
         ipv6_prefix: Bits of an IPv6 address that do.
         identifiers: A function of the request for each scope that is not an address.
@@ -118,8 +122,9 @@ class RequestLimiter:
         path_readings: PathReadings = "exact",
         exempt_when: RequestTest | None = None,
         enabled: bool = True,
-        trusted_proxies: Iterable[str] = (),
+        trusted_proxies: Iterable[str] | None = (),
         forwarded_header: ForwardedHeader = "x-forwarded-for",
+        trusted_hops: SupportsIndex = 0,
         ipv4_prefix: SupportsIndex = 32,
         ipv6_prefix: SupportsIndex = 64,
         identifiers: Mapping[str, IdentifierFunction] | None = None,
@@ -142,9 +147,7 @@ class RequestLimiter:
         self._quota = QuotaHeaders(headers, retry_after_ms=retry_after_ms)
         self._reader = RequestReader(
             scopes=scopes,
-            addresses=ClientAddresses(
-                trusted_proxies, header=forwarded_header, ipv4_prefix=ipv4_prefix, ipv6_prefix=ipv6_prefix
-            ),
+            addresses=client_addresses(trusted_proxies, forwarded_header, trusted_hops, ipv4_prefix, ipv6_prefix),
             identifiers=identifiers,
             identifier=identifier,
             cost=cost,

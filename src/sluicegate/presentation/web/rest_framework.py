@@ -104,6 +104,7 @@ def throttle(
     """
     if identifier is None:
         options["identifiers"] = {"user": _signed_in_user, **(options.get("identifiers") or {})}
+    options.setdefault("trusted_proxies", None)
     requests = RequestLimiter(identifier=identifier, fixed_cost=fixed_cost, awaits=False, **options)
     inline = InlineRules(rules, SyncTokenBucketAdapter, limiter, get_sync_rate_limit, name=name, requests=requests)
     return type("Throttle", (RateLimitThrottle,), {"rules": inline, "requests": requests})

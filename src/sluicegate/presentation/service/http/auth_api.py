@@ -22,11 +22,16 @@ _DENIED_STATUSES: Final = {"": None, "401": 401, "403": 403, "429": None}
 class _ForwardedRequest(IncomingRequest):
     """The request that a proxy asks about."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "_target")
 
-    def __init__(self, call: Call, method: str, path: str) -> None:
+    def __init__(self, call: Call, method: str, target: str) -> None:
+        path = path_of(target)
         super().__init__(method, path, path, call.peer, self)
         self._call = call
+        self._target = target
+
+    def raw_path(self) -> bytes | None:
+        return self._target.partition("?")[0].encode()
 
     def header_lines(self, name: str) -> list[str]:
         return self._call.header_lines(name)
@@ -73,7 +78,7 @@ class AuthApi:
         if target is None:
             raise InvalidInputError("expected a header x-forwarded-uri")
         method = (_last(call, "x-forwarded-method") or "GET").upper()
-        decision = await self._requests.check(self._limiter, _ForwardedRequest(call, method, path_of(target)))
+        decision = await self._requests.check(self._limiter, _ForwardedRequest(call, method, target))
         if decision is None:
             return Reply(200, b"", "")
         if decision.result.allowed:
