@@ -14,7 +14,7 @@ import pytest
 
 import sluicegate
 from sluicegate.presentation.cli.main import main
-from support.access_logs import generated_lines
+from support.access_logs import combined_line, generated_lines
 from support.redis_servers import RedisServer
 
 COMMAND = Path(sys.executable).with_name("sluicegate")
@@ -182,6 +182,7 @@ def test_a_reset_that_no_other_process_would_see_is_not_done(run: Run, rules: st
         (["replay", "a.log", "--trusted-proxy", "proxy"], ["trusted_proxies", "'proxy'"]),
         (["replay", "a.log", "--suggest", "--share", "few"], ["share='few'"]),
         (["replay", "a.log", "--suggest", "--share", "100"], ["share=100"]),
+        (["replay", "a.log", "--suggest", "--share", "1e400000000"], ["share='1e400000000'"]),
         (["replay", "a.log", "--suggest", "--window", "0"], ["window=0"]),
         (["replay", "a.log", "--suggest", "--endpoint", "login"], ["endpoint='login'"]),
         (["replay", "a.log", "--against", "/nowhere"], ["/nowhere"]),
@@ -309,6 +310,17 @@ def test_suggest_prints_a_rules_file_that_replay_takes(run: Run, tmp_path: Path)
             f"replayed: denies {row['honest_clients_denied']:,} of {row['honest_clients']:,} honest-looking clients"
             in output
         )
+
+
+def test_a_log_of_robots_alone_suggests_no_limit(run: Run, tmp_path: Path) -> None:
+    """The file says so, and so does a line on standard error; there is nothing to draw."""
+    log, page = tmp_path / "access.log", tmp_path / "page.html"
+    log.write_text("".join(combined_line(second, agent="examplebot/1.0") for second in range(9)))
+    status, output, complaint = run("replay", str(log), "--suggest", "--html", str(page))
+    assert status == 0
+    assert "no limit is suggested" in one_line(complaint)
+    assert "0 honest-looking clients; set aside: 1 robot" in output
+    assert not page.exists()
 
 
 def test_suggest_on_a_pipe_says_that_it_was_not_verified(rules: str, tmp_path: Path) -> None:

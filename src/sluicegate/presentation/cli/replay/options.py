@@ -1,5 +1,6 @@
 """The options of `sluicegate replay`, checked and put together."""
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,8 @@ from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.cli.replay.formats.client_field import LoggedClients
 from sluicegate.presentation.cli.replay.formats.record import ReaderOptions
 from sluicegate.presentation.cli.replay.source.time_order import DEFAULT_REORDER_LINES
+
+_PERCENTAGE = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,9})?%?")
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,10 +68,9 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InvalidInputError: If it is not a number.
         """
-        try:
-            return Fraction(self.share.removesuffix("%")) / 100
-        except (ValueError, ZeroDivisionError):
-            raise InvalidInputError(f"share={self.share[:40]!r}: expected a percentage, such as 1 or 0.5") from None
+        if _PERCENTAGE.fullmatch(self.share) is None:
+            raise InvalidInputError(f"share={self.share[:40]!r}: expected a percentage, such as 1 or 0.5")
+        return Fraction(self.share.removesuffix("%")) / 100
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

@@ -114,6 +114,16 @@ def test_the_licence_of_the_chart_library_is_on_the_page(tmp_path: Path) -> None
     assert "uPlot 1.6.32" in page
 
 
+def test_a_log_without_a_request_under_a_rule_has_a_page(tmp_path: Path) -> None:
+    """Its charts are left out, and it says what has no rule."""
+    files = log_files(tmp_path, [combined_line(0, "GET /somewhere HTTP/1.1")])
+    run = Replay({"GET /nowhere": RateLimitRule.parse("1/hour")}, measure_needs=True)
+    run.run(files.requests())
+    page = render_page(build_report(replay=run, clients=Clients(), files=files, top=10))
+    assert "GET /somewhere" in page
+    assert 'class="chart' not in page
+
+
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     """It names the option and the file."""
     with pytest.raises(InvalidInputError, match="html='.*nowhere.*': cannot be written: No such file"):

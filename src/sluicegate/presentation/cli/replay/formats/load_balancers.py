@@ -21,7 +21,7 @@ _ALB = re.compile(
 )
 _HAPROXY = re.compile(
     # client [accepted] frontend backend/server timers status size ... "request"; syslog writes something in front
-    r"(?:\S.*? )?(\S+:[0-9]+) \[([0-9]{2}/[A-Za-z]{3}/[0-9]{4}(?::[0-9]{2}){3}\.[0-9]{1,6})\] \S+ \S+/\S+ "
+    r"(?:\S.*? )?(\S+:[0-9]+) \[([0-9]{2}/[A-Za-z]{3}/[0-9]{4}(?::[0-9]{2}){3}\.[0-9]{1,6})\] \S+ [^\s/]+/\S+ "
     r'[0-9/+-]+ (-?[0-9]{1,3}) \+?[0-9]+ [^"]*"([^"]*)"?'
 )
 

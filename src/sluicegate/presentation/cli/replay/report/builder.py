@@ -86,7 +86,7 @@ def build_report(  # noqa: PLR0913 - the parts of a report, given by name
         no_rule_endpoints=_top([WithoutRuleRow(one.endpoint, one.requests) for one in without_rule], top),
         timeline=timeline_figures(replay.timeline),
         heat_map=heat_map(replay, clients),
-        needs=[] if replay.needs is None else needs_rows(replay.needs, clients),
+        needs=[] if replay.needs is None else _top(needs_rows(replay.needs, clients), top),
         comparison=None if comparison is None else _comparison(comparison, against_name, clients, top),
         suggestion=suggestion,
     )

@@ -47,8 +47,11 @@ def heat_map(replay: Replay, clients: Clients) -> HeatMap | None:
 
 
 def needs_rows(needs: RuleNeeds, clients: Clients) -> list[NeedsRow]:
-    """Return what the clients of each rule needed, in bins that double; rules without clients are left out."""
-    rows: list[NeedsRow] = []
+    """Return what the clients of each rule needed, in bins that double, the rules that deny most clients first.
+
+    Rules without clients are left out.
+    """
+    rows: list[tuple[int, NeedsRow]] = []
     for endpoint, policy, max_tokens, need_of in needs.rows():
         if not need_of:
             continue
@@ -57,5 +60,8 @@ def needs_rows(needs: RuleNeeds, clients: Clients) -> list[NeedsRow]:
         for who, need in need_of.items():
             counted = honest if clients.kind(who) == HONEST else others
             counted[(need - 1).bit_length()] += 1
-        rows.append(NeedsRow(endpoint, policy, max_tokens, [1 << number for number in range(bins)], honest, others))
-    return rows
+        denied = sum(need > max_tokens for need in need_of.values())
+        rows.append(
+            (denied, NeedsRow(endpoint, policy, max_tokens, [1 << number for number in range(bins)], honest, others))
+        )
+    return [row for _, row in sorted(rows, key=lambda one: -one[0])]
