@@ -352,20 +352,18 @@ def test_a_loop_that_ended_does_not_count_against_others() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_has_a_queue_of_its_own() -> None:
-    """A fork while the queue is locked and filled: the child neither hangs nor repeats what the parent will do."""
+    """A fork while the queue is used and filled: the child neither hangs nor repeats what the parent will do."""
     worker, release, called = BackgroundWorker(), threading.Event(), []
-    worker.submit(release.wait)
+    worker.submit(release.wait, 30)
     worker.submit(called.append, "of the parent")
-    locked, go_on = threading.Event(), threading.Event()
+    ended = threading.Event()
 
-    def hold() -> None:
-        with worker._changed:
-            locked.set()
-            go_on.wait()
+    def use() -> None:
+        while not ended.is_set():
+            worker.submit(int)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    locked.wait()
+    user = threading.Thread(target=use)
+    user.start()
     pid = os.fork()
     if pid == 0:
         signal.alarm(30)  # ends it if it hangs
@@ -373,8 +371,8 @@ def test_a_child_has_a_queue_of_its_own() -> None:
         worker.submit(called.append, "of the child")
         worker.submit(done.set)
         os._exit(0 if done.wait(10) and called == ["of the child"] else 1)
-    go_on.set()
-    holder.join()
+    ended.set()
+    user.join()
     release.set()
     assert os.waitpid(pid, 0)[1] == 0
 

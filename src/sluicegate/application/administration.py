@@ -38,7 +38,8 @@ class Administration:
         self._live_rules = live_rules
         self._key_format = key_format
         self._failure_policy = failure_policy
-        self._notifier = notifier
+        self.notifier = notifier
+        """Writes log lines and publishes events."""
         self._utc_now = utc_now
 
     def begin_peek(self, endpoint: str, identifier: Identifier, cost: Cost) -> Check:
@@ -65,7 +66,7 @@ class Administration:
         assert rules is not None  # noqa: S101 - the storage was asked for them
         reason = reason_of(error)
         self._failure_policy.count(reason)
-        self._notifier.warn_throttled(
+        self.notifier.warn_throttled(
             reason,
             "The storage could not be asked for the tokens that remain; answered with the capacity.",
             error=error,
@@ -102,12 +103,10 @@ class Administration:
         rules = check.rules
         if rules is None:
             if verb == "reset":
-                self._notifier.log(
-                    "info", "No rate limit rule names the endpoint; nothing to reset.", endpoint=endpoint
-                )
+                self.notifier.log("info", "No rate limit rule names the endpoint; nothing to reset.", endpoint=endpoint)
                 return Success(None)
             error = RateLimitError("no_rule", f"No rate limit rule names the endpoint {endpoint!r}.", endpoint)
-            self._notifier.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=endpoint)
+            self.notifier.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=endpoint)
             return Failure(error)
         requests: list[BucketRequest] = [*check.requests]
         for shadow in check.shadows:
@@ -120,13 +119,13 @@ class Administration:
         """Note that an administrative call was carried out."""
         if verb == "reset":
             self._failure_policy.forget(check)
-        self._notifier.log("info", f"Rate limit {verb} done.", **self._context(check))
+        self.notifier.log("info", f"Rate limit {verb} done.", **self._context(check))
 
     def failed(self, check: Check, verb: str, error: Exception) -> Failure[RateLimitError]:
         """Return the failure of an administrative call, which never fails open."""
         reason = reason_of(error)
         context = self._context(check)
-        self._notifier.log(
+        self.notifier.log(
             "error", f"A rate limit {verb} was not done.", reason=reason, error=describe(error), **context
         )
         message = f"The storage did not {verb} the bucket ({reason}): {describe(error)}"
@@ -148,4 +147,4 @@ class Administration:
 
     def _context(self, check: Check) -> dict[str, object]:
         endpoint = "" if check.rules is None else check.rules.endpoint
-        return {"endpoint": endpoint, "identifier": self._notifier.mask(check.identifier)}
+        return {"endpoint": endpoint, "identifier": self.notifier.mask(check.identifier)}

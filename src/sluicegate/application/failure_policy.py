@@ -17,7 +17,7 @@ from sluicegate.domain.protocols import Clock
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import OnStorageError, RateLimitRule, require_policy
 from sluicegate.domain.token_bucket import binding, full, result_at
-from sluicegate.runtime.mutex import new_mutex
+from sluicegate.runtime.mutex import held_here, new_mutex
 
 MAX_LOCAL_KEYS: Final = 100_000
 """How many clients the local buckets of an outage tell apart; about 20 MB."""
@@ -90,8 +90,7 @@ class FailurePolicy:
                     terms.append(check.terms[at])
         if local:
             asked = tuple(local)
-            with self._mutex:
-                verdict = self._take(asked, check.number, terms)
+            verdict = self._take(asked, check.number, terms)
             at = binding(asked, verdict)
             return FallbackAnswer(result_at(asked, verdict, at), "local", local_rules[at])
         smallest = min(rules.rules, key=_capacity)
@@ -99,9 +98,12 @@ class FailurePolicy:
 
     def _take(self, requests: tuple[BucketRequest, ...], number: int, terms: list[ClaimTerms]) -> Verdict:
         now_us = self._clock.now_us()
-        if not terms:
-            return self._buckets.take(requests, now_us)
-        return self._buckets.reserve(requests, number, terms, now_us)
+        if held_here(self._mutex):  # a signal handler or a finaliser, while this thread is below
+            return self._buckets.take_within(requests, now_us)
+        with self._mutex:
+            if not terms:
+                return self._buckets.take(requests, now_us)
+            return self._buckets.reserve(requests, number, terms, now_us)
 
     def settle(
         self, requests: tuple[BucketRequest, ...], number: int, max_debts: tuple[int, ...]
@@ -127,8 +129,12 @@ class FailurePolicy:
 
     def forget(self, check: Check) -> None:
         """Fill the local buckets of a check again: an operator's reset means these as well."""
+        now_us = self._clock.now_us()
+        if held_here(self._mutex):
+            self._buckets.reset_within(check.requests, now_us)
+            return
         with self._mutex:
-            self._buckets.reset(check.requests, self._clock.now_us())
+            self._buckets.reset(check.requests, now_us)
 
 
 def _capacity(rule: RateLimitRule) -> int:

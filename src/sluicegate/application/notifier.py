@@ -1,5 +1,6 @@
 """Telling subscribers and logs what happened, without ever waiting for them or failing with them."""
 
+import asyncio
 import os
 import traceback
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.protocols import Clock, EventBusProtocol, LoggerProtocol
+from sluicegate.runtime.at_exit import FLUSH_S
+from sluicegate.runtime.system_clock import monotonic_s
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -112,6 +115,22 @@ class Notifier:
         if identifier is not None:
             context["identifier"] = self.mask(identifier)
         self.log(level, message, reason=reason, left_out=self._left_out.pop(reason, 0), **context)
+
+    def flush(self) -> None:
+        """Wait until listeners and logger have been told what there was to tell, a second at most."""
+        self._background.flush(monotonic_s() + FLUSH_S)
+
+    async def flush_from_loop(self) -> None:
+        """Do what `flush` does while the event loop runs; a bus with a method `flush_from_loop` empties its queue too."""
+        deadline_s = monotonic_s() + FLUSH_S
+        await self._background.flush_from_loop(deadline_s)
+        try:
+            flush = getattr(self._bus, "flush_from_loop", None)
+            if flush is not None:
+                async with asyncio.timeout(max(0.0, deadline_s - monotonic_s())):
+                    await flush()
+        except Exception:  # noqa: BLE001 - a bus that hangs or raises keeps nobody from closing a limiter
+            self.failed += 1
 
     def mask(self, identifier: Identifier) -> str:
         """Return an identifier as log lines carry it."""

@@ -150,6 +150,15 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         """
         return self._administer("refund", self._storage.refund_blocking, endpoint, identifier, cost)
 
+    def close(self) -> None:
+        """Close the storage, if it can be, then tell logger and listeners what they do not know yet, in a second at most."""
+        close = getattr(self._storage, "close", None)
+        try:
+            if close is not None:
+                close()
+        finally:
+            self._administration.notifier.flush()
+
     def with_rules(self, rules: Rules) -> "SyncTokenBucketAdapter":
         """Return a limiter with other rules that is like this one in all else, and shares its storage.
 

@@ -290,8 +290,11 @@ class TokenBucketAdapter(AsyncReservationFace):
         return self._like_this(rules=self.rules.derive(rules))
 
     async def aclose(self) -> None:
-        """Close the storage."""
-        await self._storage.aclose()
+        """Close the storage, then let logger and listeners have what they were not yet told, for a second at most."""
+        try:
+            await self._storage.aclose()
+        finally:
+            await self._administration.notifier.flush_from_loop()
 
     @property
     def shadow_denials(self) -> dict[str, int]:

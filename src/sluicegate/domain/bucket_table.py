@@ -1,296 +1,217 @@
-"""Buckets in this process's memory: bounded, exact, and without a clock or a lock of its own."""
+"""What is done with the buckets in this process's memory: exact, and without a clock or a lock of its own."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from mypy_extensions import i64
 
-from sluicegate.domain.bucket import GONE, RESET, Bucket, level_of
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
-from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.claim import MAX_CLAIMS, NOT_FOUND, PAID
-from sluicegate.domain.claimed_bucket import (
-    deny_claimed,
-    extend_claim,
-    pay_and_claim,
-    refund_claimed,
-    reset_claimed,
-    settle_claim,
-)
+from sluicegate.domain.bucket import RESET, Bucket, level_of
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.claimed_buckets import ClaimedBuckets
 from sluicegate.domain.errors import StorageError
-from sluicegate.domain.expiry_queue import ExpiryQueue
-from sluicegate.domain.token_bucket import anchor_after_payment, full_at_us, refill
-
-# A large dictionary stops everything when it grows: `benchmarks/small_parts.py` measures it.
-_SHARDS: Final = 256
-_SHARD_MASK: Final = _SHARDS - 1
-
-_MAX_FREED: Final = 2  # full buckets that each new one replaces, so that memory shrinks after a flood
-_MAX_LOOKS: Final = (
-    16  # buckets looked at for that, and again where there is no room: what bounds the time of one check
-)
+from sluicegate.domain.token_bucket import anchor_after_payment, refill
 
 
-class BucketTable:
-    """Keep at most `max_keys` buckets; full ones, which equal absent ones, leave first.
+class BucketTable(ClaimedBuckets):
+    """Pay from buckets, and give back. Not safe to share between threads without a lock.
 
-    Not safe to share between threads without a lock. The time of each call is bounded, whatever the table holds.
+    A signal handler or a finaliser may ask while its own thread is in the midst of a call here. It uses the methods with
+    `_within`, which decide by what has been decided so far and write their decision into a log; the interrupted call, or the
+    next one, sees to the log before it decides. This is exact because nothing can come between two steps that call nothing:
+    the last look at the log and the decision's own entry, or its write into a bucket that is there already. What a call
+    decided but an exception kept it from writing is written by the next one for the same reason.
+
+    Claims are changed in place: an interruption that comes while they are, or that asks for a bucket with claims, is not decided.
 
     Args:
-        max_keys: The greatest number of buckets held, at least 1. Where no bucket that was looked at is full, the one of them
-            that would be full first is forgotten, which refills it.
+        max_keys: The greatest number of buckets held, at least 1; see `BucketStore`.
     """
 
-    __slots__ = ("_expiry", "_max_keys", "_shards", "_size", "evicted_unfull")
-
-    def __init__(self, max_keys: int) -> None:
-        self._max_keys = max_keys
-        self._shards: list[dict[str, Bucket]] = [{} for _ in range(_SHARDS)]
-        self._size = 0
-        self._expiry = ExpiryQueue()
-        self.evicted_unfull = 0
-        """How many buckets were forgotten before they were full."""
-
-    def __len__(self) -> int:
-        return self._size
+    __slots__ = ()
 
     def take(self, requests: tuple[BucketRequest, ...], now_us: i64) -> Verdict:
         """Pay all requests at `now_us`, or none."""
         if len(requests) == 1:
-            return self._take_one(requests[0], now_us)
-        return self._take_several(requests, (), 0, now_us)
+            known = self._take_known(requests[0], now_us)
+            if known is not None:
+                return known
+        if self._log:
+            self._write_log(now_us)
+        verdict = self._take_logged(requests, now_us)
+        if verdict is None:
+            return self._take_in_place(requests, (), 0, now_us)
+        if self._log:
+            self._write_log(now_us)
+        return verdict
 
-    def _take_several(
-        self, requests: tuple[BucketRequest, ...], terms: Sequence[ClaimTerms], number: int, now_us: i64
-    ) -> Verdict:
-        allowed = True
-        may_rise = False
-        buckets: list[Bucket | None] = []
-        for request in requests:
-            bucket = self._find(request.key)
-            level, _ = level_of(bucket, request.spec, now_us)
-            if level < request.cost_units:
-                allowed = False
-            if bucket is not None and bucket.claims is not None:
-                may_rise = True
-            buckets.append(bucket)
-        levels: list[BucketLevel] = []
-        for at, request in enumerate(requests):
-            bucket = buckets[at]
-            term = terms[at] if terms else _PAID
-            if (bucket is not None and bucket.claims is not None) or (allowed and term.kind != PAID):
-                levels.append(self._pay_claimed(request, bucket, term, number, allowed, now_us))
-                continue
-            level, anchor = level_of(bucket, request.spec, now_us)  # again: cheaper than to keep it in an object
-            levels.append(self._pay(request, bucket, level, anchor, allowed, now_us))
-        return Verdict(allowed, tuple(levels), may_rise and not allowed)
-
-    def _take_one(self, request: BucketRequest, now_us: i64) -> Verdict:
-        """Do what `take` does for one request: most checks are such, and take half the time without the lists."""
+    def _take_known(self, request: BucketRequest, now_us: i64) -> Verdict | None:
+        """Do what `take` does for a bucket that is there: most checks are such, and take half the time without the log."""
         spec = request.spec
         bucket = self._find(request.key)
         if bucket is None or bucket.spec is not spec or bucket.last == RESET or spec.tick_us != 1:
-            if bucket is not None and bucket.claims is not None:
-                return self._take_several((request,), (), 0, now_us)
-            level, anchor = level_of(bucket, spec, now_us)
-            allowed = level >= request.cost_units
-            return Verdict(allowed, (self._pay(request, bucket, level, anchor, allowed, now_us),))
+            return None
         if bucket.claims is not None:
-            return self._take_several((request,), (), 0, now_us)
+            return None
         level, anchor = refill(spec, bucket.level, bucket.last, now_us)
         allowed = level >= request.cost_units
         if allowed:
             level -= request.cost_units
+        if self._log:
+            return None
+        # No call from the line before to the writing: see the class.
         if allowed or anchor < bucket.last:
             bucket.level = level
             bucket.last = anchor
         return Verdict(allowed, (BucketLevel(level, anchor - now_us),))
 
+    def take_within(self, requests: tuple[BucketRequest, ...], now_us: i64) -> Verdict:
+        """Do what `take` does, in the midst of another call.
+
+        Raises:
+            StorageError: If claims are being changed, or a bucket has claims.
+        """
+        verdict = None if self._closed else self._take_logged(requests, now_us)
+        if verdict is None:
+            raise interrupting()
+        return verdict
+
+    def _take_logged(self, requests: tuple[BucketRequest, ...], now_us: i64) -> Verdict | None:
+        """Decide, and write the decision into the log; None if a bucket has claims."""
+        while True:
+            version = self._version
+            states: list[tuple[str, Bucket]] = []
+            verdict = self._verdict(requests, now_us, states)
+            if verdict is None or self._decide(states, version):
+                return verdict
+
+    def _verdict(
+        self, requests: tuple[BucketRequest, ...], now_us: i64, states: list[tuple[str, Bucket]]
+    ) -> Verdict | None:
+        """Return what a check is told, and add to `states` what becomes of its buckets; None if one has claims."""
+        if len(requests) == 1:
+            request = requests[0]
+            bucket = self._current(request.key)
+            if bucket is not None and bucket.claims is not None:
+                return None
+            level, anchor = level_of(bucket, request.spec, now_us)
+            allowed = level >= request.cost_units
+            return Verdict(allowed, (_pay_plain(request, bucket, level, anchor, allowed, now_us, states),))
+        allowed = True
+        buckets: list[Bucket | None] = []
+        for request in requests:
+            bucket = self._current(request.key)
+            if bucket is not None and bucket.claims is not None:
+                return None
+            level, _ = level_of(bucket, request.spec, now_us)
+            if level < request.cost_units:
+                allowed = False
+            buckets.append(bucket)
+        levels: list[BucketLevel] = []
+        for at, request in enumerate(requests):
+            bucket = buckets[at]
+            level, anchor = level_of(bucket, request.spec, now_us)  # again: cheaper than to keep it in an object
+            levels.append(_pay_plain(request, bucket, level, anchor, allowed, now_us, states))
+        return Verdict(allowed, tuple(levels))
+
     def peek(self, requests: Sequence[BucketRequest], now_us: i64) -> tuple[BucketLevel, ...]:
-        """Return the levels at `now_us`; change nothing."""
+        """Return the levels at `now_us`; change nothing. The same in the midst of another call."""
         levels: list[BucketLevel] = []
         for request in requests:
-            level, anchor = level_of(self._find(request.key), request.spec, now_us)
+            level, anchor = level_of(self._current(request.key), request.spec, now_us)
             levels.append(BucketLevel(level, anchor * request.spec.tick_us - now_us))
         return tuple(levels)
 
     def refund(self, requests: Sequence[BucketRequest], now_us: i64) -> tuple[BucketLevel, ...]:
         """Put `cost_units` back into each bucket, never above its capacity."""
-        levels: list[BucketLevel] = []
-        for request in requests:
-            spec = request.spec
-            bucket = self._find(request.key)
-            if bucket is not None and bucket.claims is not None:
-                levels.append(refund_claimed(bucket, request, now_us))
-                continue
-            level, anchor = level_of(bucket, spec, now_us)
-            if bucket is not None and bucket.last != RESET:
-                level = min(spec.capacity, level + request.cost_units)
-                self._write(request.key, bucket, spec, level, anchor, now_us)
-            levels.append(BucketLevel(level, anchor * spec.tick_us - now_us))
-        return tuple(levels)
+        if not self._any_claims(requests):
+            levels = self.refund_within(requests, now_us)
+            self._write_log(now_us)
+            return levels
+        return self._refund_in_place(requests, now_us)
+
+    def refund_within(self, requests: Sequence[BucketRequest], now_us: i64) -> tuple[BucketLevel, ...]:
+        """Do what `refund` does, in the midst of another call.
+
+        Raises:
+            StorageError: If something is being changed in place, or a bucket has claims.
+        """
+        while True:
+            version = self._version
+            levels: list[BucketLevel] = []
+            states: list[tuple[str, Bucket]] = []
+            for request in requests:
+                spec = request.spec
+                bucket = self._plain(request.key)
+                level, anchor = level_of(bucket, spec, now_us)
+                if bucket is not None and bucket.last != RESET:
+                    level = min(spec.capacity, level + request.cost_units)
+                    states.append((request.key, Bucket(spec, level, anchor)))
+                levels.append(BucketLevel(level, anchor * spec.tick_us - now_us))
+            if self._decide(states, version):
+                return tuple(levels)
 
     def reset(self, requests: Sequence[BucketRequest], now_us: i64) -> tuple[BucketLevel, ...]:
         """Make each bucket full, and return the levels."""
-        for request in requests:
-            bucket = self._find(request.key)
-            if bucket is not None and bucket.claims is not None:
-                reset_claimed(bucket, request.spec, now_us)
-            elif bucket is not None:
-                bucket.last = RESET
+        if not self._any_claims(requests):
+            self.reset_within(requests, now_us)
+            self._write_log(now_us)
+            return self.peek(requests, now_us)
+        self._reset_in_place(requests, now_us)
         return self.peek(requests, now_us)
 
-    # Reservations and holds
+    def _any_claims(self, requests: Sequence[BucketRequest]) -> bool:
+        return any(
+            (bucket := self._find(request.key)) is not None and bucket.claims is not None for request in requests
+        )
 
-    def reserve(
-        self, requests: tuple[BucketRequest, ...], number: int, terms: Sequence[ClaimTerms], now_us: i64
-    ) -> Verdict:
-        """Pay all requests at `now_us` and note their claims, or do nothing.
-
-        Args:
-            requests: What to pay.
-            number: What names the claims, in all of the buckets.
-            terms: What each request leaves in its bucket.
-            now_us: The storage's clock.
+    def reset_within(self, requests: Sequence[BucketRequest], now_us: i64) -> tuple[BucketLevel, ...]:
+        """Do what `reset` does, in the midst of another call.
 
         Raises:
-            StorageError: If a bucket has `MAX_CLAIMS`.
+            StorageError: If something is being changed in place, or a bucket has claims.
         """
-        for request in requests:
-            bucket = self._find(request.key)
-            if bucket is not None and bucket.claims is not None and len(bucket.claims) >= MAX_CLAIMS:
-                raise StorageError("overload", f"{MAX_CLAIMS} reservations of one bucket are not settled.")
-        return self._take_several(requests, terms, number, now_us)
+        while True:
+            version = self._version
+            states = [
+                (request.key, Bucket(request.spec, request.spec.capacity, RESET))
+                for request in requests
+                if self._plain(request.key) is not None
+            ]
+            if self._decide(states, version):
+                return self.peek(requests, now_us)
 
-    def settle(
-        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], now_us: i64
-    ) -> tuple[BucketSettlement, ...]:
-        """Charge what claims really cost, `cost_units` of each request, and forget them; see `Claims.settle`."""
-        settled: list[BucketSettlement] = []
-        for at, request in enumerate(requests):
-            bucket = self._find(request.key)
-            if bucket is None or bucket.claims is None or not bucket.claims.has(number):
-                level, anchor = level_of(bucket, request.spec, now_us)
-                left = BucketLevel(level, anchor * request.spec.tick_us - now_us)
-                settled.append(BucketSettlement(NOT_FOUND, 0, 0, left))
-            else:
-                settled.append(settle_claim(bucket, request, number, max_debts[at], now_us))
-        return tuple(settled)
+    # Interruptions
 
-    def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], now_us: i64) -> int:
-        """Let claims that are not over end later, and return how many there are."""
-        extended = 0
-        for at, request in enumerate(requests):
-            bucket = self._find(request.key)
-            if (
-                bucket is not None
-                and bucket.claims is not None
-                and bucket.claims.is_active(bucket.spec, number, now_us)
-            ):
-                extend_claim(bucket, request, number, ttls_us[at], now_us)
-                extended += 1
-        return extended
-
-    def _pay_claimed(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what becomes of it
-        self,
-        request: BucketRequest,
-        bucket: Bucket | None,
-        terms: ClaimTerms,
-        number: int,
-        allowed: bool,
-        now_us: i64,
-    ) -> BucketLevel:
-        """Do what `_pay` does where there are claims, or one is to be made."""
-        spec = request.spec
-        if bucket is None or bucket.last == GONE:
-            self._write(request.key, bucket, spec, spec.capacity, -(-now_us // spec.tick_us), now_us)
-            bucket = self._shards[hash(request.key) & _SHARD_MASK][request.key]
-        if allowed:
-            return pay_and_claim(bucket, request, terms, number, now_us)
-        return deny_claimed(bucket, request, now_us)
-
-    def _find(self, key: str) -> Bucket | None:
-        return self._shards[hash(key) & _SHARD_MASK].get(key)
-
-    def _pay(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what became of it
-        self, request: BucketRequest, bucket: Bucket | None, level: i64, anchor: i64, allowed: bool, now_us: i64
-    ) -> BucketLevel:
-        """Pay, or not, and return the level that is left."""
-        spec = request.spec
-        if allowed:
-            if spec.tick_us != 1:
-                anchor = anchor_after_payment(spec, level, anchor, now_us)
-            level -= request.cost_units
-            self._write(request.key, bucket, spec, level, anchor, now_us)
-        elif bucket is not None and bucket.last != RESET and (anchor < bucket.last or bucket.spec != spec):
-            # It begins anew, because the clock stepped back or its rule changed: what the client is told to wait counts
-            # from here.
-            self._write(request.key, bucket, spec, level, anchor, now_us)
-        return BucketLevel(level, anchor * spec.tick_us - now_us)
-
-    def _write(  # noqa: PLR0913, PLR0917 - a state and its place
-        self, key: str, bucket: Bucket | None, spec: BucketSpec, level: i64, last: i64, now_us: i64
-    ) -> None:
-        if bucket is None:
-            self._make_room(now_us)
-            self._shards[hash(key) & _SHARD_MASK][key] = Bucket(spec, level, last)
-            self._size += 1
-            self._expiry.add(key, full_at_us(spec, level, last), now_us)
-            return
-        if bucket.last == GONE:  # it has just made room for another bucket of the same check
-            self._write(key, None, spec, level, last, now_us)
-            return
-        bucket.spec = spec
-        bucket.level = level
-        bucket.last = last
-
-    def _make_room(self, now_us: i64) -> None:
-        """Forget some full buckets for a new one; one that is not full only where the table has no room."""
-        freed = 0
-        for _ in range(_MAX_LOOKS):
-            key = self._expiry.pop_due(now_us)
-            if key is None:
-                break
-            full_us = self._full_at_us(key)
-            if full_us > now_us:
-                self._expiry.add(key, full_us, now_us)
-                continue
-            self._forget(key)
-            freed += 1
-            if freed == _MAX_FREED:
-                return
-        if self._size >= self._max_keys:
-            self._evict(now_us)
-
-    def _evict(self, now_us: i64) -> None:
-        """Forget the bucket that will be full first, of some that were expected to be."""
-        victim = self._expiry.pop_first()
-        victim_full_us = self._full_at_us(victim)
-        others: list[tuple[str, int]] = []
-        for _ in range(min(_MAX_LOOKS, self._size - 1)):
-            if victim_full_us <= now_us:
-                break
-            key = self._expiry.pop_first()
-            full_us = self._full_at_us(key)
-            if full_us < victim_full_us:
-                key, victim = victim, key
-                full_us, victim_full_us = victim_full_us, full_us
-            others.append((key, full_us))
-        for key, full_us in others:
-            self._expiry.add(key, full_us, now_us)
-        self._forget(victim)
-        if victim_full_us > now_us:
-            self.evicted_unfull += 1
-
-    def _forget(self, key: str) -> None:
-        self._shards[hash(key) & _SHARD_MASK].pop(key).last = GONE
-        self._size -= 1
-
-    def _full_at_us(self, key: str) -> i64:
-        bucket = self._shards[hash(key) & _SHARD_MASK][key]
-        if bucket.claims is not None:
-            return bucket.claims.over_at_us(bucket.spec, bucket.level, bucket.last)
-        return 0 if bucket.last == RESET else full_at_us(bucket.spec, bucket.level, bucket.last)
+    def _plain(self, key: str) -> Bucket | None:
+        """Return what `_current` does, for an interruption."""
+        bucket = self._current(key)
+        if self._closed or (bucket is not None and bucket.claims is not None):
+            raise interrupting()
+        return bucket
 
 
-_PAID: Final = ClaimTerms(PAID, 0)
+def interrupting() -> StorageError:
+    """Return what is raised to an interruption that cannot be decided."""
+    return StorageError("interrupted", "Asked in the midst of a call that changes claims; it cannot be decided.")
+
+
+def _pay_plain(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what became of it
+    request: BucketRequest,
+    bucket: Bucket | None,
+    level: i64,
+    anchor: i64,
+    allowed: bool,
+    now_us: i64,
+    states: list[tuple[str, Bucket]],
+) -> BucketLevel:
+    """Pay, or not: add the bucket's new state to `states` if it changes, and return the level that is left."""
+    spec = request.spec
+    if allowed:
+        if spec.tick_us != 1:
+            anchor = anchor_after_payment(spec, level, anchor, now_us)
+        level -= request.cost_units
+        states.append((request.key, Bucket(spec, level, anchor)))
+    elif bucket is not None and bucket.last != RESET and (anchor < bucket.last or bucket.spec != spec):
+        # It begins anew, because the clock stepped back or its rule changed: what the client is told to wait counts
+        # from here.
+        states.append((request.key, Bucket(spec, level, anchor)))
+    return BucketLevel(level, anchor * spec.tick_us - now_us)

@@ -1,12 +1,13 @@
 """The embedded storage as far as it is on the way of a check: a lock, a clock, and the table. Compiled."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from threading import get_ident
+from typing import Final, TypeVar
 
 from mypy_extensions import mypyc_attr
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
-from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.bucket_table import BucketTable, interrupting
 from sluicegate.domain.collaborators import require_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, StorageTraits
@@ -14,6 +15,8 @@ from sluicegate.runtime.mutex import LockToken, wait_until_free
 from sluicegate.runtime.system_clock import reader_ns
 
 T = TypeVar("T")
+
+_get_ident: Final[Callable[[], int]] = get_ident  # compiled code finds it without a look-up in the module's names
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -42,6 +45,7 @@ class LockedTable:
         self._table = BucketTable(max_keys)
         self._lock = LockToken()
         self._free: list[None] = self._lock.free
+        self._owner: list[int] = self._lock.owner
         self.traits = StorageTraits(never_waits=True)
         """It never waits, and keys need no hash tags."""
 
@@ -49,12 +53,16 @@ class LockedTable:
         """Pay all requests or none."""
         several = requests if isinstance(requests, tuple) else tuple(requests)
         free = self._free
+        me = _get_ident()
         while True:  # see `LockToken`
             try:
                 del free[-1]
             except IndexError:
+                if self._owner[0] == me:  # a signal handler or a finaliser, while this thread is below
+                    return self._table.take_within(several, self._now_ns() // 1000)
                 wait_until_free(free)
             else:
+                self._owner[0] = me
                 break
         try:
             return self._table.take(several, self._now_ns() // 1000)
@@ -83,25 +91,46 @@ class LockedTable:
 
     def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels."""
-        return self._locked(lambda now_us: self._table.peek(requests, now_us))
+
+        def peek(now_us: int) -> tuple[BucketLevel, ...]:
+            return self._table.peek(requests, now_us)
+
+        return self._locked(peek, peek)
 
     def refund_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        return self._locked(lambda now_us: self._table.refund(requests, now_us))
+        return self._locked(
+            lambda now_us: self._table.refund(requests, now_us),
+            lambda now_us: self._table.refund_within(requests, now_us),
+        )
 
     def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        self._locked(lambda now_us: self._table.reset(requests, now_us))
+        self._locked(
+            lambda now_us: self._table.reset(requests, now_us),
+            lambda now_us: self._table.reset_within(requests, now_us),
+        )
 
-    def _locked(self, verb: Callable[[int], T]) -> T:
-        """Call a verb of the table, at the clock's instant, while no other thread uses it."""
+    def _locked(self, verb: Callable[[int], T], verb_within: Callable[[int], T] | None = None) -> T:
+        """Call a verb of the table, at the clock's instant, while no other thread uses it.
+
+        Args:
+            verb: What to call.
+            verb_within: What to call in its place in the midst of another call of the same thread; None: nothing.
+        """
         free = self._free
+        me = _get_ident()
         while True:  # see `LockToken`, which says why this stands here twice
             try:
                 del free[-1]
             except IndexError:
+                if self._owner[0] == me:
+                    if verb_within is None:
+                        raise interrupting() from None
+                    return verb_within(self._now_ns() // 1000)
                 wait_until_free(free)
             else:
+                self._owner[0] = me
                 break
         try:
             return verb(self._now_ns() // 1000)
@@ -112,6 +141,11 @@ class LockedTable:
     def evicted_unfull(self) -> int:
         """How many buckets were forgotten before they were full, for want of room."""
         return self._table.evicted_unfull
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory the buckets take, their keys included: at most 256 bytes times `max_keys`, or 1 MiB."""
+        return self._table.size_bytes
 
     def __len__(self) -> int:
         return len(self._table)

@@ -66,3 +66,6 @@ class SuspendAwareClock:
 
 utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
 """Returns the wall clock's instant, for people: reports and dated settings, never a decision. A function costs twice as much."""
+
+monotonic_s: Callable[[], float] = time.monotonic
+"""Returns an instant in seconds, for the bounds of waiting: differences of it, and never a decision."""

@@ -22,12 +22,14 @@ from sluicegate.infrastructure.redis.lease import (
     units_wanted,
 )
 from sluicegate.infrastructure.redis.script import LeaseTerms, Loan
-from sluicegate.runtime.mutex import fork_count, new_mutex
+from sluicegate.runtime.mutex import fork_count, held_here, new_mutex
 from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
 
 
 class LeaseTable:
     """Spend loans, and say when to ask for them. Safe to share between threads; empty again in a forked child.
+
+    A signal handler or a finaliser that asks in the midst of a call here is told that there is no loan: the server decides.
 
     Args:
         clock: This process's; it must not stand still while the machine sleeps.
@@ -70,6 +72,8 @@ class LeaseTable:
             What is left in the bucket, or None if it was not paid here; and what to ask for, or None. A check that was not paid
             is paid by that question; without a question, the server is asked for the check alone.
         """
+        if held_here(self._mutex):
+            return None, None
         with self._mutex:
             cost = request.cost_units
             now_us = self._now_us()
@@ -99,6 +103,8 @@ class LeaseTable:
         Returns:
             The payment, with what is left in the bucket and of the loan together; None if it was not paid.
         """
+        if held_here(self._mutex):
+            return None
         with self._mutex:
             lease = self._find(request.key)
             if lease is None or lease.spec.text != request.spec.text:
@@ -116,6 +122,8 @@ class LeaseTable:
 
     def suffices(self, request: BucketRequest) -> bool:
         """Return whether a loan could pay, even if it should be renewed."""
+        if held_here(self._mutex):
+            return False
         with self._mutex:
             lease = self._find(request.key)
             return (
@@ -133,6 +141,8 @@ class LeaseTable:
             owner: Who will ask the server.
             if_of_another_rule: Whether only a loan is meant that was lent under another rule than the request's.
         """
+        if held_here(self._mutex):
+            return None
         with self._mutex:
             lease = self._find(request.key)
             if lease is None or (if_of_another_rule and lease.spec.text == request.spec.text):
@@ -217,6 +227,8 @@ class LeaseTable:
 
     def observe(self, request: BucketRequest, left: BucketLevel) -> int:
         """Note what the server said is left in a bucket, and return the units that are borrowed from it."""
+        if held_here(self._mutex):
+            return 0
         with self._mutex:
             now_us = self._now_us()
             lease = self._find(request.key)

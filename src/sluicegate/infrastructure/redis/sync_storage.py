@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from copy import copy
-from threading import Thread
+from threading import Thread, current_thread
 from typing import Any, Self, cast
 
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
@@ -163,6 +163,8 @@ class SyncRedisStorage:
     def _ask(self, verb: int, requests: Sequence[BucketRequest], terms: ClaimCall | None = None) -> Any:  # noqa: ANN401 - whatever the verb returns
         deadline_s = cast("float", self.traits.deadline_s)
         loop = self._background.loop()
+        if self._background.runs_here:
+            raise StorageError("no_thread", "Asked by a finaliser in the thread that would have to answer.")
         answer: Future[Any] = Future()
         call = Call(verb, requests, answer, loop.time() + deadline_s, terms)
         loop.call_soon_threadsafe(self._submit, loop, call)
@@ -214,6 +216,11 @@ class _LoopThread:
         loop = self._loop
         return loop if loop is not None and self._pid == os.getpid() else self._start()
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether the calling thread is the one that runs the loop."""
+        return self._thread is current_thread()
+
     def close(self, storage: RedisStorage) -> None:
         """Close a storage that is used on this loop, and end the thread."""
         with self._lock:
@@ -232,8 +239,12 @@ class _LoopThread:
             if self._closed:
                 raise StorageError("connection", "The storage was closed.")
             if self._loop is None or self._pid != os.getpid():
-                self._loop = asyncio.new_event_loop()
-                self._pid = os.getpid()
-                self._thread = Thread(target=self._loop.run_forever, name="sluicegate-redis", daemon=True)
-                self._thread.start()
+                loop = asyncio.new_event_loop()
+                thread = Thread(target=loop.run_forever, name="sluicegate-redis", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the container's limit of threads, for example; the next call tries again
+                    loop.close()
+                    raise StorageError("no_thread", "No thread could be started.") from None
+                self._loop, self._thread, self._pid = loop, thread, os.getpid()
             return self._loop
