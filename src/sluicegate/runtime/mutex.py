@@ -140,7 +140,7 @@ def _after_fork_in_child() -> None:
     for thread in [thread for thread in _held_for_fork if thread != me]:
         del _held_for_fork[thread]
     for token in [ref() for ref in _tokens.valuerefs()]:
-        if token is not None and not token.free and token.owner[0] != me:  # its holder is not in this process
+        if token is not None and not token.free and token.owner[0] not in {0, me}:  # its holder is not in this process
             token.free.append(None)
     held = {id(mutex) for mutex in mutexes}
     for mutex in [_fork_gate, *[ref() for ref in _mutexes.valuerefs()]]:

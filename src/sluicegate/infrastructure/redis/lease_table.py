@@ -29,8 +29,6 @@ from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
 class LeaseTable:
     """Spend loans, and say when to ask for them. Safe to share between threads; empty again in a forked child.
 
-    A signal handler or a finaliser that asks in the midst of a call here is told that there is no loan: the server decides.
-
     Args:
         clock: This process's; it must not stand still while the machine sleeps.
         max_leases: See `BoundedLeases`.
@@ -72,7 +70,7 @@ class LeaseTable:
             What is left in the bucket, or None if it was not paid here; and what to ask for, or None. A check that was not paid
             is paid by that question; without a question, the server is asked for the check alone.
         """
-        if held_here(self._mutex):
+        if held_here(self._mutex):  # a signal handler or a finaliser, in the midst of a call here: the server decides
             return None, None
         with self._mutex:
             cost = request.cost_units
@@ -122,8 +120,6 @@ class LeaseTable:
 
     def suffices(self, request: BucketRequest) -> bool:
         """Return whether a loan could pay, even if it should be renewed."""
-        if held_here(self._mutex):
-            return False
         with self._mutex:
             lease = self._find(request.key)
             return (
@@ -218,17 +214,15 @@ class LeaseTable:
             lease.until_us = question.asked_us + SPENT_US
             if question.terms.wanted:
                 lease.wanted = question.terms.wanted
-            elif (
-                question.terms.returned
-            ):  # after a pause the first loan is as large as the last one, not eight times that
-                lease.wanted //= GROWTH
+            elif question.terms.returned:
+                lease.wanted //= (
+                    GROWTH  # after a pause the first loan is as large as the last one, not eight times that
+                )
             left = loan.verdict.levels[0]
             lease.level, lease.read_us = left.level, self._now_us() + left.effective_in_us
 
     def observe(self, request: BucketRequest, left: BucketLevel) -> int:
         """Note what the server said is left in a bucket, and return the units that are borrowed from it."""
-        if held_here(self._mutex):
-            return 0
         with self._mutex:
             now_us = self._now_us()
             lease = self._find(request.key)
@@ -242,8 +236,7 @@ class LeaseTable:
     def give_up(self, question: LeaseRequest) -> None:
         """Note that the answer was lost: what was asked for may have been done, or be done later."""
         with self._mutex:
-            lease = self._asked_for(question)
-            if lease is not None:
+            if (lease := self._asked_for(question)) is not None:
                 self._give_up(lease, question.terms.returned)
 
     def unsent(self, question: LeaseRequest) -> None:
@@ -285,12 +278,9 @@ class LeaseTable:
     def _check_fork(self) -> None:
         if self._fork != fork_count():  # parent and child must not both spend a loan
             self._fork = fork_count()
-            self._forget_all()
-
-    def _forget_all(self) -> None:
-        self._leases.clear()
-        self._active.clear()
-        self.borrowed = self.returned = self.lost = 0.0
+            self._leases.clear()
+            self._active.clear()
+            self.borrowed = self.returned = self.lost = 0.0
 
     def _find(self, key: str) -> Lease | None:
         self._check_fork()
