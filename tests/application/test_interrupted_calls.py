@@ -174,13 +174,13 @@ def test_signal_handlers_that_ask_the_limiter(outage: bool) -> None:
         passed.append(limiter.is_allowed(endpoint="GET /", identifier="a").value.allowed)
 
     interrupted: list[None] = []
+    ended = threading.Event()
 
     def handle(*_: object) -> None:
         interrupted.append(None)
         check()
-        signal.setitimer(signal.ITIMER_REAL, 0.000_1)
-
-    ended = threading.Event()
+        if not ended.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0.000_1)
 
     def others() -> None:
         while not ended.is_set():
@@ -195,11 +195,11 @@ def test_signal_handlers_that_ask_the_limiter(outage: bool) -> None:
         while len(passed) < capacity + 1_000:
             check()
     finally:
+        ended.set()  # so that a handler that is still to run sets no timer
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        ended.set()
         for thread in threads:
             thread.join()
+        signal.signal(signal.SIGALRM, before)
     assert len(interrupted) > 100
     assert sum(passed) == capacity
 

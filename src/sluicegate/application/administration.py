@@ -133,17 +133,17 @@ class Administration:
 
     def record(self, event: RateLimitAdministered) -> None:
         """Tell observers and the log what an operator did."""
-        self._notifier.log(
+        self.notifier.log(
             "info" if event.done else "warning",
             "Rate limits were administered." if event.done else "An administrative call was not carried out.",
             action=event.action,
             actor=event.actor,
             endpoint=event.endpoint,
-            identifier=self._notifier.mask(event.identifier) if event.identifier else "",
+            identifier=self.notifier.mask(event.identifier) if event.identifier else "",
             detail=event.detail,
         )
-        if self._notifier.has_listener(RateLimitAdministered):
-            self._notifier.publish(event)
+        if self.notifier.has_listener(RateLimitAdministered):
+            self.notifier.publish(event)
 
     def _context(self, check: Check) -> dict[str, object]:
         endpoint = "" if check.rules is None else check.rules.endpoint
