@@ -215,9 +215,7 @@ class LeaseTable:
             if question.terms.wanted:
                 lease.wanted = question.terms.wanted
             elif question.terms.returned:
-                lease.wanted //= (
-                    GROWTH  # after a pause the first loan is as large as the last one, not eight times that
-                )
+                lease.wanted //= GROWTH  # so that after a pause the first loan is as large as the last one
             left = loan.verdict.levels[0]
             lease.level, lease.read_us = left.level, self._now_us() + left.effective_in_us
 
