@@ -2,8 +2,8 @@
 
 import gc
 import sys
-from collections.abc import Mapping
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 from sluicegate.domain.errors import InvalidInputError
@@ -32,10 +32,9 @@ def require_unregistered(function: object) -> None:
     Raises:
         InvalidInputError: If a route of a web framework holds the function.
     """
-    if sys.getrefcount(function) <= _FRESH:
+    if not isinstance(function, FunctionType) or sys.getrefcount(function) <= _FRESH:
         return
-    names: Mapping[str, object] = getattr(function, "__globals__", {})
-    if names.get(getattr(function, "__name__", "")) is function:
+    if function.__globals__.get(function.__name__) is function:
         return  # no decorator of its definition: somebody wraps a function that has its name already
     for holder in gc.get_referrers(function):
         if _is_route(holder):
@@ -45,16 +44,13 @@ def require_unregistered(function: object) -> None:
             )
 
 
-def _is_route(holder: object) -> bool:
+def _is_route(holder: object, depth: int = 2) -> bool:
+    """Return whether an object belongs to a web framework, or is a dictionary that one of its objects holds."""
     if not isinstance(holder, dict):
         return type(holder).__module__.partition(".")[0] in _FRAMEWORKS
-    for owner in gc.get_referrers(holder):
-        if type(owner).__module__.partition(".")[0] not in _FRAMEWORKS:
-            continue
-        attributes: Mapping[str, object] = getattr(owner, "__dict__", {})
-        if attributes is holder or any(value is holder for value in attributes.values()):
-            return True
-    return False
+    if depth == 0 or "__builtins__" in holder:  # a module, which is no route, and whose functions all hold it
+        return False
+    return any(_is_route(owner, depth - 1) for owner in gc.get_referrers(holder))
 
 
 def _fresh_references() -> int:
@@ -70,5 +66,4 @@ def _count(function: object) -> int:
     return sys.getrefcount(function)
 
 
-_FRESH = _fresh_references() + 1
-"""One more, for the stack of whoever decorates."""
+_FRESH = _fresh_references()

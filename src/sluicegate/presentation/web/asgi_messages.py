@@ -179,17 +179,18 @@ def view_of(scope: Scope) -> object:
     """
     routes: Any = getattr(scope.get("app"), "routes", None)
     asked = dict(scope)
+    included: Any = None
     while routes:
         for route in routes:
             matches: Any = getattr(route, "matches", None)
             found: Any = matches(asked) if matches is not None else None
             if found is not None and found[0].name == "FULL":
                 asked.update(found[1])
+                included = getattr(route, "effective_candidates", None)  # of a router that FastAPI keeps as one route
                 break
         else:
             return None
-        inner: Any = asked.get("endpoint")
-        routes = getattr(inner, "routes", None)
+        routes = getattr(asked.get("endpoint"), "routes", None) if included is None else included()
     return asked.get("endpoint")
 
 
