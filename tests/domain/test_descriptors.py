@@ -66,7 +66,7 @@ def limit_of(*entries: Entry) -> int | None:
     """Return the requests per unit that the tree has for a descriptor."""
     book, _ = parse_configs([("tree.yaml", TREE)])
     found = book.domains["d"].match(entries)
-    return None if found is None else found[0].requests_per_unit
+    return None if found is None else found[0].window.requests
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,20 @@ class JointCheck:
         """The checks, in the order of the parts. One that was denied lacks tokens itself; the others of a denial do not."""
         self._verbs = tuple(verbs)
         self._denied = denied
+        self._is_plain = len(self.checks) == 1 and self._verbs[0] == "take" and not denied
+        self._look: dict[str, BucketRequest] = {}
+        self._payments: dict[str, BucketRequest] = {}
+        self._refunds: dict[str, BucketRequest] = {}
+        if self._is_plain:  # nothing to merge and nothing to look at, as most requests
+            self._denied = self._any_denied()
+            if not self._denied:
+                self._payments = {request.key: request for request in self.checks[0].requests}
+            return
         self._look = self._merge("peek", "refund")
         self._payments = self._merge("take")
         self._refunds = self._merge("refund")
         self._refuse_what_never_fits()
-        if any(check.result is not None and not check.result.allowed for check in self.checks):
+        if self._any_denied():
             self._denied = True
         if self._denied or (self._look and not self._only("refund")):
             self._look.update(self._payments)
@@ -100,6 +109,10 @@ class JointCheck:
         question = self.question
         assert question is not None  # noqa: S101 - there was a question
         verb, requests = question
+        if self._is_plain:
+            self._payments = {}
+            self.checks[0].conclude(verdict)
+            return
         levels = {request.key: level for request, level in zip(requests, verdict.levels, strict=True)}
         if verb == "peek":
             self._after_look(levels)

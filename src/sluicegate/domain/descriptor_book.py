@@ -56,5 +56,9 @@ def _describe(node: DescriptorNode) -> dict[str, object]:
     limit = node.limit
     described: dict[str, object] | None = None
     if limit is not None:
-        described = {**msgspec.structs.asdict(limit), "replaces": sorted(limit.replaces)}
+        described = {
+            **msgspec.structs.asdict(limit),
+            "window": msgspec.structs.asdict(limit.window),
+            "replaces": sorted(limit.replaces),
+        }
     return {"limit": described, "below": below}

@@ -25,15 +25,28 @@ _SPECIAL: Final = re.compile(r"[%,=# \x00-\x1f\x7f]")
 _SPECIAL_IN_DOMAIN: Final = re.compile(r"[%,=#:/ \x00-\x1f\x7f]")
 
 
+class Window(msgspec.Struct, frozen=True):
+    """A limit as operators write it and clients are told it: so many requests in so many units of time.
+
+    Args:
+        requests: The number of requests; 0: everything is denied.
+        unit: `second`, `minute`, `hour`, `day`, `week`, `month` or `year`; empty: no limit.
+        multiplier: How many units.
+        name: The limit's name; empty: none.
+    """
+
+    requests: int
+    unit: str
+    multiplier: int = 1
+    name: str = ""
+
+
 class DescriptorLimit(msgspec.Struct, frozen=True, kw_only=True):
     """What a node of the tree says.
 
     Args:
         endpoint: The name of its rule in the rule book; no rule has it if the limit is `unlimited` or 0 requests.
-        requests_per_unit: The limit as the operator wrote it; 0: everything is denied.
-        unit: `second`, `minute`, `hour`, `day`, `week`, `month` or `year`; empty if `unlimited`.
-        unit_multiplier: How many units the window has.
-        name: The limit's name for clients, and for `replaces` of others; empty: none.
+        window: The limit; its name is also that by which others replace it.
         replaces: Names of limits that do not count for a request that this one matches.
         unlimited: Whether everything passes uncounted.
         shadow: Whether it only observes.
@@ -41,10 +54,7 @@ class DescriptorLimit(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     endpoint: str
-    requests_per_unit: int = 0
-    unit: str = ""
-    unit_multiplier: int = 1
-    name: str = ""
+    window: Window
     replaces: frozenset[str] = frozenset()
     unlimited: bool = False
     shadow: bool = False

@@ -296,6 +296,19 @@ async def test_what_is_no_message_is_an_error() -> None:
         assert await client.codes(1, "basic", {"key1": "x"}) == [OK]
 
 
+async def test_what_is_no_http_2_ends_the_connection() -> None:
+    """And others go on."""
+    world = ServiceWorld(BASIC)
+    async with running(world) as client:
+        host, _, port = world.service.addresses["grpc"].rpartition(":")
+        for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(garbage)
+            await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+        assert await client.codes(1, "basic", {"key1": "x"}) == [OK]
+
+
 async def test_a_long_value_is_counted() -> None:
     """A client cannot get past its limit with a long header field."""
     async with running(ServiceWorld(BASIC)) as client:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sluicegate.presentation.service.settings import ServiceLimits
+from sluicegate.presentation.service.settings import Address, ServiceLimits, open_socket
 from sluicegate.testing import FailingStorage
 from support.rate_limit_service import ANYWHERE, ServiceWorld
 
@@ -230,6 +230,35 @@ async def test_too_many_requests_at_a_time_are_refused() -> None:
         assert answer.startswith(b"HTTP/1.1 503")
         for one in sockets:
             one.close()
+
+
+async def test_slow_clients_are_not_waited_for() -> None:
+    """A connection without a request is closed; a body that does not come is answered with 408."""
+    world = world_of(service={"limits": ServiceLimits(request_seconds=0.3)})
+    async with http(world) as client:
+        host, _, port = world.service.addresses["http"].rpartition(":")
+        sent = [
+            b"",
+            b"POST /v1/check HTTP/1.1\r\nhost: x\r\n",
+            b"POST /v1/check HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
+        ]
+        answers: list[bytes] = []
+        for data in sent:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(data)
+            answers.append(await asyncio.wait_for(reader.read(100), 10))
+            writer.close()
+            await writer.wait_closed()
+        assert answers[:2] == [b"", b""]
+        assert answers[2].startswith(b"HTTP/1.1 408")
+        assert (await client.get("/healthz")).status_code == 200
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Asyncio switches Nagle's algorithm off only for sockets that say that they are TCP: else a second packet waits 40 ms."""
+    for host in ("127.0.0.1", "::1"):
+        with open_socket("--http", Address(host, 0)) as listener:
+            assert listener.proto == socket.IPPROTO_TCP
 
 
 async def test_malformed_requests_are_refused() -> None:

@@ -133,6 +133,16 @@ async def test_a_password_is_asked_for() -> None:
                 assert (await throttle(other, "k", 1, 1, 1))[0] == 0
 
 
+async def test_a_client_that_does_not_log_in_is_not_waited_for() -> None:
+    """Its connection is closed."""
+    world = world_of(resp_password=PASSWORD, limits=ServiceLimits(request_seconds=0.5))
+    async with served(world):
+        host, _, port = world.service.addresses["resp"].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+
 async def test_redis_cli_is_a_client() -> None:
     """Debian's, with the command written in lower case."""
     if shutil.which("redis-cli") is None:

@@ -6,7 +6,15 @@ from typing import Final
 import msgspec
 
 from sluicegate.domain.arguments import require_text
-from sluicegate.domain.descriptors import SCOPE, DescriptorLimit, DescriptorNode, Entry, ValuePattern, endpoint_of
+from sluicegate.domain.descriptors import (
+    SCOPE,
+    DescriptorLimit,
+    DescriptorNode,
+    Entry,
+    ValuePattern,
+    Window,
+    endpoint_of,
+)
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.infrastructure.ratelimit_config.schema import DescriptorTable, DomainTable, RateLimitTable
@@ -114,10 +122,7 @@ def _limit(
         into.rules[endpoint] = _rule(limit, unit, path, endpoint, shadow=table.shadow_mode)
     return DescriptorLimit(
         endpoint=endpoint,
-        requests_per_unit=limit.requests_per_unit,
-        unit=unit,
-        unit_multiplier=limit.unit_multiplier,
-        name=limit.name,
+        window=Window(limit.requests_per_unit, unit, limit.unit_multiplier, limit.name),
         replaces=replaces,
         unlimited=limit.unlimited,
         shadow=table.shadow_mode,

@@ -7,9 +7,10 @@ from typing import Final
 
 import msgspec
 
-from sluicegate.application.check import Check, Decision, decision_of, result_of
+from sluicegate.application.check import Check, Decision, decision_of
 from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.domain.descriptors import Window
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.presentation.service.after_the_fact import AfterTheFact
 from sluicegate.presentation.service.descriptor_request import (
@@ -17,7 +18,6 @@ from sluicegate.presentation.service.descriptor_request import (
     Descriptor,
     DescriptorReader,
     Target,
-    Window,
     told_window,
 )
 
@@ -88,12 +88,19 @@ class DescriptorLimiter:
             InvalidInputError: If something in it is wrong; nothing has changed then.
         """
         targets = self.read(domain, descriptors, hits)
-        parts = [target.part for target in targets if target.part is not None and not target.is_owed]
-        refused = any(target.is_refused for target in targets)
-        if any(target.is_owed for target in targets):
+        parts: list[Part] = []
+        refused = owed = False
+        for target in targets:
+            if target.is_owed:
+                owed = True
+            elif target.part is not None:
+                parts.append(target.part)
+            elif target.is_refused:
+                refused = True
+        if owed:
             await self._charge(targets)
         if not parts:
-            return Answer(refused, tuple([_uncounted_status(target) for target in targets]), None, False)  # noqa: FBT003 - named in the class
+            return Answer(refused, tuple([_uncounted_status(target) for target in targets]), None, is_degraded=False)
         checks, allowed = await self._check(parts, refused, timeout_s)
         return self._answer(targets, checks, is_over=refused or not allowed)
 
@@ -129,11 +136,11 @@ class DescriptorLimiter:
                 statuses.append(_uncounted_status(target))
                 continue
             check = next(following)
-            statuses.append(_status(target, check))
+            decision = decision_of(check)
+            statuses.append(_status(target, check, decision))
             degraded = degraded or check.degraded is not None
             if check.shadows and not (check.requests or check.degraded):
                 continue
-            decision = decision_of(check)
             if binding is None or _binds_more(decision.result, binding.result):
                 binding = decision
         return Answer(is_over, tuple(statuses), binding, degraded)
@@ -147,15 +154,14 @@ def _uncounted_status(target: Target) -> Status:
     return Status(target.is_refused, target.window, 0, None)
 
 
-def _status(target: Target, check: Check) -> Status:
+def _status(target: Target, check: Check, decision: Decision) -> Status:
     if check.degraded is not None and check.degraded != "local":  # a full quota would be made up
-        return Status(is_over=not result_of(check).allowed)
+        return Status(is_over=not decision.result.allowed)
     shadow = check.shadows[0] if check.shadows else None
     if shadow is not None and not check.requests and check.listed is None and shadow.result is not None:
         result, rule = shadow.result, None if shadow.rules is None else shadow.rules.rules[0]
         is_over = False
     else:
-        decision = decision_of(check)
         result, rule = decision.result, decision.binding
         is_over = not result.allowed
     if result.limit == 0:

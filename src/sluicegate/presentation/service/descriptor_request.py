@@ -14,7 +14,7 @@ import msgspec
 from sluicegate.application.joint_check import Part, Verb
 from sluicegate.application.limiter_face import LimiterFace
 from sluicegate.domain.descriptor_book import DescriptorBook
-from sluicegate.domain.descriptors import DescriptorLimit, DescriptorNode, Entry, identifier_of, override_endpoint
+from sluicegate.domain.descriptors import DescriptorNode, Entry, Window, identifier_of, override_endpoint
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import RuleBook
@@ -24,22 +24,6 @@ from sluicegate.presentation.service.endpoints import match_target
 _ENDPOINT_KEYS: Final = ("endpoint", "generic_key")
 _SCOPES: Final = {"remote_address": "ip", "masked_remote_address": "ip"}
 _NEXT_UNITS: Final = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
-
-
-class Window(msgspec.Struct, frozen=True):
-    """A limit as clients are told it: so many requests in so many units of time.
-
-    Args:
-        requests: The number of requests.
-        unit: The unit, such as `minute`.
-        multiplier: How many units.
-        name: The limit's name; empty: none.
-    """
-
-    requests: int
-    unit: str
-    multiplier: int = 1
-    name: str = ""
 
 
 class Descriptor(msgspec.Struct, frozen=True):
@@ -113,7 +97,10 @@ class DescriptorReader:
         tree = book.domains.get(domain) if isinstance(book, DescriptorBook) else None
         if tree is not None:
             targets = [_find(tree, domain, one, hits) for one in descriptors]
-            replaced = frozenset[str]().union(*[target.replaces for target in targets])
+            replaced: set[str] = set()
+            for target in targets:
+                if target.replaces:
+                    replaced |= target.replaces
             return [UNCOUNTED if target.name in replaced else target for target in targets] if replaced else targets
         if domain != self._rules_domain:
             return [UNCOUNTED] * len(descriptors)
@@ -146,16 +133,17 @@ def _find(tree: DescriptorNode, domain: str, descriptor: Descriptor, hits: int) 
     if found is None:
         return UNCOUNTED
     limit, identifier = found
+    window = limit.window
     if limit.unlimited:
-        return Target(is_unlimited=True, name=limit.name, replaces=limit.replaces)
-    if limit.requests_per_unit == 0:
-        return Target(window=_window(limit), is_refused=not limit.shadow, name=limit.name, replaces=limit.replaces)
+        return Target(is_unlimited=True, name=window.name, replaces=limit.replaces)
+    if window.requests == 0:
+        return Target(window=window, is_refused=not limit.shadow, name=window.name, replaces=limit.replaces)
     part = _part(limit.endpoint, identifier, descriptor, hits)
     return Target(
         part,
-        _window(limit),
+        window,
         is_owed=limit.owes and part.verb == "take",
-        name=limit.name,
+        name=window.name,
         replaces=limit.replaces,
     )
 
@@ -190,12 +178,6 @@ def _override_rule(requests: int, unit: str, multiplier: int) -> RateLimitRule:
     return rule_per_unit(requests, unit, max(1, multiplier))
 
 
-@lru_cache(4096)
-def _window(limit: DescriptorLimit) -> Window:
-    return Window(limit.requests_per_unit, limit.unit, limit.unit_multiplier, limit.name)
-
-
-@lru_cache(4096)
 def told_window(rule: RateLimitRule, window: Window | None) -> Window:
     """Return the window that clients are told of a rule.
 
@@ -209,6 +191,11 @@ def told_window(rule: RateLimitRule, window: Window | None) -> Window:
         per_minute = window.requests * 60 / (UNIT_SECONDS[window.unit] * window.multiplier)
         if math.isclose(per_minute, rule.refill_rate, rel_tol=1e-12):
             return window
+    return _window_of(rule)
+
+
+@lru_cache(4096)
+def _window_of(rule: RateLimitRule) -> Window:
     seconds = rule.full_seconds
     unit, length = next((unit, length) for unit, length in _NEXT_UNITS if seconds % length == 0)
     return Window(rule.max_tokens, unit, seconds // length, rule.policy)

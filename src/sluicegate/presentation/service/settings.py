@@ -28,7 +28,8 @@ class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True):
         max_entries: The most entries of a descriptor.
         max_concurrent: The most requests that are answered at a time: over one connection of gRPC, in all over HTTP.
         max_connections: The most connections at a time over the Redis protocol.
-        idle_seconds: After how long a connection that sends nothing, or half a request, is closed.
+        idle_seconds: After how long a connection on which nothing happens is closed.
+        request_seconds: How long a client may take from its connection to its first request, or login, and for a body.
     """
 
     max_message_bytes: int = 65_536
@@ -37,6 +38,7 @@ class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent: int = 1_000
     max_connections: int = 10_000
     idle_seconds: float = 300.0
+    request_seconds: float = 10.0
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -158,12 +160,11 @@ def open_socket(option: str, address: Address, *, reuse_port: bool = False) -> s
     try:
         if address.path:
             return _open_unix_socket(address.path)
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        return socket.create_server(
-            (address.host, address.port), family=family, backlog=_BACKLOG, reuse_port=reuse_port
-        )
+        listener = _bind(address, reuse_port=reuse_port)
+        listener.listen(_BACKLOG)
     except OSError as error:
         raise InvalidInputError(f"{option}: cannot listen on {address}: {error.strerror or error}") from None
+    return listener
 
 
 def reserve_port(option: str, address: Address) -> socket.socket:
@@ -172,15 +173,10 @@ def reserve_port(option: str, address: Address) -> socket.socket:
     Raises:
         InvalidInputError: If the port is taken.
     """
-    reserved = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
     try:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind((address.host, address.port))
+        return _bind(address, reuse_port=True)
     except OSError as error:
-        reserved.close()
         raise InvalidInputError(f"{option}: cannot listen on {address}: {error.strerror or error}") from None
-    return reserved
 
 
 def bound_address(listener: socket.socket) -> str:
@@ -189,6 +185,22 @@ def bound_address(listener: socket.socket) -> str:
     if listener.family == socket.AF_UNIX:
         return str(Address(path=str(name)))
     return str(Address(str(name[0]), int(name[1])))
+
+
+def _bind(address: Address, *, reuse_port: bool) -> socket.socket:
+    # asyncio sends small packets at once only over sockets that say that they are TCP.
+    bound = socket.socket(
+        socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((address.host, address.port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _open_unix_socket(path: str) -> socket.socket:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 
@@ -15,19 +16,26 @@ if TYPE_CHECKING:
 else:
     from uvicorn.protocols.http.auto import AutoHTTPProtocol as HTTPProtocol  # the fastest that is installed
 
-_REQUEST_SECONDS: Final = 10.0
-"""How long a new connection may take until its first request has come."""
-
 _QUIET_SECONDS: Final = 0.25
 """How long a connection must have been quiet at the end to be closed: a request may be under way."""
 
 
 class _Protocol(HTTPProtocol):
-    """One connection."""
+    """One connection.
+
+    Args:
+        request_seconds: How long it may take until its first request has come.
+        *arguments: Those of uvicorn's own.
+        **options: The same.
+    """
+
+    def __init__(self, request_seconds: float, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*arguments, **options)
+        self._request_seconds = request_seconds
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - narrower in uvicorn than in asyncio
         super().connection_made(transport)
-        self._first = self.loop.call_later(_REQUEST_SECONDS, self._close_if_unused)
+        self._first = self.loop.call_later(self._request_seconds, self._close_if_unused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._first.cancel()
@@ -79,7 +87,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=_Protocol,
+                http=cast("type[asyncio.Protocol]", partial(_Protocol, limits.request_seconds)),
                 ws="none",
                 lifespan="off",
                 log_config=None,

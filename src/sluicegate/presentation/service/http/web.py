@@ -16,8 +16,6 @@ from sluicegate.presentation.web.headers import Headers
 
 JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
-_BODY_SECONDS: Final = 10.0
-"""How long a client may take to send a body that fits into one packet."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -121,6 +119,7 @@ class _Served:
     def __init__(self, handler: Handler, limits: ServiceLimits, guard: Callable[[Call], Reply | None] | None) -> None:
         self._handler = handler
         self._max_bytes = limits.max_message_bytes
+        self._body_seconds = limits.request_seconds
         self._guard = guard
 
     async def serve(self, request: Request) -> Response:
@@ -155,13 +154,13 @@ class _Served:
             return too_large
         body = b""
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with asyncio.timeout(self._body_seconds):
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > self._max_bytes:
                         return too_large
         except TimeoutError:
-            return problem(408, "Too slow", f"The body did not come within {_BODY_SECONDS:.0f} seconds.")
+            return problem(408, "Too slow", f"The body did not come within {self._body_seconds:g} seconds.")
         except ClientDisconnect:
             return problem(400, "Bad request", "The connection was closed before the end of the body.")
         return body

@@ -16,7 +16,6 @@ _MAX_WAITING: Final = 1024
 """How many replies of a connection may be waited for."""
 
 _WRITE_BUFFER_BYTES: Final = 262_144
-_LOGIN_SECONDS: Final = 10.0
 
 
 class RespSettings:
@@ -27,22 +26,25 @@ class RespSettings:
         password: What clients must say; empty: nothing.
         storage_errors: Whether a check that the storage did not decide is an error.
         idle_seconds: After how long a connection that sends nothing, or does not read, is closed.
+        login_seconds: How long a client may take until it has said the password.
         max_connections: The most connections at a time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, given by name
         self,
         limiter: TokenBucketAdapter,
         *,
         password: str,
         storage_errors: bool,
         idle_seconds: float,
+        login_seconds: float,
         max_connections: int,
     ) -> None:
         self.limiter = limiter
         self.password = password.encode()
         self.storage_errors = storage_errors
         self.idle_seconds = idle_seconds
+        self.login_seconds = login_seconds
         self.max_connections = max_connections
         self.connections: set[RespConnection] = set()
         """Those that are open."""
@@ -198,7 +200,7 @@ class RespConnection(asyncio.Protocol):
         idle_s = now_s - self._last_s
         if idle_s > self._settings.idle_seconds and self._transport is not None:
             self._transport.abort()
-        elif not self._session.is_logged_in and now_s - self._since_s > _LOGIN_SECONDS:
+        elif not self._session.is_logged_in and now_s - self._since_s > self._settings.login_seconds:
             self.close()
         else:
             self._timer = self._loop.call_later(1.0, self._watch)

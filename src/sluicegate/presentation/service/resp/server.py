@@ -34,6 +34,7 @@ class RespServer:
             password=password,
             storage_errors=storage_errors,
             idle_seconds=limits.idle_seconds,
+            login_seconds=limits.request_seconds,
             max_connections=limits.max_connections,
         )
         self._server: asyncio.Server | None = None
