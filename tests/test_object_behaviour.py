@@ -303,6 +303,16 @@ def test_a_rule_book_survives_pickling_and_copying(trip: Callable[[Any], Any]) -
     assert TokenBucketAdapter(storage=MemoryStorage(), rules=back).match("GET", "/a") == "GET /a"
 
 
+@pytest.mark.parametrize("trip", [copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("make", [limiter, sync_limiter, MemoryStorage])
+def test_a_copy_of_a_limiter_or_a_storage_shares_its_buckets(
+    make: Callable[[], Any], trip: Callable[[Any], Any]
+) -> None:
+    """Frameworks copy routes with all that hangs on them: a copy with buckets of its own would double the limit."""
+    made = make()
+    assert trip({"route": [made]})["route"][0] is made
+
+
 ERRORS: list[Any] = [
     (InvalidInputError("cost=0: expected 1"), {}),
     (InvalidTypeError("cost='1': expected a number"), {}),

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -116,3 +117,27 @@ async def test_its_repr_tells_how_full_it_is() -> None:
     assert repr(storage) == "MemoryStorage(keys=7, max_keys=7)"
     assert len(storage) == 7
     assert storage.evicted_unfull == 2
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="no clock that goes on while the machine sleeps")
+def test_tokens_flow_in_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default clock goes on while the machine sleeps or its virtual machine is stopped."""
+    slept_ns = [0]
+    read = time.clock_gettime_ns
+
+    def clock_gettime_ns(clock_id: int) -> int:
+        return read(clock_id) + (slept_ns[0] if clock_id == time.CLOCK_BOOTTIME else 0)
+
+    monkeypatch.setattr(time, "clock_gettime_ns", clock_gettime_ns)
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={"GET /": RateLimitRule(1, 0.001, "ip")})
+    assert limiter.is_allowed(endpoint="GET /", identifier="a").value.allowed
+    assert not limiter.is_allowed(endpoint="GET /", identifier="a").value.allowed
+    slept_ns[0] = 60_000 * 10**9
+    assert limiter.is_allowed(endpoint="GET /", identifier="a").value.allowed
+
+
+def test_where_there_is_no_such_clock_the_monotonic_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS and Windows, whose Pythons lack `CLOCK_BOOTTIME`."""
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules=RULES)
+    assert limiter.is_allowed(endpoint="GET /", identifier="a").value.allowed

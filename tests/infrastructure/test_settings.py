@@ -1,5 +1,8 @@
 """Settings from the environment, and the limiter that they make."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from sluicegate import InvalidInputError, RateLimitProtocol, container
@@ -88,3 +91,26 @@ async def test_the_rules_file_of_the_environment_limits(monkeypatch: pytest.Monk
     answers = [await limiter.is_allowed(endpoint="GET /", identifier="a") for _ in range(2)]
     assert [answer.value.allowed for answer in answers] == [True, False]  # type: ignore[union-attr]
     container.get_rate_limit.cache_clear()
+
+
+def test_threads_that_ask_together_get_one_limiter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of either kind: else each thread would count in buckets of its own, and watch the rules file."""
+    builds: list[object] = []
+    build = container.build_rate_limit
+
+    def build_slowly(*arguments: object, **named: object) -> object:
+        builds.append(None)
+        threading.Event().wait(0.05)
+        return build(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(container, "build_rate_limit", build_slowly)
+    for get in (container.get_rate_limit, container.get_sync_rate_limit):
+        container.get_rate_limit.cache_clear()
+        container.get_sync_rate_limit.cache_clear()
+        builds.clear()
+        with ThreadPoolExecutor(4) as pool:
+            limiters = [future.result() for future in [pool.submit(get) for _ in range(4)]]
+        assert len({id(limiter) for limiter in limiters}) == 1
+        assert len(builds) == 1
+    container.get_rate_limit.cache_clear()
+    container.get_sync_rate_limit.cache_clear()

@@ -33,6 +33,14 @@ class LimiterFace:
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
 
+    def __copy__(self) -> "LimiterFace":
+        """Return the same limiter: a copy shares its storage and its rules."""
+        return self
+
+    def __deepcopy__(self, _: object) -> "LimiterFace":
+        """Return the same limiter, as `__copy__` does: frameworks copy routes with all that hangs on them."""
+        return self
+
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`.
 

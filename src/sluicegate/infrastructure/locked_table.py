@@ -12,7 +12,7 @@ from sluicegate.domain.collaborators import require_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, StorageTraits
 from sluicegate.runtime.mutex import LockToken, wait_until_free
-from sluicegate.runtime.system_clock import reader_ns
+from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
 
 T = TypeVar("T")
 
@@ -41,13 +41,21 @@ class LockedTable:
         """The greatest number of buckets held."""
         if clock is not None:
             require_clock(clock)
-        self._now_ns: Callable[[], int] = reader_ns(clock)
+        self._now_ns: Callable[[], int] = SuspendAwareClock().now_ns if clock is None else reader_ns(clock)
         self._table = BucketTable(max_keys)
         self._lock = LockToken()
         self._free: list[None] = self._lock.free
         self._owner: list[int] = self._lock.owner
         self.traits = StorageTraits(never_waits=True)
         """It never waits, and keys need no hash tags."""
+
+    def __copy__(self) -> "LockedTable":
+        """Return the same storage: buckets that were copied would be two."""
+        return self
+
+    def __deepcopy__(self, _: object) -> "LockedTable":
+        """Return the same storage, as `__copy__` does."""
+        return self
 
     def take_nowait(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Pay all requests or none."""
