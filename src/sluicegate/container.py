@@ -3,9 +3,8 @@
 import sys
 import weakref
 from collections.abc import Callable
-from functools import lru_cache, update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import describe
@@ -22,7 +21,7 @@ from sluicegate.domain.rule_book import RuleBook, Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, read_settings
 from sluicegate.infrastructure.worker_count import worker_count
-from sluicegate.runtime.mutex import new_mutex
+from sluicegate.runtime.built_once import BuiltOnce
 
 if TYPE_CHECKING:
     from sluicegate.application.rule_merging import CodeRules
@@ -259,23 +258,7 @@ def build_sync_rate_limit(
     return limiter
 
 
-class _BuiltOnce(Generic[S]):
-    """Build something at the first call, once, though several threads make it together."""
-
-    def __init__(self, build: Callable[[], S]) -> None:
-        update_wrapper(self, build)
-        self._cached = lru_cache(maxsize=1)(build)
-        self._mutex = new_mutex()
-        self.cache_clear: Callable[[], None] = self._cached.cache_clear
-        """Forgets it, for tests."""
-
-    def __call__(self) -> S:
-        """Return it."""
-        with self._mutex:
-            return self._cached()
-
-
-@_BuiltOnce
+@BuiltOnce
 def get_rate_limit() -> TokenBucketAdapter:
     """Return this process's limiter; the first call builds it from the environment.
 
@@ -288,7 +271,7 @@ def get_rate_limit() -> TokenBucketAdapter:
     return limiter
 
 
-@_BuiltOnce
+@BuiltOnce
 def get_sync_rate_limit() -> SyncTokenBucketAdapter:
     """Return this process's limiter for code without an event loop. Its rules, and in memory its buckets, are `get_rate_limit`'s.
 
