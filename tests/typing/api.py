@@ -29,6 +29,7 @@ from sluicegate import (
     TokenBucketAdapter,
     WSGIRateLimitMiddleware,
     get_rate_limit,
+    get_sync_rate_limit,
     rate_limit,
     rate_limited,
 )
@@ -62,9 +63,19 @@ async def build() -> None:
     assert_type(await limiter.reset(endpoint="GET /", identifier="x"), Result[None, RateLimitError])
 
 
+async def values_without_a_match() -> None:
+    """A check is always a success; the process's limiter can wait and be closed."""
+    limiter = get_rate_limit()
+    assert_type((await limiter.is_allowed(endpoint="GET /", identifier="x")).value, RateLimitResult)
+    assert_type((await limiter.get_remaining(endpoint="GET /", identifier="x")).value, int)
+    assert_type(await limiter.wait(endpoint="GET /", identifier="x"), RateLimitResult)
+    assert_type(get_sync_rate_limit().is_allowed(endpoint="GET /", identifier="x").value.allowed, bool)
+    await limiter.aclose()
+
+
 def build_sync() -> None:
     """Build a limiter for plain calls."""
-    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={})
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={"GET /": "5/minute; 100/hour", "*": ["9/day"]})
     assert_type(limiter.is_allowed(endpoint="GET /", identifier="x"), Result[RateLimitResult, RateLimitError])
 
 

@@ -1,6 +1,6 @@
 """The answers: what a check decided, and success or failure as a value for `match`."""
 
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 
@@ -40,6 +40,17 @@ class Failure(msgspec.Struct, Generic[E], frozen=True):
     """Carry the error of a call that was not: `case Failure(error=e)`."""
 
     error: E
+
+    @property
+    def value(self) -> NoReturn:
+        """Raise what says that there is none, so that the value of a result can be asked for without a `match`.
+
+        Checks are always a `Success`: `(await limiter.is_allowed(…)).value`.
+
+        Raises:
+            AttributeError: Always; the message has the error.
+        """
+        raise AttributeError(f"a Failure has no value: {self.error}")
 
 
 Result: TypeAlias = Success[T] | Failure[E]

@@ -16,12 +16,14 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from sluicegate import (
+    Failure,
     FlaskRateLimit,
     InvalidInputError,
     InvalidTypeError,
     MemoryStorage,
     Override,
     RateLimitedError,
+    RateLimitError,
     RateLimitMiddleware,
     RateLimitRule,
     RedisStorage,
@@ -571,3 +573,11 @@ def test_a_middleware_of_django_that_is_asked_for_more(blocking: SyncTokenBucket
         answers = [client.get("/") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 429]
     assert answers[1].headers["Content-Type"] == "application/problem+json"
+
+
+def test_several_rates_in_one_text_of_a_rules_file() -> None:
+    """As in code; a failure has no value, and says why."""
+    book = parse_rules('[policies]\nslow = "9/week"\n[endpoints]\n"GET /" = "5/minute; slow"\n')
+    assert [rule.policy for rule in book["GET /"]] == ["ip-5-60s", "slow"]
+    with pytest.raises(AttributeError, match="no value: gone"):
+        _ = Failure(error=RateLimitError("timeout", "gone")).value

@@ -70,7 +70,9 @@ class RuleBuilder:
         return rules
 
     def rules(self, path: FieldPath, value: RulesValue) -> tuple[RateLimitRule, ...]:
-        """Return the rules in a field."""
+        """Return the rules in a field. A text may have several, with semicolons between."""
+        if isinstance(value, str) and ";" in value:
+            value = [part.strip() for part in value.split(";")]
         if isinstance(value, str | RuleTable):
             return (self._policy_or_rule(path, value),)
         if not value:
