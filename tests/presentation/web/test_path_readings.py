@@ -1,6 +1,7 @@
 """What a router behind serves under another spelling of a path is counted, at once and once; where it is known, exactly so."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -259,3 +260,13 @@ async def test_a_scope_that_a_reload_brings() -> None:
     assert record[1].startswith(
         "identifiers: has no function for the scope 'ipp', which a rule or list counts (did you mean 'ip'?)"
     )
+
+
+def test_a_frontend_is_not_read_exactly(tmp_path: Path) -> None:
+    """Files that FastAPI serves beside its routes are found under several spellings of their paths."""
+    app = FastAPI()
+    if not hasattr(app, "frontend"):
+        pytest.skip("this FastAPI has no frontend")
+    assert known_router(app).router == EXACT
+    app.frontend("/", directory=str(tmp_path))
+    assert not known_router(app).router.exact

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.presentation.web.known_routers import low_priority_routes
 
 _NEVER_LIMITED = frozenset({"HEAD", "OPTIONS"})  # a rule for GET counts HEAD too; the framework answers OPTIONS
 
@@ -51,7 +52,8 @@ def endpoints_of(app: object) -> list[str]:
     routes = getattr(app, "routes", None)
     if not isinstance(routes, Iterable):
         raise InvalidInputError(f"app={type(app).__name__}: has no routes; expected a Starlette or FastAPI application")
-    return list(dict.fromkeys(_endpoints(cast("Iterable[object]", routes), "")))
+    found = [*_endpoints(cast("Iterable[object]", routes), ""), *_low_priority_endpoints(app)]
+    return list(dict.fromkeys(found))
 
 
 def _endpoints(routes: Iterable[object], prefix: str) -> Iterator[str]:
@@ -72,5 +74,15 @@ def _endpoints(routes: Iterable[object], prefix: str) -> Iterator[str]:
         elif hasattr(route, "methods"):
             methods: Iterable[str] = getattr(route, "methods", None) or ("*",)
             yield from (f"{method} {path}" for method in sorted(methods) if method not in _NEVER_LIMITED)
-        elif path:
+        elif path or hasattr(route, "app"):
             yield f"* {path}/{{path:path}}"  # a mounted application, whose routes are unknown
+
+
+def _low_priority_endpoints(app: object) -> Iterator[str]:
+    """Yield what FastAPI serves where no other route matches: the files of `frontend`."""
+    for candidate in low_priority_routes(app):
+        prefix: str = getattr(candidate, "frontend_prefix", "")
+        group: Any = getattr(candidate, "original_route", candidate)
+        for route in getattr(group, "routes", ()):
+            path = f"{prefix}{route.path}".rstrip("/")
+            yield f"GET {path}/{{path:path}}"

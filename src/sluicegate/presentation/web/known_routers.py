@@ -1,6 +1,6 @@
 """Which router an application has, as far as it can be told, and so how it reads paths."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import isclass, isroutine
 from typing import Any, Final, NamedTuple, cast
@@ -52,7 +52,8 @@ def known_router(app: object, depth: int = _MAX_DEPTH) -> KnownRouter:
         names = _class_names(app)
         if names & _STARLETTE:
             root_path = getattr(app, "root_path", None) if "fastapi.applications.FastAPI" in names else None
-            return KnownRouter(_router_of(getattr(app, "routes", ()), left - 1), root_path or None)
+            routes = [*getattr(app, "routes", ()), *low_priority_routes(app)]
+            return KnownRouter(_router_of(routes, left - 1), root_path or None)
         for name in names:
             router = _BY_PACKAGE.get(name.partition(".")[0])
             if router is not None:
@@ -62,6 +63,13 @@ def known_router(app: object, depth: int = _MAX_DEPTH) -> KnownRouter:
             break
         app = inner
     return KnownRouter(_UNKNOWN)
+
+
+def low_priority_routes(app: object) -> list[object]:
+    """Return what FastAPI asks where no other route matches, as `frontend` adds it; empty for other applications."""
+    router = getattr(app, "router", app)
+    iterate: Callable[[], Iterable[object]] | None = getattr(router, "_iter_low_priority_routes", None)
+    return [] if iterate is None else list(iterate())
 
 
 def _router_of(routes: Iterable[object], depth: int) -> Router:
