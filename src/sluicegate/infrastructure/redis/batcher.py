@@ -14,7 +14,7 @@ from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.redis.connection import Connector, call_when_loop_ends, close, require_silence
 from sluicegate.infrastructure.redis.deadline_timer import DeadlineTimer
-from sluicegate.infrastructure.redis.errors import SILENT, Fault, fault_of
+from sluicegate.infrastructure.redis.errors import CLOSED, SILENT, Fault, fault_of
 from sluicegate.infrastructure.redis.pipeline import ScriptPipeline
 from sluicegate.infrastructure.redis.script import Call, ScriptClient, fail
 from sluicegate.runtime.patient_timeout import PatientTimeout
@@ -42,8 +42,6 @@ makes the next one. Where it is far, waiting for the reply to others doubles a c
 _FAR_S: Final = 0.005
 _MAX_BATCH_REQUESTS: Final = 1024  # Lua's `unpack` takes a few thousand
 _PROBE_WHILE_ASKED_S: Final = 10.0  # without checks, probing whether the server is back is of no use
-
-_CLOSED: Final = Fault("lost", "connection", "The storage was closed.")
 
 
 class Batcher:
@@ -122,7 +120,7 @@ class Batcher:
         """Close the connections; calls that still wait get a `StorageError`."""
         self._closed = True
         self._timer.cancel()
-        self._drop_connections(_CLOSED)
+        self._drop_connections(CLOSED)
         tasks = [*self._closing]
         if self._opener is not None:
             self._opener.cancel()
@@ -133,7 +131,7 @@ class Batcher:
 
     def _refuse(self) -> None:
         if self._closed:
-            raise _CLOSED.error()
+            raise CLOSED.error()
         if self._opener is None:
             self._open()
         raise StorageError("breaker_open", f"The server is not asked for now: {self.breaker.cause}")

@@ -18,7 +18,7 @@ from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.call_parts import joined, part_of, undoing
 from sluicegate.infrastructure.redis.connection import RedisConnection, ask, close
-from sluicegate.infrastructure.redis.errors import Fault
+from sluicegate.infrastructure.redis.errors import CLOSED, Fault, fault_of
 from sluicegate.infrastructure.redis.script import Call, Script, ScriptClient
 from sluicegate.infrastructure.redis.target import RedisTarget
 from sluicegate.runtime.patient_timeout import PatientTimeout
@@ -58,7 +58,7 @@ class ClusterRouter:
             StorageError: At once, if the node's breaker is open or the storage was closed.
         """
         if self._closed:
-            raise StorageError("connection", "The storage was closed.")
+            raise CLOSED.error()
         slots = [key_slot(request.key.encode()) for request in call.requests]
         call.slot = slots[0]
         if len(slots) > 1 and any(slot != slots[0] for slot in slots):
@@ -142,7 +142,14 @@ class ClusterRouter:
             parts.setdefault(label, []).append(number)
         task = self._loop.create_task(self._carry_out(call, list(parts.values())))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._finish_parts, call))
+
+    def _finish_parts(self, call: Call, task: asyncio.Task[None]) -> None:
+        """Answer a call whose task ended without: it was cancelled because the storage is closed, or has a fault."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if not call.future.done():
+            call.future.set_exception((CLOSED if error is None else fault_of(error)).error())
 
     async def _carry_out(self, call: Call, parts: list[list[int]]) -> None:
         answers = await self._ask([part_of(call, part, self._loop.create_future()) for part in parts])

@@ -121,6 +121,7 @@ class Fault(msgspec.Struct, frozen=True):
         return StorageError(self.reason, self.message)
 
 
+CLOSED: Final = Fault("lost", "connection", "The storage was closed.")
 SILENT: Final = Fault("lost", "timeout", _SENTENCE["timeout"])
 BUSY: Final = Fault("lost", "loop_busy", "The event loop was too busy to ask the server in time.")
 

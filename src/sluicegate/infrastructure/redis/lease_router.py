@@ -121,15 +121,15 @@ class LeaseRouter:
         answer: asyncio.Future[Loan] = self._loop.create_future()
         try:
             self.router.submit(Call(LEND, (question.request,), answer, due_s, question.terms))
-        except StorageError:
+        except Exception:
             self._table.unsent(question)
             raise
         self._asked.add(answer)
         answer.add_done_callback(partial(self._settle, question, waiter))
 
     def _ask_aside(self, question: LeaseRequest, due_s: float) -> None:
-        # A check that needs the server meets the same error, and reports it.
-        with contextlib.suppress(StorageError):
+        # A check that needs the server meets the same error, and reports it; one that was paid must not fail.
+        with contextlib.suppress(Exception):
             self._ask(question, due_s, None)
 
     def _settle(self, question: LeaseRequest, waiter: Waiter | None, answer: asyncio.Future[Loan]) -> None:

@@ -5,7 +5,6 @@ This module is not compiled: users subclass `RedisStorage` and patch its methods
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self, cast
@@ -16,6 +15,7 @@ from sluicegate.domain.protocols import StorageTraits
 from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.cluster import ClusterRouter
 from sluicegate.infrastructure.redis.denial_cache import Begun, DenialCache
+from sluicegate.infrastructure.redis.errors import CLOSED
 from sluicegate.infrastructure.redis.lease_router import LeaseRouter, Router
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import (
@@ -33,6 +33,7 @@ from sluicegate.infrastructure.redis.script import (
     reserve_call,
 )
 from sluicegate.infrastructure.redis.target import RedisTarget, target_of_client, target_of_url
+from sluicegate.runtime.mutex import fork_count, new_mutex
 
 DEFAULT_DEADLINE_MS = 50
 _MIN_CONNECT_TIMEOUT_S = 1.0  # connecting happens in the background; callers keep their deadline all the same
@@ -274,7 +275,8 @@ class Connections:
         self._deadline_s = deadline_s
         self._script = script or Script()
         self._routers: dict[asyncio.AbstractEventLoop, LeaseRouter] = {}
-        self._pid = os.getpid()
+        self._mutex = new_mutex()  # loops of several threads share the dictionary
+        self._fork = fork_count()
         self._closed = False
 
     def router(self, loop: asyncio.AbstractEventLoop) -> LeaseRouter:
@@ -283,28 +285,39 @@ class Connections:
         Raises:
             StorageError: If the storage was closed.
         """
-        return self._routers.get(loop) or self._new_router(loop)
+        router = self._routers.get(loop)
+        if router is None or self._fork != fork_count():  # the child of a fork may have its parent's loop
+            with self._mutex:
+                return self._router_now(loop)
+        return router
 
     async def aclose(self) -> None:
         """Close the connections of all event loops; those of other loops in the background."""
-        self._closed = True
         running = asyncio.get_running_loop()
-        routers, self._routers = self._routers, {}
+        with self._mutex:
+            self._closed = True
+            self._forget_parent()
+            routers, self._routers = self._routers, {}
         for loop, router in routers.items():
             if loop is running:
                 await router.aclose()
             elif loop.is_running():
                 asyncio.run_coroutine_threadsafe(router.aclose(), loop)
 
-    def _new_router(self, loop: asyncio.AbstractEventLoop) -> LeaseRouter:
-        if self._closed:
-            raise StorageError("connection", "The storage was closed.")
-        if self._pid != os.getpid():
-            # A forked child: these sockets, and the selector that watches them, are its parent's. They are only forgotten.
+    def _forget_parent(self) -> None:
+        """Forget what was opened before a fork: the sockets, and the selector that watches them, are the parent's."""
+        if self._fork != fork_count():
             self._routers = {}
-            self._pid = os.getpid()
-        for ended in [other for other in list(self._routers) if other.is_closed()]:
-            self._routers.pop(ended, None)  # another thread may be doing the same
+            self._fork = fork_count()
+
+    def _router_now(self, loop: asyncio.AbstractEventLoop) -> LeaseRouter:
+        if self._closed:
+            raise CLOSED.error()
+        self._forget_parent()
+        for ended in [other for other in self._routers if other.is_closed()]:
+            del self._routers[ended]
+        if loop in self._routers:
+            return self._routers[loop]
         connect_timeout_s = max(self._deadline_s, _MIN_CONNECT_TIMEOUT_S)
         router: Router
         if self.target.topology == "cluster":

@@ -1,0 +1,205 @@
+"""Threads, forks, closing and failures at a bad moment: each caller gets one answer, its own, and pays once."""
+
+import asyncio
+import os
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as WaitTimeoutError
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.infrastructure.redis import sync_storage
+from sluicegate.infrastructure.redis.lease import LeaseRequest
+from sluicegate.infrastructure.redis.lease_router import LeaseRouter
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
+from sluicegate.infrastructure.redis.script import TAKE, Call, LeaseTerms
+from sluicegate.infrastructure.redis.storage import Connections
+from support.bucket_requests import bucket_request
+from support.redis_servers import ClusterSet, RedisServer
+
+ROOMY = RateLimitRule.per_day(1_000_000)
+
+
+def test_a_caller_that_gives_up_settles_nothing_itself(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A future that its thread cancelled while the loop's thread settles it would fail the other callers of the batch."""
+    threads: list[str] = []
+
+    class Impatient(Future[Any]):
+        """A future whose waiter has no time."""
+
+        def exception(self, timeout: float | None = None) -> BaseException | None:
+            """Wait for nothing."""
+            raise WaitTimeoutError
+
+        def cancel(self) -> bool:
+            """Note who cancels."""
+            threads.append(threading.current_thread().name)
+            return super().cancel()
+
+    with SyncRedisStorage.from_url(redis_server.url, deadline_ms=5_000) as storage:
+        assert storage.take_blocking([bucket_request(ROOMY)]).allowed
+        monkeypatch.setattr(sync_storage, "Future", Impatient)
+        with pytest.raises(StorageError) as caught:
+            storage.take_blocking([bucket_request(ROOMY)])
+        assert caught.value.reason == "loop_busy"
+        monkeypatch.undo()
+        assert storage.take_blocking([bucket_request(ROOMY)]).allowed
+    assert set(threads) <= {"sluicegate-redis"}
+
+
+def test_a_caller_that_is_interrupted_withdraws_its_question(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What raises in the waiting thread goes through, and what was not sent yet is not sent."""
+
+    class Interrupted(Future[Any]):
+        """A future whose waiter is interrupted."""
+
+        def exception(self, timeout: float | None = None) -> BaseException | None:
+            """Be interrupted."""
+            raise KeyboardInterrupt
+
+    with SyncRedisStorage.from_url(redis_server.url, deadline_ms=5_000) as storage:
+        monkeypatch.setattr(sync_storage, "Future", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            storage.take_blocking([bucket_request(ROOMY)])
+        monkeypatch.undo()
+        assert storage.take_blocking([bucket_request(ROOMY)]).allowed
+
+
+def test_threads_that_start_at_once_have_one_router_each(redis_server: RedisServer) -> None:
+    """None is lost, neither when many loops begin nor when the storage is closed meanwhile."""
+    for _ in range(20):
+        storage = RedisStorage.from_url(redis_server.url, deadline_ms=5_000)
+        barrier = threading.Barrier(8)
+        left: list[object] = []
+
+        def use(storage: RedisStorage = storage, barrier: threading.Barrier = barrier, left: Any = left) -> None:
+            async def main() -> None:
+                loop = asyncio.get_running_loop()
+                barrier.wait()
+                try:
+                    assert storage.connections.router(loop) is storage.connections.router(loop)
+                except StorageError:
+                    return
+                await asyncio.sleep(0.01)
+
+            asyncio.run(main())
+
+        def close(storage: RedisStorage = storage, barrier: threading.Barrier = barrier) -> None:
+            async def main() -> None:
+                barrier.wait()
+                await storage.aclose()
+
+            asyncio.run(main())
+
+        threads = [threading.Thread(target=use) for _ in range(7)] + [threading.Thread(target=close)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert storage.connections._routers == {}
+
+
+def test_a_child_with_its_parents_loop_opens_connections_of_its_own(redis_server: RedisServer) -> None:
+    """The same loop object on both sides of a fork: no reply of one is read by the other."""
+    storage = RedisStorage.from_url(redis_server.url, deadline_ms=5_000)
+    loop = asyncio.new_event_loop()
+
+    async def take(key: str) -> bool:
+        return (await storage.take([bucket_request(ROOMY, key=key)])).allowed
+
+    assert loop.run_until_complete(take("rate_limit:parent"))
+    before = int(redis_server.client().info("clients")["connected_clients"])  # type: ignore[index,arg-type]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            parents = dict(storage.connections._routers)
+            allowed = loop.run_until_complete(take("rate_limit:child"))
+            fresh = storage.connections._routers[loop] is not parents[loop]
+            clients = int(redis_server.client().info("clients")["connected_clients"])  # type: ignore[index,arg-type]
+            os._exit(0 if allowed and fresh and clients > before else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert loop.run_until_complete(take("rate_limit:parent"))
+    loop.run_until_complete(storage.aclose())
+    loop.close()
+
+
+async def test_closing_answers_checks_on_several_slots(cluster_set: ClusterSet) -> None:
+    """A check whose parts are still on their way gets an error, and does not wait for ever."""
+    storage = RedisStorage.from_url(cluster_set.url, deadline_ms=5_000)
+    await storage.take([bucket_request(ROOMY)])
+    takes = [asyncio.create_task(storage.take([bucket_request(ROOMY) for _ in range(3)])) for _ in range(5)]
+    await asyncio.sleep(0)
+    await storage.aclose()
+    answers = await asyncio.wait_for(asyncio.gather(*takes, return_exceptions=True), 20)
+    assert {type(answer).__name__ for answer in answers} <= {"StorageError", "Verdict"}
+    assert any(isinstance(answer, StorageError) for answer in answers)
+
+
+async def test_a_fault_in_the_middle_of_several_slots_is_an_answer(
+    cluster_set: ClusterSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong between the parts, the caller is told."""
+    async with RedisStorage.from_url(cluster_set.url, deadline_ms=5_000) as storage:
+        await storage.take([bucket_request(ROOMY)])
+        router: Any = storage.connections.router(asyncio.get_running_loop()).router
+
+        async def broken(*_: object) -> list[object]:
+            raise RuntimeError("a fault")
+
+        monkeypatch.setattr(router, "_ask", broken)
+        with pytest.raises(StorageError) as caught:
+            await asyncio.wait_for(storage.take([bucket_request(ROOMY) for _ in range(3)]), 20)
+        assert caught.value.reason == "connection"
+
+
+async def test_a_check_that_was_paid_from_a_lease_does_not_fail_on_its_renewal() -> None:
+    """Else the failure policy would charge its local bucket as well. The renewal counts as not asked for."""
+    request = BucketRequest("rate_limit:ip:x:e", ROOMY.spec, ROOMY.spec.units_per_token, 50)
+    renewal = LeaseRequest(request, LeaseTerms(1, 0, 5, 5), 1, 0)
+    table, server = MagicMock(spec=LeaseTable), MagicMock()
+    table.give_back.return_value = None
+    table.pay.return_value = (BucketLevel(5, 0), renewal)
+    server.submit.side_effect = RuntimeError("a fault")
+    router = LeaseRouter(server, table, 1.0)
+    answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    router.submit(Call(TAKE, [request], answer, 1e9))
+    assert answer.result().allowed
+    table.unsent.assert_called_once_with(renewal)
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's limit is an outage with a reason, and it ends when the limit does."""
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with SyncRedisStorage.from_url(redis_server.url, deadline_ms=5_000) as storage:
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+        started = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(StorageError) as caught:
+                storage.take_blocking([bucket_request(ROOMY)])
+            assert caught.value.reason == "connection"
+        assert time.monotonic() - started < 5.0
+        monkeypatch.undo()
+        assert storage.take_blocking([bucket_request(ROOMY)]).allowed
+
+
+def test_connections_say_where_they_lead() -> None:
+    """For a log line or a debugger."""
+    assert (
+        repr(Connections(RedisStorage.from_url("redis://h").connections.target, 1.0)) == "Connections(redis://h:6379)"
+    )
