@@ -1,9 +1,11 @@
 """Threads, forks, closing and failures at a bad moment: each caller gets one answer, its own, and pays once."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from typing import Any
@@ -11,7 +13,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage
+from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage, TokenBucketAdapter
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.infrastructure.redis import sync_storage
 from sluicegate.infrastructure.redis.lease import LeaseRequest
@@ -19,6 +21,7 @@ from sluicegate.infrastructure.redis.lease_router import LeaseRouter
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import TAKE, Call, LeaseTerms
 from sluicegate.infrastructure.redis.storage import Connections
+from sluicegate.testing import RecordingLogger
 from support.bucket_requests import bucket_request
 from support.redis_servers import ClusterSet, RedisServer
 
@@ -196,6 +199,49 @@ def test_a_thread_that_cannot_be_started_is_tried_again(
         assert time.monotonic() - started < 5.0
         monkeypatch.undo()
         assert storage.take_blocking([bucket_request(ROOMY)]).allowed
+
+
+def clients_of(server: RedisServer) -> int:
+    """Return how many connections a server has, without the one that asks."""
+    client: Any = server.client()
+    count = int(client.info("clients")["connected_clients"]) - 1
+    client.close()
+    return count
+
+
+@pytest.mark.parametrize("lease", [{}, {"lease": 50}])
+async def test_a_storage_that_is_used_no_more_is_collected_with_its_connections(
+    redis_server: RedisServer, lease: dict[str, int]
+) -> None:
+    """Without `aclose`, on a loop that goes on; with leases, once these have gone back."""
+    before = clients_of(redis_server)
+
+    async def use() -> "weakref.ref[Connections]":
+        storage = RedisStorage.from_url(redis_server.url, deadline_ms=5_000)
+        rules = {"GET /": RateLimitRule(1_000, 60_000, "ip", **lease)}
+        limiter = TokenBucketAdapter(storage=storage, rules=rules, logger=RecordingLogger())
+        for _ in range(100):
+            await limiter.is_allowed(endpoint="GET /", identifier="x")
+        return weakref.ref(storage.connections)
+
+    used = await use()
+    async with asyncio.timeout(20):
+        while used() is not None or clients_of(redis_server) > before:
+            gc.collect()
+            await asyncio.sleep(0.05)
+
+
+def test_a_plain_storage_that_is_used_no_more_ends_its_thread(redis_server: RedisServer) -> None:
+    """And its connections, although nobody closed it."""
+    before, threads = clients_of(redis_server), threading.active_count()
+    storage = SyncRedisStorage.from_url(redis_server.url, deadline_ms=5_000)
+    assert storage.take_blocking([bucket_request(ROOMY)]).allowed
+    del storage
+    end = time.monotonic() + 20
+    while clients_of(redis_server) > before or threading.active_count() > threads:
+        gc.collect()
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_connections_say_where_they_lead() -> None:

@@ -5,6 +5,7 @@ This module is not compiled: users subclass `RedisStorage` and patch its methods
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self, cast
@@ -278,6 +279,7 @@ class Connections:
         self._mutex = new_mutex()  # loops of several threads share the dictionary
         self._fork = fork_count()
         self._closed = False
+        weakref.finalize(self, _close_in_background, self._routers).atexit = False
 
     def router(self, loop: asyncio.AbstractEventLoop) -> LeaseRouter:
         """Return what carries out calls on an event loop; it must be the running one.
@@ -297,17 +299,15 @@ class Connections:
         with self._mutex:
             self._closed = True
             self._forget_parent()
-            routers, self._routers = self._routers, {}
-        for loop, router in routers.items():
-            if loop is running:
-                await router.aclose()
-            elif loop.is_running():
-                asyncio.run_coroutine_threadsafe(router.aclose(), loop)
+            mine = self._routers.pop(running, None)
+            _close_in_background(self._routers)
+        if mine is not None:
+            await mine.aclose()
 
     def _forget_parent(self) -> None:
         """Forget what was opened before a fork: the sockets, and the selector that watches them, are the parent's."""
         if self._fork != fork_count():
-            self._routers = {}
+            self._routers.clear()
             self._fork = fork_count()
 
     def _router_now(self, loop: asyncio.AbstractEventLoop) -> LeaseRouter:
@@ -337,3 +337,16 @@ class Connections:
 
     def __repr__(self) -> str:
         return f"Connections({self.target!r})"
+
+
+def _close_in_background(routers: dict[asyncio.AbstractEventLoop, LeaseRouter]) -> None:
+    """Close the connections of event loops that are running elsewhere: of a storage that was closed, or is used no more."""
+    for loop, router in routers.items():
+        if loop.is_running():
+            with contextlib.suppress(RuntimeError):  # it has just ended, and closed its connections
+                loop.call_soon_threadsafe(_close_on, loop, router)
+    routers.clear()
+
+
+def _close_on(loop: asyncio.AbstractEventLoop, router: LeaseRouter) -> None:
+    loop.create_task(router.aclose())

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
@@ -232,7 +233,6 @@ class _LoopThread:
         asyncio.run_coroutine_threadsafe(storage.aclose(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.close()
 
     def _start(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -240,11 +240,27 @@ class _LoopThread:
                 raise StorageError("connection", "The storage was closed.")
             if self._loop is None or self._pid != os.getpid():
                 loop = asyncio.new_event_loop()
-                thread = Thread(target=loop.run_forever, name="sluicegate-redis", daemon=True)
+                thread = Thread(target=_run, args=(loop,), name="sluicegate-redis", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:  # the container's limit of threads, for example; the next call tries again
                     loop.close()
                     raise StorageError("no_thread", "No thread could be started.") from None
                 self._loop, self._thread, self._pid = loop, thread, os.getpid()
+                weakref.finalize(self, _end, loop).atexit = False
             return self._loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run an event loop until it is stopped, and end what is left in it as `asyncio.run` does."""
+    try:
+        loop.run_forever()
+        loop.run_until_complete(loop.shutdown_asyncgens())  # closes the connections of a storage that was not closed
+    finally:
+        loop.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    """End the thread of a storage that is used no more."""
+    with contextlib.suppress(RuntimeError):  # the loop was closed
+        loop.call_soon_threadsafe(loop.stop)
