@@ -5,7 +5,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 SOURCES := pyproject.toml build_hook.py $(shell find src -name '*.py' -o -name '*.lua')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format wheel test-wheel test-frameworks bench soak docs clean
+.PHONY: help demo test check format wheel test-wheel test-frameworks test-versions bench soak docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -68,6 +68,12 @@ test-wheel: .venv-wheel/ready ## Run all tests against the installed compiled wh
 test-frameworks: .venv-frameworks/ready ## Ask real frameworks on real servers for every spelling of a path
 	cd tests/frameworks && PYTHONPATH=../../src:.. ../../.venv-frameworks/bin/python -m pytest -c pytest.ini page.py matrix.py
 
+# pip's cache makes a second run quick.
+test-versions: ## Run what concerns each dependency with the oldest version that is supported
+	test -d .venv-versions || $(PYTHON) -m venv .venv-versions
+	.venv-versions/bin/pip install $(PIP_FLAGS) --upgrade "pip>=25.1"
+	SLUICEGATE_PURE=1 .venv-versions/bin/python tests/versions.py
+
 BENCH_KIND := $(if $(PURE),pure,compiled)
 BENCH_VENV := benchmarks/.venv$(if $(PURE),-pure)
 
@@ -91,4 +97,4 @@ docs: .venv/ready ## Build the pages into site/
 	$(BIN)/mkdocs build --quiet --strict
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-wheel .venv-frameworks benchmarks/.venv benchmarks/.venv-pure dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-wheel .venv-frameworks .venv-versions benchmarks/.venv benchmarks/.venv-pure dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -94,3 +94,11 @@ def _require_secret(secret: object) -> bytes | None:
 
 def _escape(match: re.Match[str]) -> str:
     return "".join([f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")])
+
+
+def key_bytes(key: str) -> int:
+    """Return about how much memory a key takes at most, beside what every text takes.
+
+    Python keeps a text that is not ASCII with up to four bytes a character, and once more in UTF-8 when it has been sent.
+    """
+    return len(key) if key.isascii() else 8 * len(key)

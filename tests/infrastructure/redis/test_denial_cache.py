@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import tracemalloc
 from copy import copy
 
 import pytest
@@ -21,7 +22,7 @@ from sluicegate import (
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.token_bucket import wait_us
-from sluicegate.infrastructure.redis.denial_cache import MAX_AGE_US, DenialCache
+from sluicegate.infrastructure.redis.denial_cache import MAX_AGE_US, MAX_BYTES, DenialCache
 from sluicegate.testing import FakeClock
 from support.bucket_requests import bucket_request
 from support.redis_servers import RedisServer
@@ -343,3 +344,19 @@ def test_the_sync_face_remembers_too_and_may_be_told_not_to(redis_server: RedisS
             assert calls <= 4 + time.monotonic() - started if remember else calls == 60
             assert limiter.reset(endpoint=LOGIN, identifier="x") == Success(None)
             assert limiter.is_allowed(endpoint=LOGIN, identifier="x").value.allowed
+
+
+@pytest.mark.parametrize("letter", ["x", "\U0001f600"])
+def test_the_bound_in_bytes_holds_for_texts_of_every_alphabet(letter: str) -> None:
+    """Python keeps a text that is not ASCII with four bytes a character: the bound is about memory, not characters."""
+    cache = DenialCache()
+    tracemalloc.start()
+    try:
+        for number in range(15_000):
+            asked = [bucket_request(RateLimitRule.per_day(5), key=f"rate_limit:ip:{number:06}{letter * 250}:e")]
+            cache.store(asked, Verdict(allowed=False, levels=(BucketLevel(0, 0),)), cache.begin())
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(cache) > 1_000
+    assert taken < 1.5 * MAX_BYTES

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from mypy_extensions import mypyc_attr
 
+from sluicegate.domain.bucket_key import key_bytes
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.token_bucket import refill, wait_us
@@ -157,7 +158,7 @@ class DenialCache:
         size = _BYTES_OF_ONE * len(requests)
         for at, request in enumerate(requests):
             level = verdict.levels[at]
-            size += len(request.key)
+            size += key_bytes(request.key)
             if level.level < request.cost_units:
                 wait = wait_us(request.spec, request.cost_units, level.level, level.effective_in_us)
                 longest_us = max(longest_us, wait)

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
+from sluicegate.domain.bucket_key import key_bytes
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.token_bucket import refill
@@ -166,12 +167,12 @@ class BoundedLeases:
     def add(self, lease: Lease) -> None:
         """Hold the lease of a bucket that has none."""
         self._by_key[lease.key] = lease
-        self._bytes += _BYTES_OF_ONE + len(lease.key)
+        self._bytes += _BYTES_OF_ONE + key_bytes(lease.key)
 
     def remove(self, key: str) -> None:
         """Drop a bucket's lease."""
         del self._by_key[key]
-        self._bytes -= _BYTES_OF_ONE + len(key)
+        self._bytes -= _BYTES_OF_ONE + key_bytes(key)
 
     def surplus(self, key: str) -> Lease | None:
         """Return the lease that must be removed before another one is added; None if there is room.
@@ -181,7 +182,7 @@ class BoundedLeases:
         Args:
             key: The bucket whose lease will be added.
         """
-        size = self._bytes + _BYTES_OF_ONE + len(key)
+        size = self._bytes + _BYTES_OF_ONE + key_bytes(key)
         if not self._by_key or (len(self._by_key) < self._max_leases and size <= self._max_bytes):
             return None
         for _ in range(_SECOND_CHANCES):
