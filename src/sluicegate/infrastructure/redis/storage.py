@@ -344,9 +344,5 @@ def _close_in_background(routers: dict[asyncio.AbstractEventLoop, LeaseRouter]) 
     for loop, router in routers.items():
         if loop.is_running():
             with contextlib.suppress(RuntimeError):  # it has just ended, and closed its connections
-                loop.call_soon_threadsafe(_close_on, loop, router)
+                asyncio.run_coroutine_threadsafe(router.aclose(), loop)
     routers.clear()
-
-
-def _close_on(loop: asyncio.AbstractEventLoop, router: LeaseRouter) -> None:
-    loop.create_task(router.aclose())
