@@ -195,7 +195,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again(
         for _ in range(3):
             with pytest.raises(StorageError) as caught:
                 storage.take_blocking([bucket_request(ROOMY)])
-            assert caught.value.reason == "connection"
+            assert caught.value.reason == "no_thread"
         assert time.monotonic() - started < 5.0
         monkeypatch.undo()
         assert storage.take_blocking([bucket_request(ROOMY)]).allowed
