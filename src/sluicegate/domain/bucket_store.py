@@ -69,6 +69,15 @@ class BucketStore:
         """About how much memory the buckets take, their keys included and their claims not."""
         return self._bytes
 
+    def put(self, key: str, bucket: Bucket) -> None:
+        """Add a bucket that is kept elsewhere, under a key that is not there. It is never forgotten."""
+        self._shards[hash(key) & _SHARD_MASK][key] = bucket
+        self._size += 1
+
+    def get(self, key: str) -> Bucket | None:
+        """Return a bucket; None: there is none, and it is full."""
+        return self._find(key)
+
     def _find(self, key: str) -> Bucket | None:
         return self._shards[hash(key) & _SHARD_MASK].get(key)
 

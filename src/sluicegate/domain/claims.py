@@ -37,7 +37,7 @@ from sluicegate.domain.token_bucket import convert
 class Claims:
     """The claims on one bucket."""
 
-    __slots__ = ("_by_number", "_set_us", "active", "ended", "hard", "soft")
+    __slots__ = ("_by_number", "active", "ended", "hard", "set_us", "soft")
 
     def __init__(self) -> None:
         self.active: list[Claim] = []
@@ -49,22 +49,28 @@ class Claims:
         self.soft: i64 = 0
         """Units that may come back of the active soft ones."""
         self._by_number: dict[int, Claim] = {}
-        self._set_us: i64 = 0  # the latest instant from which an end was counted
+        self.set_us: i64 = 0
+        """The latest instant from which an end was counted."""
 
     def copy(self) -> "Claims":
         """Return the same claims, to be changed without changing these."""
         other = Claims()
-        for claim in self.active:
-            other._adopt(other.active, claim)
-        for claim in self.ended:
-            other._adopt(other.ended, claim)
-        other.hard, other.soft, other._set_us = self.hard, self.soft, self._set_us
+        for claim in [*self.active, *self.ended]:
+            other.adopt(Claim(claim.number, claim.units, claim.ends_us, claim.cost_units, claim.kind, claim.ttl_us))
+        other.set_us = self.set_us
         return other
 
-    def _adopt(self, claims: list[Claim], claim: Claim) -> None:
-        mine = Claim(claim.number, claim.units, claim.ends_us, claim.cost_units, claim.kind, claim.ttl_us)
-        claims.append(mine)
-        self._by_number[mine.number] = mine
+    def adopt(self, claim: Claim) -> None:
+        """Append a claim that was counted before: in the order of their ends."""
+        self._by_number[claim.number] = claim
+        if claim.kind == ENDED:
+            self.ended.append(claim)
+            return
+        self.active.append(claim)
+        if claim.is_hard:
+            self.hard += claim.units
+        else:
+            self.soft += claim.units
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -81,7 +87,7 @@ class Claims:
         """Return whether no claim has ended by now, and the clock has not stepped back."""
         if not self.active:
             return True
-        return now_us >= self._set_us and -(-self.active[0].ends_us // spec.tick_us) > now_us // spec.tick_us
+        return now_us >= self.set_us and -(-self.active[0].ends_us // spec.tick_us) > now_us // spec.tick_us
 
     def look(self, old: BucketSpec, new: BucketSpec, level: i64, last: i64, now_us: i64) -> tuple[i64, i64]:
         """Do what `advance` does; if the bucket's rule has changed, translate its state as `token_bucket.convert` does."""
@@ -105,7 +111,7 @@ class Claims:
         Returns:
             The level now, and the tick from which it counts on.
         """
-        if now_us < self._set_us:
+        if now_us < self.set_us:
             self._pull_back(now_us)
         tick = now_us // spec.tick_us
         while self.active:
@@ -294,7 +300,7 @@ class Claims:
                 self.soft += claim.units
 
     def _insert(self, claim: Claim, now_us: i64) -> None:
-        self._set_us = max(self._set_us, now_us)
+        self.set_us = max(self.set_us, now_us)
         insort(self.active, claim, key=_ends_us)
         if claim.is_hard:
             self.hard += claim.units
@@ -321,7 +327,7 @@ class Claims:
 
     def last_too_long(self, now_us: i64) -> bool:
         """Return whether a claim seems to last longer than it was given for: the clock has stepped back."""
-        if now_us >= self._set_us:
+        if now_us >= self.set_us:
             return False
         return any(claim.ends_us > now_us + claim.ttl_us for claim in self.active)
 
@@ -330,7 +336,7 @@ class Claims:
         for claim in self.active:
             claim.ends_us = min(claim.ends_us, now_us + claim.ttl_us)
         self.active.sort(key=_ends_us)
-        self._set_us = now_us
+        self.set_us = now_us
 
 
 def _ends_us(claim: Claim) -> int:

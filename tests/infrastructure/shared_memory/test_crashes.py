@@ -6,82 +6,33 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import pytest
 
 from sluicegate import RateLimitRule, SyncTokenBucketAdapter
 from sluicegate.domain.bucket_request import BucketRequest
-from sluicegate.infrastructure import shared_memory
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE
-from sluicegate.infrastructure.shared_memory.layout import ENTRY, JOURNAL_BYTES, WORDS
 from support.bucket_model import START_US
 from support.bucket_requests import bucket_request
-from support.shared_memory import PATIENT_MS, SharedBucketsAt, SharedMemoryStorage
+from support.shared_memory import (
+    LONG,
+    PATIENT_MS,
+    SHARED_MEMORY_FOLDER,
+    Killer,
+    SharedBucketsAt,
+    SharedMemoryStorage,
+    different_stripes,
+    scribble,
+)
 from support.trace_check import compiled
 
-LONG = bool(os.environ.get("SLUICEGATE_LONG"))
-FOLDER = str(Path(shared_memory.__file__).parent)
 RULE = RateLimitRule.per_day(10)
 OTHER_RULE = RateLimitRule.per_day(7)
-
-
-class Killer:
-    """Kill this process at a step of its work: at a line of the package's own code, or at a bytecode instruction.
-
-    Args:
-        step: The number of the step.
-        kill: What to do there.
-    """
-
-    def __init__(self, step: int, kill: Callable[[], object]) -> None:
-        self._left = step
-        self._kill = kill
-
-    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
-        """Trace."""
-        if not frame.f_code.co_filename.startswith(FOLDER):
-            return None
-        frame.f_trace_opcodes = LONG
-        if event == ("opcode" if LONG else "line"):
-            self._left -= 1
-            if self._left == 0:
-                self._kill()
-        return self
-
-
-def scribble(shared: SharedBucketsAt, numbers: random.Random) -> int:
-    """Tear what the process that died may have been writing; return how many lines of journals counted.
-
-    It was writing slots if some journal has lines that count, else a journal.
-    """
-    table = shared.storage._mapped.table()
-    layout, memory = table.file.layout, table.file.memory
-    words = memoryview(memory).cast("q")
-    lines = 0
-    for stripe in range(layout.stripes):
-        word, at = words[layout.words_at // 8 + stripe * WORDS], layout.journals_at + stripe * JOURNAL_BYTES
-        if word == 0:
-            memory[at : at + JOURNAL_BYTES] = numbers.randbytes(JOURNAL_BYTES)
-        for nth in range(word):
-            lines += 1
-            line = memory[at + nth * ENTRY.size :][: ENTRY.size]
-            table.slots.write(line[:8] + numbers.randbytes(ENTRY.size - 8))  # to the same slot
-    return lines
-
-
-def different_stripes(shared: SharedBucketsAt, count: int) -> list[str]:
-    """Return keys that lie in stripes of their own."""
-    slots = shared.storage._mapped.table().slots
-    keys: dict[int, str] = {}
-    for n in range(1000):
-        keys.setdefault(int(slots.locate(f"key-{n}").stripe), f"key-{n}")
-    return list(keys.values())[:count]
 
 
 @pytest.mark.skipif(compiled(), reason="compiled code cannot be traced")
@@ -92,7 +43,7 @@ def test_a_process_killed_at_any_step_leaves_all_or_nothing(tmp_path: Path, verb
     A child is killed at the first step, the next one at the second, and so on until one comes to its end.
     """
     shared = SharedBucketsAt(tmp_path / "buckets")
-    used, new, changed = different_stripes(shared, 3)
+    used, new, changed = different_stripes(shared.storage, 3)
     shared.call(TAKE, [bucket_request(RULE, used, cost=4), bucket_request(OTHER_RULE, changed, cost=2)], START_US)
     requests = [bucket_request(RULE, key, cost=3) for key in (used, new, changed)]
     memory = shared.storage._mapped.table().file.memory
@@ -114,7 +65,7 @@ def test_a_process_killed_at_any_step_leaves_all_or_nothing(tmp_path: Path, verb
             shared.call(verb, requests, now_us)
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        lines = scribble(shared, numbers) if torn else 0
+        lines = scribble(shared.storage, numbers) if torn else 0
         found = levels(shared, requests, now_us)
         seen.append(found)
         repaired += lines > 0 and found == after
@@ -218,7 +169,7 @@ class Interrupter:
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
         """Profile."""
-        if event in {"call", "c_return"} and frame.f_code.co_filename.startswith(FOLDER):
+        if event in {"call", "c_return"} and frame.f_code.co_filename.startswith(SHARED_MEMORY_FOLDER):
             self._left -= 1
             if self._left == 0:
                 sys.setprofile(None)
@@ -230,7 +181,7 @@ def test_a_call_interrupted_at_any_step_leaves_all_or_nothing(tmp_path: Path) ->
     """By a signal's handler that raises, in a process that goes on: no lock is left, for nobody, and nothing is torn."""
     shared = SharedBucketsAt(tmp_path / "buckets")
     other = SharedBucketsAt(tmp_path / "buckets")  # with locks of its own, as another process has
-    requests = [bucket_request(RULE, key, cost=3) for key in different_stripes(shared, 2)]
+    requests = [bucket_request(RULE, key, cost=3) for key in different_stripes(shared.storage, 2)]
     memory = shared.storage._mapped.table().file.memory
     snapshot = memory[:]
     before = levels(shared, requests, START_US)

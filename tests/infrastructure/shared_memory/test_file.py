@@ -372,9 +372,9 @@ def test_arguments_are_checked(path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1 << 20, 1 << 24, 64 << 20, 1 << 30, 1 << 40])
 def test_words_and_journals_take_little_of_the_file(size: int) -> None:
-    """At most a sixteenth and a page; all that is left are slots, but for less than a group a stripe."""
+    """At most an eighth and some pages, and the claims a sixteenth; the rest are slots, but for less than a group a stripe."""
     stripes = layout.stripes_for(size, 256)
     places = layout.Layout(size, stripes)
-    assert places.groups_at - layout.HEADER_BYTES <= size / 16 + layout.HEADER_BYTES
+    assert places.groups_at <= size / 8 + size / 16 + 4 * layout.HEADER_BYTES
     end = places.groups_at + places.slots // layout.GROUP_SLOTS * layout.GROUP_BYTES
     assert size - layout.GROUP_BYTES * stripes < end <= size

@@ -44,13 +44,13 @@ def test_shared_memory_and_the_arithmetic_agree_to_the_bit(
 
 
 def test_as_many_rules_as_a_journal_holds_are_paid_together(shared: SharedBucketsAt) -> None:
-    """64 rules of one check are charged or not as one; a check of 65 is no decision."""
+    """32 rules of one check are charged or not as one; a check of 33 is no decision."""
     rule = RateLimitRule.per_day(2)
     requests = [bucket_request(rule) for _ in range(MAX_REQUESTS)]
     assert [shared.call(TAKE, requests, START_US).allowed for _ in range(3)] == [True, True, False]
     levels = shared.storage.peek_blocking(requests)
     assert {level.level for level in levels} == {0}
-    with pytest.raises(StorageError, match="65 rules in one check") as raised:
+    with pytest.raises(StorageError, match="33 rules in one check") as raised:
         shared.call(TAKE, [*requests, bucket_request(rule)], START_US)
     assert raised.value.reason == "too_many_rules"
 

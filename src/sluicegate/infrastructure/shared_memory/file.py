@@ -189,7 +189,7 @@ def _open(path: Path) -> int | None:
 
 
 def _locks_of(path: Path, fd: int) -> Locks:
-    count = FIRST_STRIPE + _MOST_STRIPES
+    count = FIRST_STRIPE + _MOST_STRIPES + 1  # the last one is that of the cells of claims
     return OfdLocks(fd, count) if _HAS_OFD_LOCKS else FileLocks(str(path), fd, count)
 
 

@@ -20,7 +20,7 @@ class Header(NamedTuple):
     size_bytes: int
     boot: bytes
     stripes: int
-    journal_entries: int
+    journal_lines: int
     secret: bytes
     clock: int
     made_s: int
@@ -68,7 +68,7 @@ def require_header(
         )
     if (
         header.size_bytes != file_bytes
-        or header.journal_entries != at.MAX_REQUESTS
+        or header.journal_lines != at.JOURNAL_LINES
         or not 1 <= header.stripes <= most_stripes
         or Layout(header.size_bytes, header.stripes).slots < 1
     ):

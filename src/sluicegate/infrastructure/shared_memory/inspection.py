@@ -4,7 +4,13 @@ from time import sleep
 
 import msgspec
 
-from sluicegate.infrastructure.shared_memory.layout import GROUP_SLOTS, GROUP_STATES, WORD_REPAIRED
+from sluicegate.infrastructure.shared_memory.layout import (
+    CHAIN_SHIFT,
+    GROUP_SLOTS,
+    GROUP_STATES,
+    TICK_MASK,
+    WORD_REPAIRED,
+)
 from sluicegate.infrastructure.shared_memory.shared_buckets import Tries
 from sluicegate.infrastructure.shared_memory.table import SharedTable
 
@@ -19,6 +25,8 @@ class SharedMemoryInfo(msgspec.Struct, frozen=True, kw_only=True):
         buckets: How many there are.
         unfull: How many of them are not full; the others leave as soon as their room is needed.
         evicted_unfull: How many were forgotten before they were full, for want of room, since the file was made.
+        claims: How many reservations and holds there are on buckets.
+        claim_cells: How many there is room for.
         repairs: How often the work of a process that died in the middle of it was finished.
         stripes: How many locks there are.
         made_s: When the file was made, in Unix seconds.
@@ -30,6 +38,8 @@ class SharedMemoryInfo(msgspec.Struct, frozen=True, kw_only=True):
     buckets: int
     unfull: int
     evicted_unfull: int
+    claims: int
+    claim_cells: int
     repairs: int
     stripes: int
     made_s: int
@@ -43,10 +53,13 @@ def inspect(table: SharedTable) -> SharedMemoryInfo:
     for group in range(layout.stripes * layout.groups_per_stripe):
         states = GROUP_STATES.unpack_from(file.memory, table.slots.state_at(group * GROUP_SLOTS))
         for at in range(0, len(states), 6):
-            level, last, capacity, _, units_per_tick, tick_us = states[at : at + 6]
+            level, last, capacity, _, units_per_tick, word = states[at : at + 6]
             if capacity > 0 and units_per_tick > 0:
                 buckets += 1
-                unfull += (last - (level - capacity) // units_per_tick) * tick_us > now_us
+                chain = word >> CHAIN_SHIFT
+                full_us = (last - (level - capacity) // units_per_tick) * (word & TICK_MASK)
+                unfull += (table.cells.over_at_us(chain) if chain else full_us) > now_us
+    _, free, used = table.cells.free_cells()
     return SharedMemoryInfo(
         path=str(file.path),
         size_bytes=layout.size_bytes,
@@ -54,6 +67,8 @@ def inspect(table: SharedTable) -> SharedMemoryInfo:
         buckets=buckets,
         unfull=unfull,
         evicted_unfull=table.evicted_unfull,
+        claims=used - free,
+        claim_cells=table.cells.count,
         repairs=table.journal.total(layout.stripes, WORD_REPAIRED),
         stripes=layout.stripes,
         made_s=file.made_s,

@@ -16,6 +16,7 @@ from mypy_extensions import i64
 
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.infrastructure.shared_memory.layout import (
+    CHAIN_SHIFT,
     ENTRY,
     JOURNAL_BYTES,
     WORD_REPAIRED,
@@ -99,8 +100,8 @@ class Journal:
         return sum(self._words[self._words_at + stripe * WORDS + word] for stripe in range(stripes))
 
 
-def entry(bucket: SharedBucket, spec: BucketSpec) -> bytes:
-    """Return the change of a bucket's slot to its level and anchor."""
+def entry(bucket: SharedBucket, spec: BucketSpec, chain: i64 = 0) -> bytes:
+    """Return the change of a bucket's slot to its level, its anchor and a chain of claims."""
     return ENTRY.pack(
         bucket.slot,
         bucket.digest,
@@ -109,10 +110,10 @@ def entry(bucket: SharedBucket, spec: BucketSpec) -> bytes:
         spec.capacity,
         spec.units_per_token,
         spec.units_per_tick,
-        spec.tick_us,
+        spec.tick_us | chain << CHAIN_SHIFT,
     )
 
 
-def removal(bucket: SharedBucket) -> bytes:
-    """Return the change of a bucket's slot to an empty one."""
-    return ENTRY.pack(bucket.slot, NO_DIGEST, 0, 0, 0, 0, 0, 0)
+def removal(slot: i64) -> bytes:
+    """Return the change of a slot to an empty one."""
+    return ENTRY.pack(slot, NO_DIGEST, 0, 0, 0, 0, 0, 0)

@@ -27,7 +27,21 @@ The first five fields have this place and form in every version.
 
 DIGEST_BYTES: Final = 16
 STATE: Final = struct.Struct("@6q")
-"""Level, last tick; then the arithmetic: capacity, units a token, units a tick, length of the tick. All zero: no bucket."""
+"""Level, last tick; then the arithmetic: capacity, units a token, units a tick, length of the tick. All zero: no bucket.
+
+The last word has the bucket's claims beside the length of the tick: see `CHAIN_SHIFT`.
+"""
+
+CHAIN_SHIFT: Final = 20  # a tick is a second at most
+"""How many bits of a state's last word are the tick. The others name the bucket's chain of claims; 0: it has none."""
+
+TICK_MASK: Final = (1 << CHAIN_SHIFT) - 1
+CHAIN_COUNT_BITS: Final = 14
+"""How many bits of a chain are its length. The others are the number of its first cell, counted from 1."""
+
+CELL: Final = struct.Struct("@9q")
+"""One claim: the next cell, counted from 1; number, units, end, cost, kind, duration; and in the first cell of a chain the latest
+instant from which an end was counted, and when the bucket will equal an absent one."""
 
 GROUP_SLOTS: Final = 16
 GROUP_DIGESTS_BYTES: Final = GROUP_SLOTS * DIGEST_BYTES
@@ -37,12 +51,15 @@ GROUP_STATES: Final = struct.Struct(f"@{GROUP_SLOTS * 6}q")
 GROUP_BYTES: Final = GROUP_DIGESTS_BYTES + GROUP_STATES.size
 
 ENTRY: Final = struct.Struct("@q16s6q")
-"""One line of a journal: a slot, and what it is to contain, a digest and a state."""
+"""One line of a journal: a slot, and what it is to contain, a digest and a state. With -1 for the slot it is about free cells."""
 
-MAX_REQUESTS: Final = 64
-"""The most buckets of one check: the lines of a journal."""
+MAX_REQUESTS: Final = 32
+"""The most buckets of one check."""
 
-JOURNAL_BYTES: Final = MAX_REQUESTS * ENTRY.size
+JOURNAL_LINES: Final = 4 * MAX_REQUESTS
+"""Each bucket may change its slot, take cells, give cells back, and make those of another bucket free."""
+
+JOURNAL_BYTES: Final = JOURNAL_LINES * ENTRY.size
 
 # The words of a stripe, eight bytes each, on a cache line of their own.
 WORDS: Final = 8
@@ -53,8 +70,17 @@ WORD_EVICTED: Final = 1
 WORD_REPAIRED: Final = 2
 """How often the work of a process that died was finished."""
 
+# Of one more stripe, which has no groups: its lock guards the cells.
+WORD_FREE: Final = 3
+"""The first free cell, counted from 1; 0: none."""
+WORD_FREE_COUNT: Final = 4
+"""How many there are."""
+WORD_USED: Final = 5
+"""How many cells were ever used. Those behind them are free, too."""
+
 _STRIPE_BYTES: Final = WORDS * 8 + JOURNAL_BYTES
-_MAX_SHARE: Final = 16  # words and journals take at most this part of the file
+_MAX_SHARE: Final = 8  # words and journals take at most this part of the file
+_CELLS_SHARE: Final = 16  # and the cells of claims this one
 
 
 class Layout:
@@ -65,14 +91,25 @@ class Layout:
         stripes: How many locks there are, a power of two.
     """
 
-    __slots__ = ("groups_at", "groups_per_stripe", "journals_at", "size_bytes", "stripes", "words_at")
+    __slots__ = (
+        "cells",
+        "cells_at",
+        "groups_at",
+        "groups_per_stripe",
+        "journals_at",
+        "size_bytes",
+        "stripes",
+        "words_at",
+    )
 
     def __init__(self, size_bytes: int, stripes: int) -> None:
         self.size_bytes: Final = size_bytes
         self.stripes: Final = stripes
         self.words_at: Final = HEADER_BYTES
-        self.journals_at: Final = HEADER_BYTES + stripes * WORDS * 8
-        end = self.journals_at + stripes * JOURNAL_BYTES
+        self.journals_at: Final = HEADER_BYTES + (stripes + 1) * WORDS * 8
+        self.cells_at: Final = self.journals_at + stripes * JOURNAL_BYTES
+        self.cells: Final = size_bytes // _CELLS_SHARE // CELL.size
+        end = self.cells_at + self.cells * CELL.size
         self.groups_at: Final = -(-end // HEADER_BYTES) * HEADER_BYTES
         self.groups_per_stripe: Final = (size_bytes - self.groups_at) // GROUP_BYTES // stripes
 

@@ -68,7 +68,7 @@ def fill(path: Path, fd: int, layout: Layout) -> None:
         layout.size_bytes,
         boot_id(),
         layout.stripes,
-        at.MAX_REQUESTS,
+        at.JOURNAL_LINES,
         secrets.token_bytes(16),
         clock_id(),
         int(utc_now().timestamp()),

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Sequence
 from time import sleep
-from typing import Final
+from typing import Final, cast
 
 from mypy_extensions import i64, mypyc_attr
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import InvalidInputError, StorageError
 from sluicegate.domain.protocols import StorageTraits
+from sluicegate.infrastructure.shared_memory.claimed_call import ClaimedCall
 from sluicegate.infrastructure.shared_memory.table import PEEK, REFUND, RESET, TAKE, SharedTable
 from sluicegate.runtime.system_clock import reader_ns
 
@@ -119,6 +120,36 @@ class SharedBuckets:
         """Make each bucket full."""
         self._wait(RESET, requests)
 
+    def reserve_blocking(
+        self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /
+    ) -> Verdict:
+        """Pay all requests or none, and note their claims."""
+        return cast("Verdict", self._wait_claimed(reserving(requests, number, terms)))
+
+    def settle_blocking(
+        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], /
+    ) -> tuple[BucketSettlement, ...]:
+        """Charge what claims really cost, and forget them."""
+        return cast("tuple[BucketSettlement, ...]", self._wait_claimed(settling(requests, number, max_debts)))
+
+    def extend_blocking(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> int:
+        """Let claims end later, and return how many there are."""
+        return cast("int", self._wait_claimed(extending(requests, number, ttls_us)))
+
+    def _wait_claimed(self, call: ClaimedCall) -> object:
+        tries = Tries(self._deadline_s)
+        while not self._attempt_claimed(call):
+            sleep(tries.next_pause_s())
+        return call.result
+
+    def _attempt_claimed(self, call: ClaimedCall) -> bool:
+        mapped = self._mapped
+        table = mapped.table()
+        done = table.attempt_claimed(call)
+        if table.now_us >= mapped.look_at_us:
+            mapped.look(table)
+        return done
+
     def _attempt(self, verb: i64, requests: tuple[BucketRequest, ...]) -> Verdict | None:
         mapped = self._mapped
         table = mapped.table()
@@ -138,6 +169,24 @@ class SharedBuckets:
 
 
 _monotonic_ns: Final = reader_ns(None)
+
+
+def reserving(requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms]) -> ClaimedCall:
+    """Return the call that pays and leaves claims."""
+    several = tuple(requests)
+    return ClaimedCall(several, lambda table, now_us: table.reserve(several, number, terms, now_us))
+
+
+def settling(requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int]) -> ClaimedCall:
+    """Return the call that settles claims."""
+    several = tuple(requests)
+    return ClaimedCall(several, lambda table, now_us: table.settle(several, number, max_debts, now_us))
+
+
+def extending(requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int]) -> ClaimedCall:
+    """Return the call that lets claims end later."""
+    several = tuple(requests)
+    return ClaimedCall(several, lambda table, now_us: table.extend(several, number, ttls_us, now_us))
 
 
 class Tries:

@@ -12,15 +12,19 @@ from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
 
+from sluicegate.domain.bucket import Bucket
 from sluicegate.domain.bucket_spec import BucketSpec
 from sluicegate.domain.token_bucket import convert, refill
+from sluicegate.infrastructure.shared_memory.claim_cells import ClaimCells
 from sluicegate.infrastructure.shared_memory.layout import (
+    CHAIN_SHIFT,
     DIGEST_BYTES,
     GROUP_BYTES,
     GROUP_DIGESTS_BYTES,
     GROUP_SLOTS,
     GROUP_STATES,
     STATE,
+    TICK_MASK,
     Layout,
 )
 
@@ -43,7 +47,7 @@ class SharedBucket:
         second: The group in which it is looked for then.
     """
 
-    __slots__ = ("anchor", "anew", "digest", "first", "level", "second", "slot", "stripe")
+    __slots__ = ("anchor", "anew", "chain", "digest", "first", "level", "second", "slot", "stripe")
 
     def __init__(self, digest: bytes, stripe: i64, first: i64, second: i64) -> None:
         self.digest: Final = digest
@@ -53,6 +57,8 @@ class SharedBucket:
         self.slot: i64 = NO_SLOT
         self.level: i64 = 0
         self.anchor: i64 = 0
+        self.chain: i64 = 0
+        """Its claims; 0: it has none."""
         self.anew = False
         """Whether its rule changed, or the clock stepped back by more than its time to full."""
 
@@ -64,12 +70,14 @@ class Slots:
         memory: The mapped file.
         layout: Where things lie in it.
         secret: The key of the hashes: who does not know it cannot choose keys that share a group.
+        cells: The claims on the buckets.
     """
 
-    __slots__ = ("_groups_at", "_groups_per_stripe", "_hash", "_memory", "_stripes")
+    __slots__ = ("_cells", "_groups_at", "_groups_per_stripe", "_hash", "_memory", "_stripes")
 
-    def __init__(self, memory: mmap.mmap, layout: Layout, secret: bytes) -> None:
+    def __init__(self, memory: mmap.mmap, layout: Layout, secret: bytes, cells: ClaimCells) -> None:
         self._memory = memory
+        self._cells = cells
         self._groups_at: i64 = layout.groups_at
         self._groups_per_stripe: i64 = layout.groups_per_stripe
         self._stripes: i64 = layout.stripes
@@ -87,7 +95,7 @@ class Slots:
         return SharedBucket(digest, stripe, start + (number >> 8) % groups, start + (number >> 32) % groups)
 
     def look(self, bucket: SharedBucket, spec: BucketSpec, now_us: i64) -> None:
-        """Find a bucket and bring its level up to the present. Its lock is held, as it must be for all that follows."""
+        """Find a bucket and, if it has no claims, bring its level up to the present. Its lock is held, here and below."""
         slot = self._find(bucket.digest, bucket.first)
         if slot == NO_SLOT:
             slot = self._find(bucket.digest, bucket.second)
@@ -114,9 +122,29 @@ class Slots:
             bucket.level, bucket.anchor = refill(spec, level, last, now_us)
             bucket.anew = bucket.anchor < last
             return
+        bucket.chain = tick_us >> CHAIN_SHIFT
+        if bucket.chain:
+            return
         stored = BucketSpec(capacity, units_per_token, units_per_tick, tick_us, -(-capacity // units_per_tick))
         bucket.level, bucket.anchor = convert(stored, spec, level, last, now_us)
         bucket.anew = True
+
+    def load(self, slot: i64) -> Bucket:
+        """Return the bucket in a slot, with its claims."""
+        level, last, capacity, units_per_token, units_per_tick, word = STATE.unpack_from(
+            self._memory, self.state_at(slot)
+        )
+        spec = BucketSpec(capacity, units_per_token, units_per_tick, word & TICK_MASK, -(-capacity // units_per_tick))
+        bucket = Bucket(spec, level, last)
+        chain: i64 = word >> CHAIN_SHIFT
+        if chain:
+            bucket.claims = self._cells.read(chain)
+        return bucket
+
+    def chain_of(self, slot: i64) -> i64:
+        """Return the claims of the bucket in a slot; 0: there are none, or the slot is empty."""
+        word: i64 = STATE.unpack_from(self._memory, self.state_at(slot))[5]
+        return word >> CHAIN_SHIFT
 
     def slot_for_new(self, bucket: SharedBucket, now_us: i64, others: list[SharedBucket]) -> tuple[i64, bool]:
         """Return a slot for a bucket that has none, and whether a bucket is lost by it that is not full.
@@ -146,7 +174,9 @@ class Slots:
                 tick_us: i64 = states[at + 5]
                 if not capacity or _is_used(slot, others):
                     continue  # empty so far: it is the one that another bucket of this call will get
-                full_us = (last - (level - capacity) // units_per_tick) * tick_us
+                full_us = (last - (level - capacity) // units_per_tick) * (tick_us & TICK_MASK)
+                if tick_us > TICK_MASK:
+                    full_us = self._cells.over_at_us(tick_us >> CHAIN_SHIFT)
                 if full_us <= now_us:
                     return slot, False
                 if victim == NO_SLOT or full_us < victim_full_us:
@@ -154,18 +184,27 @@ class Slots:
         return (victim, True) if victim != NO_SLOT else (bucket.first * GROUP_SLOTS, True)
 
     def write(self, line: bytes) -> None:
-        """Write a slot.
+        """Write a slot, or what the line says about free cells.
 
         Args:
             line: A line of a journal; see `layout.ENTRY`.
         """
         slot: i64 = _SLOT.unpack_from(line)[0]
+        if slot < 0:
+            self._cells.write_free(line)
+            return
         group = slot // GROUP_SLOTS
         nth = slot - group * GROUP_SLOTS
         at = self._groups_at + group * GROUP_BYTES + nth * DIGEST_BYTES
         self._memory[at : at + DIGEST_BYTES] = line[_DIGEST_AT:_STATE_AT]
         at += GROUP_DIGESTS_BYTES + nth * (_STATE_BYTES - DIGEST_BYTES)
         self._memory[at : at + _STATE_BYTES] = line[_STATE_AT:]
+
+    def claimed_in(self, stripe: i64) -> list[i64]:
+        """Return the slots of a stripe whose buckets have claims."""
+        first = stripe * self._groups_per_stripe * GROUP_SLOTS
+        slots: list[i64] = [first + nth for nth in range(self._groups_per_stripe * GROUP_SLOTS)]
+        return [slot for slot in slots if self.chain_of(slot)]
 
     def clear(self, stripe: i64) -> None:
         """Remove all buckets of a stripe, each as a whole: an empty digest comes before an empty state."""

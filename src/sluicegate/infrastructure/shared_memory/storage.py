@@ -5,17 +5,25 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, LoggerProtocol, StorageTraits
+from sluicegate.infrastructure.shared_memory.claimed_call import ClaimedCall
 from sluicegate.infrastructure.shared_memory.eviction_notice import EvictionNotice
 from sluicegate.infrastructure.shared_memory.file import open_file
 from sluicegate.infrastructure.shared_memory.inspection import SharedMemoryInfo, clear, inspect
 from sluicegate.infrastructure.shared_memory.layout import require_size
 from sluicegate.infrastructure.shared_memory.location import location_of_url, path_of
-from sluicegate.infrastructure.shared_memory.shared_buckets import MappedTable, SharedBuckets, Tries
+from sluicegate.infrastructure.shared_memory.shared_buckets import (
+    MappedTable,
+    SharedBuckets,
+    Tries,
+    extending,
+    reserving,
+    settling,
+)
 from sluicegate.infrastructure.shared_memory.table import PEEK, REFUND, RESET, TAKE, SharedTable
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
@@ -31,8 +39,8 @@ class SharedMemoryStorage(SharedBuckets):
 
     Args:
         name_or_path: A name, for a file in memory (`/dev/shm`) that belongs to the user, or an absolute path.
-        size_bytes: The file's size, 1 MiB at least: 64 bytes for a bucket that is not full. None: that of the file, or 16 MiB if
-            it is to be made.
+        size_bytes: The file's size, 1 MiB at least: about 75 bytes for a bucket that is not full. None: that of the file, or
+            16 MiB if it is to be made.
         clock: What time decides, the same one in all processes; None: the host's clock, which goes on while it sleeps.
         deadline_ms: The longest that a call waits for locks, 1 to 60,000. They are held for microseconds, unless their holder is
             stopped.
@@ -109,6 +117,21 @@ class SharedMemoryStorage(SharedBuckets):
         """Make each bucket full."""
         await self._wait_async(RESET, requests)
 
+    async def reserve(self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /) -> Verdict:
+        """Pay all requests or none, and note their claims."""
+        return cast("Verdict", await self._wait_claimed_async(reserving(requests, number, terms)))
+
+    async def settle(
+        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], /
+    ) -> tuple[BucketSettlement, ...]:
+        """Charge what claims really cost, and forget them."""
+        call = settling(requests, number, max_debts)
+        return cast("tuple[BucketSettlement, ...]", await self._wait_claimed_async(call))
+
+    async def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> int:
+        """Let claims end later, and return how many there are."""
+        return cast("int", await self._wait_claimed_async(extending(requests, number, ttls_us)))
+
     async def aclose(self) -> None:
         """Let go of the file, which stays, with its buckets. Calling it twice is harmless."""
         self.close()
@@ -145,6 +168,13 @@ class SharedMemoryStorage(SharedBuckets):
             verdict = self._attempt(verb, several)
             if verdict is not None:
                 return verdict
+            await asyncio.sleep(tries.next_pause_s())
+
+    async def _wait_claimed_async(self, call: ClaimedCall) -> object:
+        tries = Tries(self._deadline_s)
+        while True:
+            if self._attempt_claimed(call):
+                return call.result
             await asyncio.sleep(tries.next_pause_s())
 
     def __repr__(self) -> str:

@@ -31,6 +31,7 @@ def info(url: str, *, as_json: bool) -> int:
     write_line(f"file      {facts.path}, made {made:%Y-%m-%d %H:%M:%S} UTC")
     write_line(f"size      {facts.size_bytes / (1 << 20):g} MiB, room for {facts.slots:,} buckets")
     write_line(f"buckets   {facts.buckets:,}, of which {facts.unfull:,} are not full")
+    write_line(f"claims    {facts.claims:,} reservations and holds, room for {facts.claim_cells:,}")
     write_line(f"evicted   {facts.evicted_unfull:,} before they were full, for want of room")
     write_line(f"repaired  {facts.repairs:,} times after a process died in the middle of its work")
     return DONE
