@@ -1,5 +1,6 @@
 """Sluicegate: an exact, fast, fail-open token-bucket rate limiter for Python services."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ from sluicegate.domain.rule_book import RuleBook
 from sluicegate.domain.rule_book_entries import KillSwitch, Listing, Override, RuleGroup
 from sluicegate.infrastructure.event_bus import BufferedEventBus, InlineEventBus
 from sluicegate.infrastructure.memory_storage import MemoryStorage
+from sluicegate.runtime.extras import is_installed, needs_extra
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 
 if TYPE_CHECKING:
@@ -86,8 +88,15 @@ _LAZY = {
 COMPILED: bool = not (_compiled_module.__file__ or "").endswith((".py", ".pyc"))
 """Whether the modules that can be compiled are: False in a pure wheel and in an editable installation."""
 
-_EXTRAS = {"fastapi": "fastapi", "flask": "flask", "httpx": "httpx", "redis": "redis", "starlette": "fastapi"}
-"""Which extra brings a library that a lazy name needs."""
+_LIBRARIES = {
+    "FlaskRateLimit": ("flask",),
+    "RateLimitTransport": ("httpx",),
+    "RedisStorage": ("redis", "hiredis"),
+    "SyncRedisStorage": ("redis", "hiredis"),
+    "install_rate_limits": ("fastapi",),
+    "rate_limit": ("fastapi",),
+}
+"""What lazy names need beside the package itself."""
 
 __all__ = [
     "COMPILED",
@@ -158,6 +167,8 @@ __all__ = [
     "rate_limited",
     "watch_rules",
 ]
+# `from sluicegate import *` takes what is here; type checkers read the list above.
+globals()["__all__"] = [name for name in __all__ if is_installed(*_LIBRARIES.get(name, ()))]
 
 
 def __getattr__(name: str) -> object:
@@ -165,13 +176,12 @@ def __getattr__(name: str) -> object:
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        value: object = getattr(import_module(module), name)
+        with needs_extra(f"sluicegate.{name}"):
+            value: object = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(error.name or "")
-        if extra is None:
+        # `from sluicegate import …` asks `hasattr` first, and of an AttributeError would only say that there is no such name.
+        if sys._getframe(1).f_globals.get("__name__") in {"_frozen_importlib", "importlib._bootstrap"}:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
             raise
-        raise ModuleNotFoundError(
-            f"sluicegate.{name} needs {error.name}: pip install 'sluicegate[{extra}]'", name=error.name
-        ) from error
+        raise AttributeError(str(error), name=name) from error
     globals()[name] = value
     return value

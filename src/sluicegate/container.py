@@ -19,7 +19,7 @@ from sluicegate.domain.protocols import (
 )
 from sluicegate.domain.rule_book import RuleBook, Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
-from sluicegate.infrastructure.settings import Settings, read_settings
+from sluicegate.infrastructure.settings import Settings, doubtful_names, identifier_secret, is_memory, read_settings
 from sluicegate.infrastructure.worker_count import worker_count
 from sluicegate.runtime.built_once import BuiltOnce
 
@@ -94,6 +94,7 @@ def build_rate_limit(
         deadline_ms=settings.deadline_ms,
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
+        identifier_secret=identifier_secret(settings),
         enabled=settings.enabled,
     )
     _watch_file(limiter, file, settings)
@@ -251,6 +252,7 @@ def build_sync_rate_limit(
         logger=logger,
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
+        identifier_secret=identifier_secret(settings),
         enabled=settings.enabled,
     )
     _watch_file(limiter, file, settings)
@@ -268,6 +270,8 @@ def get_rate_limit() -> TokenBucketAdapter:
     settings = read_settings()
     limiter = build_rate_limit(settings)
     _settings_of[limiter.rules] = settings
+    for warning in doubtful_names():
+        limiter.rules.warn(warning)
     return limiter
 
 
@@ -290,6 +294,7 @@ def sync_limiter_like(limiter: TokenBucketAdapter, settings: Settings) -> SyncTo
         rules=limiter.rules,
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
+        identifier_secret=identifier_secret(settings),
     )
 
 
@@ -320,11 +325,6 @@ def _from_url(settings: Settings, from_url: Callable[..., S]) -> S:
         return from_url(settings.storage_url, deadline_ms=settings.deadline_ms)
     except InvalidInputError as error:
         raise InvalidInputError(f"SLUICEGATE_STORAGE_URL: {error}") from None
-
-
-def is_memory(settings: Settings) -> bool:
-    """Return whether the settings name a storage that no other process sees."""
-    return settings.storage_url.startswith("memory://")
 
 
 def _local_storage(settings: Settings) -> "MemoryStorage | SharedMemoryStorage | None":

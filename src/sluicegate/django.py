@@ -1,5 +1,8 @@
 """The middleware for Django: `MIDDLEWARE = ["sluicegate.django.RateLimitMiddleware", …]`."""
 
-from sluicegate.presentation.web.django import RateLimitMiddleware
+from sluicegate.runtime.extras import needs_extra
+
+with needs_extra("sluicegate.django"):
+    from sluicegate.presentation.web.django import RateLimitMiddleware
 
 __all__ = ["RateLimitMiddleware"]

@@ -1,11 +1,14 @@
 """The dependency for FastAPI, and the middleware."""
 
-from sluicegate.presentation.web.asgi import RateLimitMiddleware
-from sluicegate.presentation.web.fastapi import (
-    TOO_MANY_REQUESTS,
-    RateLimitExceededError,
-    install_rate_limits,
-    rate_limit,
-)
+from sluicegate.runtime.extras import needs_extra
+
+with needs_extra("sluicegate.fastapi"):
+    from sluicegate.presentation.web.asgi import RateLimitMiddleware
+    from sluicegate.presentation.web.fastapi import (
+        TOO_MANY_REQUESTS,
+        RateLimitExceededError,
+        install_rate_limits,
+        rate_limit,
+    )
 
 __all__ = ["TOO_MANY_REQUESTS", "RateLimitExceededError", "RateLimitMiddleware", "install_rate_limits", "rate_limit"]

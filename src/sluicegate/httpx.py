@@ -1,5 +1,8 @@
 """The transport for httpx."""
 
-from sluicegate.presentation.httpx_transport import RateLimitTimeout, RateLimitTransport
+from sluicegate.runtime.extras import needs_extra
+
+with needs_extra("sluicegate.httpx"):
+    from sluicegate.presentation.httpx_transport import RateLimitTimeout, RateLimitTransport
 
 __all__ = ["RateLimitTimeout", "RateLimitTransport"]

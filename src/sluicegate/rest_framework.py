@@ -1,5 +1,8 @@
 """The throttle for Django REST framework."""
 
-from sluicegate.presentation.web.rest_framework import RateLimitThrottle, throttle
+from sluicegate.runtime.extras import needs_extra
+
+with needs_extra("sluicegate.rest_framework"):
+    from sluicegate.presentation.web.rest_framework import RateLimitThrottle, throttle
 
 __all__ = ["RateLimitThrottle", "throttle"]

@@ -1,6 +1,7 @@
 """Rules that the linters cannot express."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,9 @@ def test_the_modules_for_frameworks_export_what_they_list(name: str) -> None:
     docstring, *imports, listed = ast.parse((SOURCE / f"{name}.py").read_text()).body
     assert isinstance(docstring, ast.Expr)
     assert isinstance(listed, ast.Assign)
-    imported = [alias.name for node in imports if isinstance(node, ast.ImportFrom) for alias in node.names]
+    guarded = [node for block in imports if isinstance(block, ast.With) for node in block.body]
+    imports = [node for node in imports if getattr(node, "module", "") != "sluicegate.runtime.extras"]
+    imported = [alias.name for node in (*imports, *guarded) if isinstance(node, ast.ImportFrom) for alias in node.names]
     assert sorted(imported) == sorted(ast.literal_eval(listed.value))
 
 
@@ -105,3 +108,61 @@ def test_a_missing_extra_is_named() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "sluicegate.FlaskRateLimit needs flask: pip install 'sluicegate[flask]'" in run.stderr
+
+
+_LIBRARIES = ("django", "fastapi", "flask", "hiredis", "httpx", "redis", "rest_framework", "starlette", "typer")
+_BARE = f"import sys; sys.modules.update(dict.fromkeys({_LIBRARIES}));"
+
+
+def _run_bare(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", _BARE + code], capture_output=True, text=True, check=False)
+
+
+def test_everything_can_be_imported_and_asked_for_without_extras() -> None:
+    """`import *` takes what there is, and `hasattr` answers."""
+    run = _run_bare(
+        "from sluicegate import *; import sluicegate;"
+        "print(hasattr(sluicegate, 'RedisStorage'), hasattr(sluicegate, 'rate_limit'), hasattr(sluicegate, 'watch_rules'),"
+        " 'FlaskRateLimit' in dir(), TokenBucketAdapter.__name__, rate_limited.__name__)"
+    )
+    assert run.stdout == "False False True False TokenBucketAdapter rate_limited\n", run.stderr
+
+
+def test_everything_public_is_taken_where_all_extras_are() -> None:
+    """Nothing is left out by mistake."""
+    code = "from sluicegate import *; import sluicegate; print(FlaskRateLimit.__name__, len(sluicegate.__all__))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    listed = re.search(r"(?ms)^__all__ = \[(.*?)^\]", (SOURCE / "__init__.py").read_text())
+    assert listed is not None
+    assert run.stdout == f"FlaskRateLimit {len(listed[1].split())}\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("from sluicegate import RedisStorage", "sluicegate.RedisStorage needs"),
+        (
+            "sys.modules.pop('redis'); from sluicegate import SyncRedisStorage",
+            "sluicegate.SyncRedisStorage needs hiredis: pip install 'sluicegate[redis]'",
+        ),
+        (
+            "import sluicegate; sluicegate.rate_limit",
+            "sluicegate.rate_limit needs fastapi: pip install 'sluicegate[fastapi]'",
+        ),
+        ("import sluicegate.django", "sluicegate.django needs django: pip install 'sluicegate[django]'"),
+        ("import sluicegate.fastapi", "sluicegate.fastapi needs fastapi: pip install 'sluicegate[fastapi]'"),
+        ("import sluicegate.flask", "sluicegate.flask needs flask: pip install 'sluicegate[flask]'"),
+        ("import sluicegate.httpx", "sluicegate.httpx needs httpx: pip install 'sluicegate[httpx]'"),
+        ("import sluicegate.rest_framework", "needs rest_framework: pip install 'sluicegate[drf]'"),
+        (
+            "import os; os.environ['SLUICEGATE_STORAGE_URL'] = 'redis://x'; import sluicegate; sluicegate.get_rate_limit()",
+            "; pip install 'sluicegate[redis]'",
+        ),
+        ("import sluicegate.presentation.cli.main", "the command line needs more parts: pip install 'sluicegate[cli]'"),
+    ],
+)
+def test_each_missing_extra_names_itself(code: str, message: str) -> None:
+    """Whatever is asked for, and by whichever way."""
+    run = _run_bare(code)
+    assert run.returncode != 0
+    assert message in run.stderr

@@ -1,12 +1,16 @@
 """Settings from the environment, and the limiter that they make."""
 
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import typer.main
 
 from sluicegate import InvalidInputError, RateLimitProtocol, container
-from sluicegate.infrastructure.settings import Settings, read_settings
+from sluicegate.infrastructure.settings import Settings, doubtful_names, identifier_secret, read_settings
+from sluicegate.presentation.cli.main import app
 
 
 def test_the_defaults_need_no_server() -> None:
@@ -114,3 +118,87 @@ def test_threads_that_ask_together_get_one_limiter(monkeypatch: pytest.MonkeyPat
         assert len(builds) == 1
     container.get_rate_limit.cache_clear()
     container.get_sync_rate_limit.cache_clear()
+
+
+def test_a_name_that_means_nothing_is_reported_with_the_nearest() -> None:
+    """A misspelt setting changes nothing, and would not be noticed."""
+    environ = {"SLUICEGATE_STORAGE_ULR": "redis://x", "SLUICEGATE_ZZZZ": "", "PATH": "", "SLUICEGATE_RULES": "a.toml"}
+    assert doubtful_names(environ) == [
+        "SLUICEGATE_STORAGE_ULR is no setting, and changes nothing; did you mean SLUICEGATE_STORAGE_URL?",
+        "SLUICEGATE_ZZZZ is no setting, and changes nothing",
+    ]
+
+
+def test_what_kubernetes_adds_beside_a_service_of_this_name_is_no_mistake() -> None:
+    """Pods get such variables for each service; nobody wrote them."""
+    names = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC", "PORT", "PORT_8081_TCP", "PORT_8081_TCP_ADDR")
+    environ = {f"SLUICEGATE_{prefix}{name}": "x" for name in names for prefix in ("", "ADMIN_")}
+    assert doubtful_names(environ) == []
+
+
+def test_every_variable_of_the_command_line_is_known() -> None:
+    """An option's variable is no misspelling."""
+    commands = [typer.main.get_command(app)]
+    known = dict[str, str]()
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        known |= {str(option.envvar): "x" for option in command.params if option.envvar is not None}
+    assert "SLUICEGATE_GRPC" in known
+    assert doubtful_names(known) == []
+
+
+def test_the_limiter_of_the_process_logs_doubtful_names(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, when it is built."""
+    monkeypatch.setenv("SLUICEGATE_RULE", "rules.toml")
+    container.get_rate_limit.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        limiter = container.get_rate_limit()
+        limiter.rules._notifier.flush()
+    container.get_rate_limit.cache_clear()
+    assert "did you mean SLUICEGATE_RULES?" in caplog.text
+
+
+def _limiter_keys_and_mask(secret_file: Path) -> tuple[str, str]:
+    settings = Settings(identifier_secret_file=str(secret_file))
+    limiter = container.build_rate_limit(settings, rules={})
+    return limiter.rules._key_format.encode("alice"), limiter.rules._notifier.mask("alice")
+
+
+def test_a_secret_of_a_file_hashes_identifiers_alike_everywhere(tmp_path: Path) -> None:
+    """In keys and log lines; two limiters stand for two processes."""
+    file, other = tmp_path / "secret", tmp_path / "other"
+    for path, text in ((file, "a" * 16 + "\n"), (other, "b" * 64)):
+        path.write_text(text)
+        path.chmod(0o600)
+    key, mask = _limiter_keys_and_mask(file)
+    assert "alice" not in key + mask
+    assert (key, mask) == _limiter_keys_and_mask(file)
+    assert {key, mask}.isdisjoint(_limiter_keys_and_mask(other))
+    assert mask != container.build_rate_limit(Settings(), rules={}).rules._notifier.mask("alice")
+
+
+def test_the_sync_limiter_of_the_same_settings_has_the_same_keys(tmp_path: Path) -> None:
+    """Otherwise synchronous and asynchronous code would count apart."""
+    file = tmp_path / "secret"
+    file.write_text("a" * 16)
+    file.chmod(0o600)
+    settings = Settings(identifier_secret_file=str(file))
+    limiter = container.build_rate_limit(settings, rules={"a": "2/minute"})
+    sync = container.sync_limiter_like(limiter, settings)
+    assert sync.is_allowed(endpoint="a", identifier="alice", cost=2).value.allowed
+    assert sync._checker._key_format.encode("alice") == limiter._checker._key_format.encode("alice") != "alice"
+
+
+def test_a_secret_that_is_too_long_or_too_short_is_refused(tmp_path: Path) -> None:
+    """BLAKE2b's keys have 64 bytes at most; the message names the variable and not the secret."""
+    file = tmp_path / "secret"
+    for text, message in (("s" * 65, "more than 64 bytes"), ("short", "less than 16 characters")):
+        file.write_text(text)
+        file.chmod(0o600)
+        with pytest.raises(InvalidInputError, match=message) as caught:
+            identifier_secret(Settings(identifier_secret_file=str(file)))
+        assert "SLUICEGATE_IDENTIFIER_SECRET_FILE" in str(caught.value)
+        assert text not in str(caught.value)

@@ -72,7 +72,9 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
     clock = clock or SystemClock()
     wall_clock = utc_now if wall_clock is None else require_wall_clock(wall_clock)
     key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tags)
-    notifier = Notifier(event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers)
+    notifier = Notifier(
+        event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers, secret=identifier_secret
+    )
     name = "" if isinstance(storage, ReservationStorage | SyncReservationStorage) else type(storage).__name__
     live_rules = rules
     if not isinstance(live_rules, LiveRules):

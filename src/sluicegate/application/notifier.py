@@ -19,7 +19,7 @@ from sluicegate.runtime.system_clock import monotonic_s
 Level = Literal["debug", "info", "warning", "error"]
 
 _QUIET_US: Final = 1_000_000  # of the warnings about one reason, one a second is written
-_MASK_KEY: Final = os.urandom(16)  # of this process: a log alone does not tell which of 2**32 addresses it was
+_MASK_KEY: Final = os.urandom(16)  # a log alone does not tell which of 2**32 addresses it was
 
 
 class Notifier:
@@ -30,16 +30,24 @@ class Notifier:
         logger: Gets the log lines.
         clock: What spaces repeated warnings.
         log_identifiers: Whether log lines carry identifiers as they are; else eight hexadecimal digits that stand for
-            the same identifier as long as the process lives.
+            the same identifier, wherever the secret is the same.
+        secret: What they are hashed with, 1 to 64 bytes; None: something that this process keeps to itself.
     """
 
     def __init__(
-        self, event_bus: EventBusProtocol | None, logger: LoggerProtocol, clock: Clock, *, log_identifiers: bool
+        self,
+        event_bus: EventBusProtocol | None,
+        logger: LoggerProtocol,
+        clock: Clock,
+        *,
+        log_identifiers: bool,
+        secret: bytes | None = None,
     ) -> None:
         self._bus = event_bus
         self._logger = logger
         self._clock = clock
         self._log_identifiers = log_identifiers
+        self._mask_key = _MASK_KEY if secret is None else bytes(secret)
         self._background = BackgroundWorker()
         self._bus_inline = bool(getattr(event_bus, "inline", False))
         self._logger_inline = bool(getattr(logger, "inline", False))
@@ -139,7 +147,7 @@ class Notifier:
         )
         if self._log_identifiers:
             return text
-        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4, key=_MASK_KEY).hexdigest()
+        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4, key=self._mask_key).hexdigest()
 
     @property
     def dropped(self) -> int:

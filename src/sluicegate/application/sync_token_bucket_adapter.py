@@ -35,7 +35,8 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         logger: Gets failures and administrative calls; None: `logging.getLogger("sluicegate")`.
         on_storage_error: What rules without a policy of their own answer while the storage fails.
         key_prefix: What every key begins with.
-        identifier_secret: If given, keys carry keyed hashes in place of identifiers.
+        identifier_secret: If given, keys carry keyed hashes in place of identifiers, and log lines carry the same ones in all
+            processes that have it. 1 to 64 bytes.
         log_identifiers: Whether log lines carry identifiers as they are.
         clock: What measures execution times and drives the local buckets; the monotonic clock if None.
         wall_clock: What ends dated overrides, list entries and kill switches; UTC of this machine if None.

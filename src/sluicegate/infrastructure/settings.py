@@ -1,13 +1,16 @@
 """Read the settings from environment variables, `SLUICEGATE_…`."""
 
 import os
+import re
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, get_args
+from difflib import get_close_matches
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import ON_STORAGE_ERROR, OnStorageError
+from sluicegate.infrastructure.secret_file import read_secret
 
 STORAGE_SCHEMES = frozenset(
     {"memory", "shm", "unix"}
@@ -21,6 +24,35 @@ RulesWatch: TypeAlias = Literal["on", "poll", "off"]
 RULES_WATCH: tuple[RulesWatch, ...] = get_args(RulesWatch)
 
 
+_PREFIX: Final = "SLUICEGATE_"
+_NAMES: Final = frozenset(
+    {
+        *("STORAGE_URL", "RULES", "RULES_WATCH", "DEADLINE_MS", "ON_STORAGE_ERROR", "KEY_PREFIX", "ENABLED"),
+        *("IDENTIFIER_SECRET_FILE", "TRUSTED_PROXIES", "FORWARDED_HEADER", "TRUSTED_HOPS"),
+        *(
+            "RATELIMIT_CONFIG",
+            "RULES_DOMAIN",
+            "GRPC",
+            "HTTP",
+            "RESP",
+            "RESP_PASSWORD_FILE",
+            "ADMIN",
+            "ADMIN_TOKEN_FILE",
+        ),
+        *("WORKERS", "HEADERS", "STORAGE_ERRORS", "SERVER"),
+        *("PURE", "EXPECT_COMPILED"),
+    }
+)
+"""What follows the prefix in the names that mean something: settings, options of the command line, and those of the build."""
+
+_OF_KUBERNETES: Final = re.compile(
+    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)?)"
+)
+"""What Kubernetes puts into the environment of every pod beside a service whose name begins with `sluicegate`."""
+
+_MAX_SECRET: Final = 64  # bytes, of BLAKE2b's key
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a process.
 
@@ -32,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         deadline_ms: `SLUICEGATE_DEADLINE_MS`, the longest that a check waits for the storage: 1 to 60,000 milliseconds.
         on_storage_error: `SLUICEGATE_ON_STORAGE_ERROR`, the answer while the storage fails: `allow`, `local` or `deny`.
         key_prefix: `SLUICEGATE_KEY_PREFIX`, what every key begins with.
+        identifier_secret_file: `SLUICEGATE_IDENTIFIER_SECRET_FILE`, the path of a file with the secret that hashes
+            identifiers in keys and log lines; empty: none.
         enabled: `SLUICEGATE_ENABLED`, `true` or `false`: whether anything is limited at all.
         trusted_proxies: `SLUICEGATE_TRUSTED_PROXIES`, networks and addresses of proxies with commas between them, for middlewares
             that are told none.
@@ -45,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int = 50
     on_storage_error: OnStorageError = "allow"
     key_prefix: str = "rate_limit"
+    identifier_secret_file: str = ""
     enabled: bool = True
     trusted_proxies: tuple[str, ...] = ()
     forwarded_header: str = "x-forwarded-for"
@@ -93,8 +128,48 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         deadline_ms=int(deadline_text),
         on_storage_error=on_storage_error,
         key_prefix=environ.get("SLUICEGATE_KEY_PREFIX", defaults.key_prefix),
+        identifier_secret_file=environ.get("SLUICEGATE_IDENTIFIER_SECRET_FILE", ""),
         enabled=enabled in {"true", "1"},
         trusted_proxies=tuple([proxy for proxy in proxies if proxy]),
         forwarded_header=environ.get("SLUICEGATE_FORWARDED_HEADER", defaults.forwarded_header).lower(),
         trusted_hops=int(hops),
     )
+
+
+def is_memory(settings: Settings) -> bool:
+    """Return whether the settings name a storage that no other process sees."""
+    return settings.storage_url.startswith("memory://")
+
+
+def identifier_secret(settings: Settings) -> bytes | None:
+    """Return the secret that identifiers are hashed with; None if the settings name none.
+
+    Raises:
+        InvalidInputError: If its file cannot be read, others may read it, or it does not have 16 to 64 bytes.
+    """
+    if not settings.identifier_secret_file:
+        return None
+    secret = read_secret("SLUICEGATE_IDENTIFIER_SECRET_FILE", settings.identifier_secret_file).encode()
+    if len(secret) > _MAX_SECRET:
+        raise InvalidInputError(
+            f"SLUICEGATE_IDENTIFIER_SECRET_FILE: the secret in {settings.identifier_secret_file} has more than"
+            f" {_MAX_SECRET} bytes"
+        )
+    return secret
+
+
+def doubtful_names(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a line about each variable that begins with `SLUICEGATE_` and means nothing: one misspelt changes nothing.
+
+    Args:
+        environ: The environment variables.
+    """
+    lines: list[str] = []
+    for name in sorted(environ):
+        rest = name.removeprefix(_PREFIX)
+        if not name.startswith(_PREFIX) or rest in _NAMES or _OF_KUBERNETES.fullmatch(rest):
+            continue
+        nearest = get_close_matches(rest, sorted(_NAMES), n=1)
+        hint = f"; did you mean {_PREFIX}{nearest[0]}?" if nearest else ""
+        lines.append(f"{name:.80} is no setting, and changes nothing{hint}")
+    return lines

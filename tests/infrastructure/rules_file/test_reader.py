@@ -271,3 +271,15 @@ def test_the_locator_knows_the_corners_of_toml(path: tuple[str | int, ...], line
     """Dotted keys, strings over several lines, arrays of tables, and tables below them."""
     text = 'a.b = 1\ns = """\nx = 2\n[t]\n"""\nx = 3\n[[t]]\nn = 1\n[[t]]\n[t.deep]\nn = 2\n[ t . \'in\' ]\nk = 4\n'
     assert line_of(text, path) == line
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("rules.toml", '[endpoints]\n"GET /" = "5/minute"\n'), ("rules.yaml", "endpoints: {GET /: 5/minute}")],
+)
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path, name: str, text: str) -> None:
+    """Some editors write one."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8-sig")
+    path.chmod(0o644)
+    assert [str(rule.max_tokens) for rule in load_rules(path).rules] == ["5"]

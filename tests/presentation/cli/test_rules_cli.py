@@ -81,10 +81,12 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_lint_says_nothing_of_good_rules(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No findings: no output, status 0."""
+def test_lint_says_that_good_rules_have_no_problems(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No findings: one line, status 0; as JSON an empty list."""
     assert main(["rules", "lint", "rules.toml"]) == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "no problems\n"
+    assert main(["rules", "lint", "rules.toml", "--json"]) == 0
+    assert capsys.readouterr().out == "[]\n"
 
 
 def test_lint_finds_doubts_and_mistakes(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:

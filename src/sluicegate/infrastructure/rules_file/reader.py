@@ -87,7 +87,7 @@ def read_text(name: str) -> tuple[str, tuple[str, ...]]:
     """
     data, warnings = _read(name)
     try:
-        return data.decode("utf-8"), warnings
+        return data.decode("utf-8-sig"), warnings  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise RuleFileError(name, "not UTF-8", line=data.count(b"\n", 0, error.start) + 1) from None
 

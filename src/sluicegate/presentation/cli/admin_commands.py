@@ -3,9 +3,9 @@
 from typing import Any, Final, cast
 
 from sluicegate.domain.errors import InvalidInputError, StorageError
+from sluicegate.infrastructure.secret_file import read_secret
 from sluicegate.presentation.cli.terminal import encodable, write_error, write_json, write_line
 from sluicegate.presentation.service.admin.client import AdminClient
-from sluicegate.presentation.service.settings import read_secret
 
 DONE: Final = 0
 NOT_DONE: Final = 1

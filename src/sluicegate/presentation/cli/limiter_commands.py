@@ -8,11 +8,11 @@ from typing import TypeVar
 import msgspec
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.container import build_rate_limit, is_memory
+from sluicegate.container import build_rate_limit
 from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
-from sluicegate.infrastructure.settings import Settings, read_settings
+from sluicegate.infrastructure.settings import Settings, is_memory, read_settings
 from sluicegate.presentation.cli.terminal import encodable, write_error, write_json, write_line
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from sluicegate.domain.rule_book import UNMATCHED
 from sluicegate.infrastructure.rules_file.field_path import format_path
 from sluicegate.infrastructure.rules_file.reader import RuleFile, read_rule_file
 from sluicegate.infrastructure.rules_file.schema import json_schema
-from sluicegate.infrastructure.settings import read_settings
+from sluicegate.infrastructure.settings import identifier_secret, read_settings
 from sluicegate.presentation.cli.app_routes import endpoints_of, load_app
 from sluicegate.presentation.cli.terminal import printable, write_error, write_json, write_line
 from sluicegate.presentation.web.client_address import ClientAddresses
@@ -59,6 +59,8 @@ def lint_files(paths: list[Path], *, as_json: bool) -> int:
     else:
         for line in lines:
             _write_lint_line(line)
+        if not lines:
+            write_line("no problems")
     if any(line.severity == "error" for line in lines):
         return BAD_INPUT
     return FINDINGS if lines else OK
@@ -253,7 +255,8 @@ def _path(path: Path | None) -> Path:
 
 def _key_format() -> KeyFormat:
     settings = read_settings()
-    return KeyFormat(settings.key_prefix, hash_tag="+cluster://" in settings.storage_url)
+    secret = identifier_secret(settings)
+    return KeyFormat(settings.key_prefix, identifier_secret=secret, hash_tag="+cluster://" in settings.storage_url)
 
 
 def read_address(text: str, ipv6_prefix: int) -> str:

@@ -6,13 +6,14 @@ from typing import Final, cast, get_args
 import msgspec
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.infrastructure.settings import read_settings
+from sluicegate.infrastructure.secret_file import read_secret
+from sluicegate.infrastructure.settings import doubtful_names, read_settings
+from sluicegate.presentation.cli.terminal import write_error
 from sluicegate.presentation.service.settings import (
     ServiceLimits,
     ServiceSettings,
     StorageErrors,
     parse_address,
-    read_secret,
 )
 from sluicegate.presentation.web.headers import HeaderStyle
 
@@ -53,6 +54,8 @@ def serve_with(options: ServeOptions) -> int:
         InvalidInputError: If an option, a setting or a file is invalid, or it cannot listen where it should.
     """
     settings = read_settings()
+    for warning in doubtful_names():
+        write_error(warning)
     if options.rules is not None:
         settings = msgspec.structs.replace(settings, rules_path=str(options.rules))
     service_settings = to_settings(options)

@@ -1,6 +1,5 @@
 """The settings of a service, and the addresses that it listens on."""
 
-import os
 import re
 import socket
 from pathlib import Path
@@ -15,7 +14,6 @@ StorageErrors: TypeAlias = Literal["answer", "error"]
 """What callers are told while the storage fails: what the failure policy answers, or an error for their own policy."""
 
 _ADDRESS: Final = re.compile(r"(?:(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>[0-9]{1,5})")
-_MIN_SECRET: Final = 16
 _BACKLOG: Final = 1024
 
 
@@ -125,25 +123,6 @@ def parse_address(option: str, text: str) -> Address | None:
     if match is None or int(match["port"]) > 65_535:  # noqa: PLR2004 - the highest port
         raise InvalidInputError(f"{option}={text!r:.80}: expected host:port, a port, unix:/path or off")
     return Address((match["host"] or "127.0.0.1").strip("[]"), int(match["port"]))
-
-
-def read_secret(option: str, path: str) -> str:
-    """Return the secret in a file, without the white space round it.
-
-    Raises:
-        InvalidInputError: If the file cannot be read, others may read it, or the secret has less than 16 characters.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(4096).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{option}: {path} cannot be read: {error}") from None
-    if os.name == "posix" and mode & 0o007:
-        raise InvalidInputError(f"{option}: anybody may read {path} (mode {mode & 0o777:04o}); chmod o-rwx")
-    if len(text) < _MIN_SECRET:
-        raise InvalidInputError(f"{option}: the secret in {path} has less than {_MIN_SECRET} characters")
-    return text
 
 
 def open_socket(option: str, address: Address, *, reuse_port: bool = False) -> socket.socket:
