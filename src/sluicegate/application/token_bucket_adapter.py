@@ -5,7 +5,7 @@ By its dependencies it is application, whatever its suffix: it performs no I/O o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from fractions import Fraction
 from functools import partial
@@ -173,7 +173,7 @@ class TokenBucketAdapter(AsyncReservationFace):
         """Ask the storage for what a joint check waits for; see `check_together`."""
         shadows = [shadow for check in joint.checks for shadow in check.shadows if shadow.is_open]
         try:
-            async with nullcontext() if timeout_s is None else PatientTimeout(timeout_s):
+            async with asyncio.timeout(timeout_s):  # after it nobody waits for an answer, however busy this process is
                 await asyncio.gather(self._ask_questions(joint), *[decide(shadow, self._take) for shadow in shadows])
         except TimeoutError as error:
             joint.fail(error)

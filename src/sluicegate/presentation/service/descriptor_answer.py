@@ -12,6 +12,7 @@ from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.descriptors import Window
 from sluicegate.domain.result import RateLimitResult
+from sluicegate.domain.rule_book import RuleBook
 from sluicegate.presentation.service.after_the_fact import AfterTheFact
 from sluicegate.presentation.service.descriptor_request import (
     UNCOUNTED,
@@ -73,21 +74,18 @@ class DescriptorLimiter:
         self._after_the_fact = AfterTheFact(limiter)
         self._is_independent = is_independent
 
-    async def decide(
-        self, domain: str, descriptors: Sequence[Descriptor], hits: int, timeout_s: float | None = None
-    ) -> Answer:
+    @property
+    def book(self) -> RuleBook:
+        """The rules in force, by which descriptors mean something."""
+        return self._limiter.rules.book
+
+    async def decide(self, targets: Sequence[Target], timeout_s: float | None = None) -> Answer:
         """Decide a request.
 
         Args:
-            domain: Its domain.
-            descriptors: Its descriptors, at least one.
-            hits: Tokens that descriptors ask for which do not say; 0: the rules' own cost.
+            targets: What its descriptors mean, from `read`.
             timeout_s: The longest that it may take, where that is less than the limiter's deadline; None: that deadline.
-
-        Raises:
-            InvalidInputError: If something in it is wrong; nothing has changed then.
         """
-        targets = self.read(domain, descriptors, hits)
         parts: list[Part] = []
         refused = owed = False
         for target in targets:
@@ -105,15 +103,24 @@ class DescriptorLimiter:
         return self._answer(targets, checks, is_over=refused or not allowed)
 
     def read(self, domain: str, descriptors: Sequence[Descriptor], hits: int) -> list[Target]:
-        """Return what descriptors mean; arguments and exceptions are those of `decide`."""
-        return self._reader.read(self._limiter.rules.book, domain, descriptors, hits)
+        """Return what the descriptors of a request mean by the rules in force.
+
+        Args:
+            domain: The request's domain.
+            descriptors: Its descriptors, at least one.
+            hits: Tokens that descriptors ask for which do not say; 0: the rules' own cost.
+
+        Raises:
+            InvalidInputError: If something in it is wrong.
+        """
+        return self._reader.read(self.book, domain, descriptors, hits)
 
     async def report(self, domain: str, descriptors: Sequence[Descriptor], hits: int) -> None:
-        """Charge descriptors for what was done already; arguments and exceptions are those of `decide`."""
+        """Charge descriptors for what was done already; arguments and exceptions are those of `read`."""
         targets = self.read(domain, descriptors, hits)
         await self._charge([msgspec.structs.replace(target, is_owed=True) for target in targets])
 
-    async def _charge(self, targets: list[Target]) -> None:
+    async def _charge(self, targets: Sequence[Target]) -> None:
         await self._after_the_fact.charge([one.part for one in targets if one.part is not None and one.is_owed])
 
     async def _check(self, parts: list[Part], refused: bool, timeout_s: float | None) -> tuple[tuple[Check, ...], bool]:
@@ -126,7 +133,7 @@ class DescriptorLimiter:
         )
         return tuple([joint.checks[0] for joint in joints]), all(joint.allowed for joint in joints)
 
-    def _answer(self, targets: list[Target], checks: tuple[Check, ...], *, is_over: bool) -> Answer:
+    def _answer(self, targets: Sequence[Target], checks: tuple[Check, ...], *, is_over: bool) -> Answer:
         statuses: list[Status] = []
         binding: Decision | None = None
         degraded = False

@@ -22,7 +22,8 @@ _health_pb2_grpc: Final[Any] = import_module("grpc_health.v1.health_pb2_grpc")
 _reflection: Final[Any] = import_module("grpc_reflection.v1alpha.reflection")
 _reflection_pb2: Final[Any] = import_module("grpc_reflection.v1alpha.reflection_pb2")
 
-_MARGIN_S: Final = 0.002  # of the caller's deadline, for the way back
+_MARGIN_S: Final = 0.002  # of the caller's deadline, for the way back, at least
+_MARGIN_SHARE: Final = 0.1
 _DAY_MS: Final = 24 * 3600 * 1000
 
 
@@ -98,8 +99,10 @@ def _handler(answer: _Answer) -> Any:  # noqa: ANN401 - generic over bytes
 
     async def handle(request: bytes, context: Any) -> bytes:  # noqa: ANN401 - the same
         timeout_s = context.time_remaining()
+        if timeout_s is not None:
+            timeout_s = max(0.0, timeout_s - max(_MARGIN_S, timeout_s * _MARGIN_SHARE))
         try:
-            return await answer(request, None if timeout_s is None else max(0.0, timeout_s - _MARGIN_S))
+            return await answer(request, timeout_s)
         except InvalidTypeError as error:  # the storage has not what the method needs
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))
         except InvalidInputError as error:

@@ -6,6 +6,7 @@ that the operator has named, and only if the peer is a proxy that the operator t
 
 from collections.abc import Iterable, Mapping
 from typing import Final
+from urllib.parse import parse_qsl
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
@@ -72,7 +73,8 @@ class AuthApi:
         """Answer 200, or the denial's status: `?denied=403` in the proxy's URL asks for that one, which nginx needs."""
         if not self._addresses.trusts(call.peer):
             return problem(403, "Not a trusted proxy", "Only proxies that the operator has named may ask.")
-        if call.query.get("denied", "") not in _DENIED_STATUSES:
+        wanted = dict(parse_qsl(call.query.decode("latin-1"))).get("denied", "") if call.query else ""
+        if wanted not in _DENIED_STATUSES:
             raise InvalidInputError("denied: expected 401, 403 or 429")
         target = _last(call, "x-forwarded-uri")
         if target is None:
@@ -84,7 +86,7 @@ class AuthApi:
         if decision.result.allowed:
             return Reply(200, b"", "", self._requests.headers(decision))
         denial = self._requests.denial(decision)
-        status = _DENIED_STATUSES[call.query.get("denied", "")] or denial.status
+        status = _DENIED_STATUSES[wanted] or denial.status
         fields = tuple(
             (name, value) for name, value in denial.headers if name not in {"content-type", "content-length"}
         )

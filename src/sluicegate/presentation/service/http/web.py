@@ -1,7 +1,7 @@
 """Starlette, as far as the service uses it: routes whose handlers get a bounded body and return a reply."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -24,7 +24,7 @@ class Call(msgspec.Struct, frozen=True):
     Args:
         method: Its method.
         path: Its path.
-        query: The parameters of its query; of one that occurs twice, the last.
+        query: Its query, as it was sent.
         body: Its body.
         peer: The address at the other end of the connection; None for a Unix socket.
         header_lines: Returns the lines of a header field, whose name is in lower case, in their order.
@@ -32,7 +32,7 @@ class Call(msgspec.Struct, frozen=True):
 
     method: str
     path: str
-    query: Mapping[str, str]
+    query: bytes
     body: bytes
     peer: str | None
     header_lines: Callable[[str], list[str]]
@@ -123,25 +123,17 @@ class _Served:
         self._guard = guard
 
     async def serve(self, request: Request) -> Response:
-        client = request.client
-        headers = request.headers
-        call = Call(
-            request.method,
-            request.scope["path"],
-            request.query_params,
-            b"",
-            client.host if client is not None else None,
-            headers.getlist,
-        )
         if self._guard is not None:
-            refused = self._guard(call)
+            refused = self._guard(_call(request, b""))
             if refused is not None:
                 return _response(refused)
+        body = b""
         if request.method not in {"GET", "HEAD"}:
-            body = await self._read(request)
-            if isinstance(body, Reply):
-                return _response(body)
-            call = msgspec.structs.replace(call, body=body)
+            sent = await self._read(request)
+            if isinstance(sent, Reply):
+                return _response(sent)
+            body = sent
+        call = _call(request, body)
         try:
             return _response(await self._handler(call))
         except InvalidInputError as error:
@@ -164,6 +156,12 @@ class _Served:
         except ClientDisconnect:
             return problem(400, "Bad request", "The connection was closed before the end of the body.")
         return body
+
+
+def _call(request: Request, body: bytes) -> Call:
+    scope, client = request.scope, request.client
+    peer = client.host if client is not None else None
+    return Call(scope["method"], scope["path"], scope["query_string"], body, peer, request.headers.getlist)
 
 
 def _response(reply: Reply) -> Response:
