@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sluicegate.application.estimator import Estimator
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError
@@ -103,6 +104,7 @@ __all__ = [
     "BufferedEventBus",
     "ClientAddresses",
     "Clock",
+    "Estimator",
     "EventBusProtocol",
     "Failure",
     "FlaskRateLimit",
