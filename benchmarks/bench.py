@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # for the tests' Redis s
 from report import RESULTS, Section, document, machine, show, show_goals  # noqa: E402
 from sizes import FULL, QUICK, SCALE  # noqa: E402
 
-SECTIONS = ("start", "memory", "pure", "keys", "redis", "shared", "middleware")
+SECTIONS = ("start", "memory", "pure", "keys", "redis", "budgets", "shared", "middleware")
 
 
 def main() -> int:

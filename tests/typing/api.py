@@ -5,8 +5,10 @@ from typing import assert_type
 
 from sluicegate import (
     BufferedEventBus,
+    Estimator,
     Failure,
     FlaskRateLimit,
+    Hold,
     MemoryStorage,
     RateLimitCheckDenied,
     RateLimitedError,
@@ -19,7 +21,9 @@ from sluicegate import (
     RateLimitScope,
     RateLimitTransport,
     RedisStorage,
+    Reservation,
     Result,
+    Settlement,
     SlotTimeoutError,
     StorageProtocol,
     Success,
@@ -131,6 +135,30 @@ async def build_on_redis() -> None:
         assert_type(plain, SyncRedisStorage)
         plain_port: SyncStorageProtocol = plain
         SyncTokenBucketAdapter(storage=plain_port, rules={})
+
+
+async def budget() -> None:
+    """Reserve, commit and hold."""
+    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={"x": RateLimitRule.in_flight(4, scope="user")})
+    match await limiter.reserve(endpoint="x", identifier="y", cost={"tokens": 1500}, ttl_seconds=120):
+        case Success(value=reservation):
+            assert_type(reservation, Reservation)
+            assert_type(reservation.id, str)
+            assert_type(await limiter.commit(reservation.id, cost=830), Result[Settlement, RateLimitError])
+            assert_type(await limiter.extend(reservation, ttl_seconds=1.5), Result[None, RateLimitError])
+        case Failure(error=error):
+            assert_type(error, RateLimitError)
+    async with limiter.budget(endpoint="x", identifier="y", cost=1500) as spent:
+        spent.cost = 830
+    assert_type(spent.settlement, Result[Settlement, RateLimitError] | None)
+    async with limiter.hold(endpoint="x", identifier="y") as hold:
+        assert_type(hold, Hold)
+        assert_type(await limiter.renew(hold), Result[None, RateLimitError])
+    assert_type(Estimator().estimate("tokens", "model", client_max=100), int)
+    plain = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={})
+    assert_type(plain.reserve(endpoint="x", identifier="y"), Result[Reservation, RateLimitError])
+    with plain.hold(endpoint="x", identifier="y") as plain_hold:
+        assert_type(plain_hold, Hold)
 
 
 def subscribe() -> None:

@@ -77,7 +77,9 @@ class AsyncReservationFace(AsyncFace):
             InvalidInputError: If an argument is wrong; nothing has changed then.
             InvalidTypeError: If the storage has no reservations.
         """
-        return _success((await self.reserve_decided(endpoint, identifier, cost, ttl_seconds, also))[0])
+        check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also)
+        await self._claim(check)
+        return _success(self._reservations.reservation(check, endpoint, cost, ttl_seconds, also))
 
     async def reserve_decided(
         self,
@@ -160,7 +162,9 @@ class AsyncReservationFace(AsyncFace):
         Rules of the endpoint that limit a rate are charged as by a check. Arguments, return value and exceptions are those of
         `reserve`.
         """
-        return _success((await self.acquire_decided(endpoint, identifier, cost, also))[0])
+        check = self._reservations.begin(endpoint, identifier, cost, None, also)
+        await self._claim(check)
+        return _success(self._reservations.hold(check, endpoint, also))
 
     async def acquire_decided(
         self, endpoint: Endpoint, identifier: Identifier, cost: Cost, also: tuple[str, ...] = ()

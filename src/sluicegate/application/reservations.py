@@ -9,22 +9,13 @@ from sluicegate.application.checker import Checker
 from sluicegate.application.claim_numbers import ClaimNumbers
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.notifier import Notifier
-from sluicegate.domain.arguments import read_cost
+from sluicegate.domain.arguments import plain_text, read_cost
 from sluicegate.domain.bucket_request import BucketRequest, BucketSettlement, ClaimTerms
 from sluicegate.domain.claim import AS_RESERVED, HOLD, NOT_FOUND, PAID
 from sluicegate.domain.compiled_rules import EndpointRules, Limit
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
 from sluicegate.domain.events import RateLimitDebtCapped
-from sluicegate.domain.reservation import (
-    ClaimName,
-    Hold,
-    Reservation,
-    RuleSettlement,
-    Settlement,
-    name_of,
-    to_bytes,
-    to_text,
-)
+from sluicegate.domain.reservation import ClaimName, Hold, Reservation, RuleSettlement, Settlement, name_of
 from sluicegate.domain.result import Failure, Success
 from sluicegate.domain.rule import require_seconds
 
@@ -210,7 +201,7 @@ class Reservations:
         """Return what became of an extension: a failure if there was nothing to extend in any of the buckets."""
         if count:
             return Success(None)
-        endpoint = to_text(settling.name.endpoint)
+        endpoint = settling.name.endpoint
         return Failure(RateLimitError("ended", "It has ended or was settled; nothing was extended.", endpoint))
 
     def warn(self, message: str, error: RateLimitError) -> None:
@@ -221,15 +212,13 @@ class Reservations:
         """Return the buckets of a claim; None if nothing was claimed."""
         self._require_verbs()
         name = name_of(claim)
-        endpoint = to_text(name.endpoint)
+        endpoint = name.endpoint
         if name.degraded and name.degraded != "local":
             message = f"It was allowed while the storage failed ({name.degraded}): there is nothing to {verb}."
             return Failure(RateLimitError("degraded", message, endpoint))
         if not name.number:
             return None
-        check = self._administration.find(
-            endpoint, _identifier(name.identifier), 0, verb, tuple([to_text(other) for other in name.also])
-        )
+        check = self._administration.find(endpoint, name.identifier, 0, verb, name.also)
         if not isinstance(check, Check):
             return check if isinstance(check, Failure) else None
         rules = check.rules
@@ -282,21 +271,8 @@ _PAID: Final = ClaimTerms(PAID, 0)
 
 
 def _name(check: Check, endpoint: str, also: tuple[str, ...], *, by_rule: bool) -> ClaimName:
-    identifier = check.identifier
-    named: bytes | dict[bytes, bytes]
-    if isinstance(identifier, str):
-        named = to_bytes(identifier)
-    else:
-        named = {to_bytes(scope): to_bytes(one) for scope, one in identifier.items()}
     number = check.number if result_of(check).allowed else 0
-    others = tuple([to_bytes(other) for other in also])
-    return ClaimName(number, to_bytes(endpoint), named, by_rule, check.degraded or "", others)
-
-
-def _identifier(named: bytes | dict[bytes, bytes]) -> str | dict[str, str]:
-    if isinstance(named, bytes):
-        return to_text(named)
-    return {to_text(scope): to_text(one) for scope, one in named.items()}
+    return ClaimName(number, plain_text(endpoint), check.identifier, by_rule, check.degraded or "", also)
 
 
 def _at_cost(settling: Settling, rules: EndpointRules, cost: object) -> tuple[BucketRequest, ...]:

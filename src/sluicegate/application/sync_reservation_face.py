@@ -54,7 +54,9 @@ class SyncReservationFace(SyncFace):
         also: tuple[str, ...] = (),
     ) -> Result[Reservation, RateLimitError]:
         """Take the tokens that a call may cost, until `commit` tells what it did; see `AsyncReservationFace.reserve`."""
-        return _success(self.reserve_decided(endpoint, identifier, cost, ttl_seconds, also)[0])
+        check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also)
+        self._claim(check)
+        return _success(self._reservations.reservation(check, endpoint, cost, ttl_seconds, also))
 
     def reserve_decided(
         self,
@@ -109,7 +111,9 @@ class SyncReservationFace(SyncFace):
         self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0, also: tuple[str, ...] = ()
     ) -> Result[Hold, RateLimitError]:
         """Count a call in flight until `release`; see `AsyncReservationFace.acquire`."""
-        return _success(self.acquire_decided(endpoint, identifier, cost, also)[0])
+        check = self._reservations.begin(endpoint, identifier, cost, None, also)
+        self._claim(check)
+        return _success(self._reservations.hold(check, endpoint, also))
 
     def acquire_decided(
         self, endpoint: Endpoint, identifier: Identifier, cost: Cost, also: tuple[str, ...] = ()

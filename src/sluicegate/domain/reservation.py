@@ -9,7 +9,7 @@ from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rule import OnStorageError
 
 
-class ClaimName(msgspec.Struct, frozen=True, array_like=True):
+class ClaimName(msgspec.Struct, frozen=True):
     """What tells a reservation or a hold from all others, in every process.
 
     Args:
@@ -22,11 +22,11 @@ class ClaimName(msgspec.Struct, frozen=True, array_like=True):
     """
 
     number: int
-    endpoint: bytes
-    identifier: bytes | dict[bytes, bytes]
+    endpoint: str
+    identifier: str | dict[str, str]
     by_rule: bool = False
     degraded: str = ""
-    also: tuple[bytes, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,16 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """A text that stands for it in any process. It contains the identifier: treat it alike."""
-        return urlsafe_b64encode(msgspec.msgpack.encode(self.name)).rstrip(b"=").decode()
+        name = self.name
+        identifier = name.identifier
+        named = (
+            _to_bytes(identifier)
+            if isinstance(identifier, str)
+            else {_to_bytes(scope): _to_bytes(one) for scope, one in identifier.items()}
+        )
+        also = tuple(map(_to_bytes, name.also))
+        parts = _IdParts(name.number, _to_bytes(name.endpoint), named, name.by_rule, name.degraded, also)
+        return urlsafe_b64encode(msgspec.msgpack.encode(parts)).rstrip(b"=").decode()
 
 
 class Reservation(Claimed, frozen=True, kw_only=True):
@@ -117,23 +126,34 @@ def name_of(claim: object) -> ClaimName:
     if not isinstance(claim, str):
         raise InvalidTypeError(f"reservation={claim!r:.80}: expected a Reservation, a Hold or the id of one")
     try:
-        return msgspec.msgpack.decode(urlsafe_b64decode(claim + "=" * (-len(claim) % 4)), type=ClaimName)
-    except (ValueError, msgspec.MsgspecError):
+        parts = msgspec.msgpack.decode(urlsafe_b64decode(claim + "=" * (-len(claim) % 4)), type=_IdParts)
+        named = parts.identifier
+        return ClaimName(
+            parts.number,
+            _to_text(parts.endpoint),
+            _to_text(named) if isinstance(named, bytes) else {_to_text(k): _to_text(v) for k, v in named.items()},
+            parts.by_rule,
+            parts.degraded,
+            tuple(map(_to_text, parts.also)),
+        )
+    except (ValueError, msgspec.MsgspecError):  # a UnicodeDecodeError is a ValueError
         raise InvalidInputError(f"reservation={claim!r:.20}…: not the id of a reservation or a hold") from None
 
 
-def to_bytes(text: str) -> bytes:
-    """Return any text as bytes, halves of surrogates included."""
+class _IdParts(msgspec.Struct, frozen=True, array_like=True):
+    """A `ClaimName` as ids carry it: texts as bytes, because halves of surrogates are no UTF-8."""
+
+    number: int
+    endpoint: bytes
+    identifier: bytes | dict[bytes, bytes]
+    by_rule: bool
+    degraded: str
+    also: tuple[bytes, ...]
+
+
+def _to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def to_text(data: bytes) -> str:
-    """Return the text of which `to_bytes` made bytes.
-
-    Raises:
-        InvalidInputError: If it made none such.
-    """
-    try:
-        return data.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        raise InvalidInputError("reservation: not the id of a reservation or a hold") from None
+def _to_text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")

@@ -1,0 +1,89 @@
+"""Four processes that are killed while they reserve, commit and hold: no budget is exceeded, and nothing stays stranded."""
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sluicegate import RedisStorage, Success, TokenBucketAdapter
+from support import budget_worker
+from support.budget_worker import CAPACITY, CHAT, EXPORT, MAX_DEBT, PER_SECOND, RULES, SLOTS, TTL_S
+from support.redis_servers import RedisServer, wait_until
+
+KILLS = 150 if os.environ.get("SLUICEGATE_LONG") else 5
+WORKERS = 4
+
+
+def _lines(folder: Path) -> list[list[str]]:
+    """Return what the workers wrote, without a line that a kill has cut."""
+    return [
+        line.split() for path in folder.iterdir() for line in path.read_text().splitlines() if len(line.split()) > 1
+    ]
+
+
+def _most_at_once(folder: Path) -> int:
+    """Return the greatest number of holds that lasted at the same time, as their holders saw it."""
+    changes: list[tuple[float, int]] = []
+    for path in folder.iterdir():
+        since: float | None = None
+        for line in path.read_text().splitlines():
+            at, _, what = line.partition(" ")
+            if what == "held":
+                since = float(at)
+            elif what == "released" and since is not None:
+                changes += [(since, 1), (float(at), -1)]
+                since = None
+    now = most = 0
+    for _, change in sorted(changes):
+        now += change
+        most = max(most, now)
+    return most
+
+
+async def test_killed_processes_exceed_no_budget_and_strand_nothing(
+    redis_7_server: RedisServer, tmp_path: Path
+) -> None:
+    """What all were told they spent is within the bound; after the time they asked for, everything is there again."""
+    redis_7_server.client().flushall()
+    command = [sys.executable, budget_worker.__file__, redis_7_server.url]
+    numbers = iter(range(100_000))
+
+    def start() -> tuple[subprocess.Popen[bytes], Path]:
+        path = tmp_path / f"worker{next(numbers)}"
+        return subprocess.Popen([*command, str(path)]), path
+
+    began = time.monotonic()
+    workers = [start() for _ in range(WORKERS)]
+    try:
+        for _ in range(KILLS):
+            victim = random.randrange(WORKERS)
+            process, path = workers[victim]
+            wait_until(lambda path=path: path.exists() and path.stat().st_size > 500, "a worker works")  # type: ignore[misc]
+            await asyncio.sleep(random.uniform(0, 0.2))
+            process.kill()
+            process.wait()
+            workers[victim] = start()
+    finally:
+        for process, _ in workers:
+            process.kill()
+            process.wait()
+    took_s = time.monotonic() - began
+    lines = _lines(tmp_path)
+    reserved = sum(int(line[2]) for line in lines if line[1] == "reserved")
+    settled = [(int(line[2]), int(line[3])) for line in lines if line[1] == "settled"]
+    charged = reserved - sum(cost for cost, _ in settled) + sum(charge for _, charge in settled)
+    assert len(settled) >= 2 * KILLS
+    assert charged <= CAPACITY + PER_SECOND * took_s + MAX_DEBT
+    assert 1 <= _most_at_once(tmp_path) <= SLOTS
+    await asyncio.sleep(TTL_S + (CAPACITY + MAX_DEBT) / PER_SECOND + 0.1)
+    storage = RedisStorage.from_url(redis_7_server.url, deadline_ms=5_000)
+    limiter = TokenBucketAdapter(storage=storage, rules=RULES, deadline_ms=5_000)
+    holds = [await limiter.acquire(endpoint=EXPORT, identifier="x") for _ in range(SLOTS + 1)]
+    assert [hold.value.allowed for hold in holds if isinstance(hold, Success)] == [True] * SLOTS + [False]
+    whole = await limiter.reserve(endpoint=CHAT, identifier="x", cost=CAPACITY)
+    assert isinstance(whole, Success)
+    assert whole.value.allowed
+    await limiter.aclose()
