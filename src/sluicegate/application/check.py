@@ -229,7 +229,11 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
             overlong text, a scope without identifier.
         InvalidTypeError: If an argument is of the wrong type.
     """
-    tokens, named = (cost, None) if type(cost) is int and cost >= 0 else read_cost(cost)
+    named: dict[str, int] | None = None
+    if type(cost) is int and cost >= 0:
+        tokens = cost
+    else:
+        tokens, named = read_cost(cost)
     name = endpoint if type(endpoint) is str else require_text("endpoint", endpoint)
     client = (
         identifier
