@@ -15,7 +15,7 @@ from support.redis_servers import RedisServer
 _CHAT = "POST /v1/chat"
 _PLENTY = RateLimitRule(10**9, 10**9, "user")
 _CALLERS = 50
-_PEER_CHECKS = 400  # of token-throttle in a round: it does some hundreds a second
+_PEER_CHECKS = 200  # of token-throttle in a round: it does some hundreds a second
 
 
 async def run(size: Size) -> Section:
@@ -82,7 +82,9 @@ def _reserve_and_commit(limiter: TokenBucketAdapter) -> Callable[[str], Awaitabl
 def _token_throttle(url: str) -> Contestant:
     import token_throttle  # noqa: PLC0415 - needs Python 3.12
 
-    backend = token_throttle.RedisBackendBuilder(redis.asyncio.from_url(url), key_prefix="bench")
+    backend = token_throttle.RedisBackendBuilder(
+        redis.asyncio.from_url(url), key_prefix="bench", lock_blocking_timeout_seconds=60
+    )
     quotas = token_throttle.UsageQuotas([token_throttle.Quota(metric="tokens", limit=10**9, per_seconds=60)])
     peer = token_throttle.RateLimiter(token_throttle.PerModelConfig(quotas=quotas), backend=backend)
 
