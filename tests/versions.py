@@ -31,7 +31,7 @@ FLOORS = {
     "typer": "0.29.0",
     "uuid-utils": "0.6.0",
     "uvicorn": "0.35.0",
-    "watchfiles": "1.0.0",
+    "watchfiles": "1.3.0",
 }
 """The oldest versions that `pyproject.toml` allows; the tests compare the two."""
 

@@ -186,7 +186,8 @@ async def test_a_server_that_hangs_before_the_first_check_is_no_different() -> N
     with RedisServer() as server:
         server.pause()
         async with RedisStorage.from_url(f"redis://:x@127.0.0.1:{server.port}", deadline_ms=DEADLINE_MS) as storage:
-            assert (await outcomes(storage))[0] == "timeout"
+            # On a machine that is very busy, this process may take longer than the server did.
+            assert (await outcomes(storage))[0] in {"timeout", "loop_busy"}
             await until(storage, "breaker_open")
         async with RedisStorage.from_url(server.url, deadline_ms=DEADLINE_MS) as storage:
             await until(storage, "breaker_open")
