@@ -216,7 +216,7 @@ class SentinelSet:
         """Return the port of the master as the first sentinel that answers sees it."""
         for sentinel in self.sentinels:
             with contextlib.suppress(redis.RedisError, OSError):
-                return int(sentinel.client().sentinel_get_master_addr_by_name(self.service)[1])
+                return int(sentinel.client().execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.service)[1])
         raise TimeoutError("no sentinel answers")
 
     def master(self) -> RedisServer:
@@ -253,7 +253,7 @@ class SentinelSet:
         return server
 
     def _complete(self, client: "redis.Redis") -> bool:
-        state = client.sentinel_master(self.service)
+        state = client.execute_command("SENTINEL MASTER", self.service)  # redis-py 6.4 has a fault in the method
         return int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) == 2
 
     def __enter__(self) -> Self:
