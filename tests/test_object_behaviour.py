@@ -28,6 +28,7 @@ from sluicegate import (
     Listing,
     MemoryStorage,
     Override,
+    RateLimitAdministered,
     RateLimitCheckDenied,
     RateLimitError,
     RateLimitEvent,
@@ -274,6 +275,7 @@ VALUES: list[object] = [
     ),
     RateLimitRulesChanged(rules_version="b", previous_version="a"),
     RateLimitSwitched(rules_version="b", policies=("all",), off=True, until=datetime(2030, 1, 1, tzinfo=UTC)),
+    RateLimitAdministered(action="reset", actor="127.0.0.1", endpoint=ENDPOINT, identifier="a", done=True),
 ]
 ROUND_TRIPS: list[Callable[[Any], Any]] = [
     lambda value: pickle.loads(pickle.dumps(value)),  # noqa: S301 - what we wrote ourselves
