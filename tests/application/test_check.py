@@ -54,8 +54,8 @@ def test_the_plain_face_tells_the_same() -> None:
     """The limiter without an event loop has `check` and `match` as well."""
     limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules=RULES)
     assert limiter.check(endpoint="GET /a/{id}", identifier="x").binding == BURST
-    assert limiter.match("HEAD", "/a/1") == "GET /a/{id}"
-    assert limiter.scopes_of("* /b") == ("global",)
+    assert limiter.current_rules().match("HEAD", "/a/1") == "GET /a/{id}"
+    assert limiter.current_rules().scopes_of("* /b") == ("global",)
 
 
 async def test_a_path_and_its_template_share_a_bucket() -> None:
@@ -93,6 +93,8 @@ async def test_match_prefers_a_template_and_falls_back_to_the_asterisk() -> None
     """A request that no template fits belongs to the rule named `*`, where there is one."""
     rule = RateLimitRule(1, 1, "ip")
     limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={"GET /a": rule, "*": rule})
-    assert limiter.match("GET", "/a") == "GET /a"
-    assert limiter.match("POST", "/a\nb") == "*"
-    assert TokenBucketAdapter(storage=MemoryStorage(), rules={"GET /a": rule}).match("POST", "/a") is None
+    assert limiter.current_rules().match("GET", "/a") == "GET /a"
+    assert limiter.current_rules().match("POST", "/a\nb") == "*"
+    assert (
+        TokenBucketAdapter(storage=MemoryStorage(), rules={"GET /a": rule}).current_rules().match("POST", "/a") is None
+    )

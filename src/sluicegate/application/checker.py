@@ -72,13 +72,27 @@ class Checker:
             storage.take_nowait if isinstance(storage, NonBlockingStorage) else _cannot_decide
         )
 
-    def check_nowait(self, endpoint: object, identifier: object, cost: object, also: tuple[str, ...] = ()) -> Check:
+    def check_nowait(
+        self,
+        endpoint: object,
+        identifier: object,
+        cost: object,
+        also: tuple[str, ...] = (),
+        rules: RulesSnapshot | None = None,
+    ) -> Check:
         """Return a check that is done, or one that waits for the storage; arguments as in `prepare`.
+
+        Args:
+            endpoint: The endpoint as the caller names it.
+            identifier: The client.
+            cost: Tokens; 0: the rules' own cost.
+            also: Other endpoints whose rules hold as well.
+            rules: The rules that named the endpoint; None: those in force.
 
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        snapshot = self.current()
+        snapshot = self.current() if rules is None else rules
         check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self.utc_now, also=also)
         if check.rules is not None and check.rules.in_flight:
             self.live_rules.warn_of_calls_in_flight(check.rules)
@@ -110,13 +124,13 @@ class Checker:
             self._announce_attempt(check)
         return check
 
-    def begin_together(self, parts: Sequence[Part], *, denied: bool) -> JointCheck:
-        """Return a joint check that is done, or one that waits for the storage.
+    def begin_together(self, parts: Sequence[Part], *, denied: bool, rules: RulesSnapshot | None = None) -> JointCheck:
+        """Return a joint check that is done, or one that waits for the storage; `rules` as in `check_nowait`.
 
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        snapshot = self.current()
+        snapshot = self.current() if rules is None else rules
         checks = [self._prepare_part(part, snapshot) for part in parts]
         joint = JointCheck([part.verb for part in parts], checks, denied=denied)
         question = joint.question
@@ -186,18 +200,6 @@ class Checker:
             if shadow.is_open:
                 self._decide_nowait(shadow)
                 check.waits = check.waits or shadow.waits
-
-    def match(self, method: str, path: str) -> str | None:
-        """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`."""
-        return self.current().rules.match(method, path)
-
-    def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool) -> list[str]:
-        """Return the endpoints that a request may belong to; see `CompiledRules.match_every`."""
-        return self.current().rules.match_every(method, path, ignoring_case, empty_parameters)
-
-    def scopes_of(self, endpoint: str) -> tuple[str, ...]:
-        """Return the scopes whose identifiers a check of an endpoint needs; see `CompiledRules.scopes_of`."""
-        return self.current().rules.scopes_of(endpoint)
 
     def current(self) -> RulesSnapshot:
         """Return the rules in force."""

@@ -13,11 +13,11 @@ from mypy_extensions import mypyc_attr
 from sluicegate.application.check import Check, Decision, decision_of
 from sluicegate.application.checker import Checker
 from sluicegate.application.lists_and_overrides import find_listed
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.domain.arguments import Cost, Endpoint, Identifier, require_identifier
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.result import RateLimitResult, Result, Success
-from sluicegate.domain.rule import RateLimitRule
 
 _success: Final = Success  # compiled code finds it without a look-up in the module's names
 
@@ -41,38 +41,22 @@ class LimiterFace:
         """Return the same limiter, as `__copy__` does: frameworks copy routes with all that hangs on them."""
         return self
 
-    def match(self, method: str, path: str) -> str | None:
-        """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`.
+    def current_rules(self) -> RulesSnapshot:
+        """Return the rules in force, for all that one request asks of them: they may be replaced between two questions."""
+        return self._checker.current()
+
+    def ask_lists(self, *, endpoint: str, identifier: Identifier, rules: RulesSnapshot) -> Decision | None:
+        """Return what the allow and deny lists say of a client; None if they do not have it. No rule is asked.
 
         Args:
-            method: The request's method in capitals, or `WEBSOCKET`.
-            path: The path, decoded, without the query.
-        """
-        return self._checker.match(method, path)
-
-    def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool) -> list[str]:
-        """Return the endpoints that a request may belong to where the router is not known; see `CompiledRules.match_every`."""
-        return self._checker.match_every(method, path, ignoring_case, empty_parameters)
-
-    def scopes_of(self, endpoint: str) -> tuple[str, ...]:
-        """Return the scopes whose identifiers a check of an endpoint needs, each once; empty if no rule is for it.
-
-        These are the scopes of its rules, and those of the allow and deny lists.
-        """
-        return self._checker.scopes_of(endpoint)
-
-    def rules_of(self, endpoint: str) -> tuple[RateLimitRule, ...]:
-        """Return the rules of an endpoint that are enabled and may deny; none where no rule is for it."""
-        rules = self._checker.current().rules.find(endpoint)
-        return () if rules is None else rules.rules
-
-    def ask_lists(self, *, endpoint: str, identifier: Identifier) -> Decision | None:
-        """Return what the allow and deny lists say of a client; None if they do not have it. No rule is asked.
+            endpoint: As in `is_allowed`.
+            identifier: As in `is_allowed`.
+            rules: The rules that named the endpoint; see `current_rules`.
 
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        compiled = self._checker.current().rules
+        compiled = rules.rules
         if not compiled.lists:
             return None
         listed = find_listed(
@@ -122,7 +106,13 @@ class AsyncFace(LimiterFace):
         return _success(result)
 
     async def check(
-        self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0, also: tuple[str, ...] = ()
+        self,
+        *,
+        endpoint: Endpoint,
+        identifier: Identifier,
+        cost: Cost = 0,
+        also: tuple[str, ...] = (),
+        rules: RulesSnapshot | None = None,
     ) -> Decision:
         """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
 
@@ -132,11 +122,12 @@ class AsyncFace(LimiterFace):
             cost: As in `is_allowed`.
             also: Other endpoints, as the rules name them, whose rules must have the tokens as well. A bucket that several of
                 them share is charged once.
+            rules: The rules that named the endpoints; see `current_rules`. None: those in force.
 
         Raises:
             InvalidInputError: If an argument is wrong; nothing has changed then.
         """
-        check = self._checker.check_nowait(endpoint, identifier, cost, also)
+        check = self._checker.check_nowait(endpoint, identifier, cost, also, rules)
         if check.waits:
             await _wait(check, self._take)
             self._checker.finish(check)
@@ -181,7 +172,13 @@ class SyncFace(LimiterFace):
         return _success(result)
 
     def check(
-        self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0, also: tuple[str, ...] = ()
+        self,
+        *,
+        endpoint: Endpoint,
+        identifier: Identifier,
+        cost: Cost = 0,
+        also: tuple[str, ...] = (),
+        rules: RulesSnapshot | None = None,
     ) -> Decision:
         """Do what `is_allowed` does, and tell which rules were asked and whether the storage answered.
 
@@ -191,11 +188,12 @@ class SyncFace(LimiterFace):
             cost: As in `is_allowed`.
             also: Other endpoints, as the rules name them, whose rules must have the tokens as well. A bucket that several of
                 them share is charged once.
+            rules: The rules that named the endpoints; see `current_rules`. None: those in force.
 
         Raises:
             InvalidInputError: If an argument is wrong; nothing has changed then.
         """
-        check = self._checker.check_nowait(endpoint, identifier, cost, also)
+        check = self._checker.check_nowait(endpoint, identifier, cost, also, rules)
         if check.waits:
             _block(check, self._take)
             self._checker.finish(check)

@@ -6,6 +6,7 @@ from typing import Final
 
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules
+from sluicegate.domain.rule import RateLimitRule
 from sluicegate.domain.rule_book import RuleBook
 from sluicegate.domain.rule_book_entries import KillSwitch
 
@@ -39,6 +40,31 @@ class RulesSnapshot:
         self.until: Final = until
         self.effective: Final[RuleBook] = book if effective is None else effective
         self.followed: Final = followed
+
+    def match(self, method: str, path: str) -> str | None:
+        """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`.
+
+        Args:
+            method: The request's method in capitals, or `WEBSOCKET`.
+            path: The path, decoded, without the query.
+        """
+        return self.rules.match(method, path)
+
+    def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool) -> list[str]:
+        """Return the endpoints that a request may belong to where the router is not known; see `CompiledRules.match_every`."""
+        return self.rules.match_every(method, path, ignoring_case, empty_parameters)
+
+    def scopes_of(self, endpoint: str) -> tuple[str, ...]:
+        """Return the scopes whose identifiers a check of an endpoint needs, each once; empty if no rule is for it.
+
+        These are the scopes of its rules, and those of the allow and deny lists.
+        """
+        return self.rules.scopes_of(endpoint)
+
+    def rules_of(self, endpoint: str) -> tuple[RateLimitRule, ...]:
+        """Return the rules of an endpoint that are enabled and may deny; none where no rule is for it."""
+        found = self.rules.find(endpoint)
+        return () if found is None else found.rules
 
     def seen_with(self, followed: "RulesSnapshot | None") -> "RulesSnapshot":
         """Return the same rules as of another snapshot of what is followed, which does not fit them."""

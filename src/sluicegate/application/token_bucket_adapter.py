@@ -18,6 +18,7 @@ from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.limiter_face import decide
 from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.reservation_face import AsyncReservationFace
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.application.timed_reservations import reservations_of
 from sluicegate.application.wait_queue import WaitQueue
 from sluicegate.domain.arguments import Cost, Identifier
@@ -141,7 +142,12 @@ class TokenBucketAdapter(AsyncReservationFace):
         return self.rules.current().rules.scopes
 
     async def check_together(
-        self, parts: Sequence[Part], *, denied: bool = False, timeout_s: float | None = None
+        self,
+        parts: Sequence[Part],
+        *,
+        denied: bool = False,
+        timeout_s: float | None = None,
+        rules: RulesSnapshot | None = None,
     ) -> JointCheck:
         """Decide several checks together: if one is denied none is charged.
 
@@ -149,6 +155,7 @@ class TokenBucketAdapter(AsyncReservationFace):
             parts: The checks.
             denied: Whether the whole is denied already: then the buckets are only looked at.
             timeout_s: The longest that it may take, where that is less than the limiter's deadline.
+            rules: As in `check`.
 
         Returns:
             Its checks have their answers; while the storage fails, those of the failure policy.
@@ -156,18 +163,16 @@ class TokenBucketAdapter(AsyncReservationFace):
         Raises:
             InvalidInputError: If an argument is wrong; nothing has changed then.
         """
-        joint = self.begin_together(parts, denied=denied)
+        joint = self.begin_together(parts, denied=denied, rules=rules)
         if joint.waits:
             await self.complete_together(joint, timeout_s)
         return joint
 
-    def begin_together(self, parts: Sequence[Part], *, denied: bool = False) -> JointCheck:
-        """Do as much of `check_together` as needs no waiting; if the joint check `waits`, `complete_together` does the rest.
-
-        Raises:
-            InvalidInputError: If an argument is wrong; nothing has changed then.
-        """
-        return self._checker.begin_together(parts, denied=denied)
+    def begin_together(
+        self, parts: Sequence[Part], *, denied: bool = False, rules: RulesSnapshot | None = None
+    ) -> JointCheck:
+        """Do as much of `check_together` as needs no waiting; if the joint check `waits`, `complete_together` does the rest."""
+        return self._checker.begin_together(parts, denied=denied, rules=rules)
 
     async def complete_together(self, joint: JointCheck, timeout_s: float | None = None) -> None:
         """Ask the storage for what a joint check waits for; see `check_together`."""

@@ -30,8 +30,6 @@ class _HasRules(Protocol):
     @property
     def rules(self) -> LiveRules: ...
 
-    def scopes_of(self, endpoint: str, /) -> tuple[str, ...]: ...
-
 
 L = TypeVar("L", bound=_HasRules)
 

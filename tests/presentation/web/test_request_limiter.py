@@ -232,6 +232,24 @@ async def test_other_rules_show_at_once() -> None:
     assert [(await get(app, "/b", client=(f"192.0.2.{n}", 1))).status for n in range(2)] == [200, 429]
 
 
+@pytest.mark.parametrize("options", [{}, {"path_readings": "exact"}], ids=["any reading", "exact"])
+async def test_rules_that_are_replaced_in_the_midst_of_a_request(options: Any) -> None:
+    """A request that found its endpoint in the rules before is counted by those, not let pass uncounted by the new ones."""
+
+    def reload(_: Any) -> str:
+        for middleware in (asgi, wsgi):
+            middleware._limiter.rules.replace({"GET /items/{id:int}": user, "POST /{id}": MORE})
+        return "bob"
+
+    user = RateLimitRule(1, 1, "user", name="one")
+    clock, identifiers = FakeClock(), {"user": reload}
+    asgi: Any = limited({"GET /items/{id}": user}, clock, identifiers=identifiers, **options)
+    wsgi: Any = wsgi_limited({"GET /items/{id}": user}, clock, identifiers=identifiers, **options)
+    first = await get(asgi, "/items/1"), answer_of(wsgi, environ_of(http_scope("GET", "/items/1")))
+    assert [first[0].headers.get("ratelimit"), first[1][1].get("ratelimit")] == ['"one";r=0;t=60'] * 2
+    assert (await get(asgi, "/items/1")).status == 200  # the new rules' own bucket
+
+
 async def test_a_message_that_is_sent_many_times() -> None:
     """An application may keep its messages: they are not changed, so that fields do not add up."""
     start = {"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]}

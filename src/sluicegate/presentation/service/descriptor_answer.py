@@ -3,16 +3,17 @@
 import asyncio
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from sluicegate.application.check import Check, Decision, decision_of
 from sluicegate.application.joint_check import JointCheck, Part
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.descriptors import Window
 from sluicegate.domain.result import RateLimitResult
-from sluicegate.domain.rule_book import RuleBook
 from sluicegate.presentation.service.after_the_fact import AfterTheFact
 from sluicegate.presentation.service.descriptor_request import (
     UNCOUNTED,
@@ -70,19 +71,19 @@ class DescriptorLimiter:
 
     def __init__(self, limiter: TokenBucketAdapter, *, rules_domain: str, is_independent: bool = False) -> None:
         self._limiter = limiter
-        self._reader = DescriptorReader(limiter, rules_domain)
+        self._reader = DescriptorReader(rules_domain)
         self._after_the_fact = AfterTheFact(limiter)
         self._is_independent = is_independent
 
-    @property
-    def book(self) -> RuleBook:
-        """The rules in force, by which descriptors mean something."""
-        return self._limiter.rules.book
+    def current_rules(self) -> RulesSnapshot:
+        """Return the rules in force, by which descriptors mean something."""
+        return self._limiter.current_rules()
 
-    async def decide(self, targets: Sequence[Target], timeout_s: float | None = None) -> Answer:
+    async def decide(self, rules: RulesSnapshot, targets: Sequence[Target], timeout_s: float | None = None) -> Answer:
         """Decide a request.
 
         Args:
+            rules: The rules by which the descriptors were read.
             targets: What its descriptors mean, from `read`.
             timeout_s: The longest that it may take, where that is less than the limiter's deadline; None: that deadline.
         """
@@ -99,13 +100,14 @@ class DescriptorLimiter:
             await self._charge(targets)
         if not parts:
             return Answer(refused, tuple([_uncounted_status(target) for target in targets]), None, is_degraded=False)
-        checks, allowed = await self._check(parts, refused, timeout_s)
+        checks, allowed = await self._check(rules, parts, refused, timeout_s)
         return self._answer(targets, checks, is_over=refused or not allowed)
 
-    def read(self, domain: str, descriptors: Sequence[Descriptor], hits: int) -> list[Target]:
-        """Return what the descriptors of a request mean by the rules in force.
+    def read(self, rules: RulesSnapshot, domain: str, descriptors: Sequence[Descriptor], hits: int) -> list[Target]:
+        """Return what the descriptors of a request mean.
 
         Args:
+            rules: The rules in force.
             domain: The request's domain.
             descriptors: Its descriptors, at least one.
             hits: Tokens that descriptors ask for which do not say; 0: the rules' own cost.
@@ -113,24 +115,24 @@ class DescriptorLimiter:
         Raises:
             InvalidInputError: If something in it is wrong.
         """
-        return self._reader.read(self.book, domain, descriptors, hits)
+        return self._reader.read(rules, domain, descriptors, hits)
 
     async def report(self, domain: str, descriptors: Sequence[Descriptor], hits: int) -> None:
         """Charge descriptors for what was done already; arguments and exceptions are those of `read`."""
-        targets = self.read(domain, descriptors, hits)
+        targets = self.read(self.current_rules(), domain, descriptors, hits)
         await self._charge([msgspec.structs.replace(target, is_owed=True) for target in targets])
 
     async def _charge(self, targets: Sequence[Target]) -> None:
         await self._after_the_fact.charge([one.part for one in targets if one.part is not None and one.is_owed])
 
-    async def _check(self, parts: list[Part], refused: bool, timeout_s: float | None) -> tuple[tuple[Check, ...], bool]:
-        check_together = self._limiter.check_together
+    async def _check(
+        self, rules: RulesSnapshot, parts: list[Part], refused: bool, timeout_s: float | None
+    ) -> tuple[tuple[Check, ...], bool]:
+        check_together = partial(self._limiter.check_together, timeout_s=timeout_s, rules=rules)
         if not self._is_independent or len(parts) == 1:
-            joint = await check_together(parts, denied=refused and not self._is_independent, timeout_s=timeout_s)
+            joint = await check_together(parts, denied=refused and not self._is_independent)
             return joint.checks, joint.allowed
-        joints: list[JointCheck] = await asyncio.gather(
-            *[check_together((part,), timeout_s=timeout_s) for part in parts]
-        )
+        joints: list[JointCheck] = await asyncio.gather(*[check_together((part,)) for part in parts])
         return tuple([joint.checks[0] for joint in joints]), all(joint.allowed for joint in joints)
 
     def _answer(self, targets: Sequence[Target], checks: tuple[Check, ...], *, is_over: bool) -> Answer:

@@ -12,12 +12,11 @@ from typing import Final
 import msgspec
 
 from sluicegate.application.joint_check import Part, Verb
-from sluicegate.application.limiter_face import LimiterFace
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.domain.descriptor_book import DescriptorBook
 from sluicegate.domain.descriptors import DescriptorNode, Entry, Window, identifier_of, override_endpoint
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book import RuleBook
 from sluicegate.infrastructure.ratelimit_config.interpreter import UNIT_SECONDS, rule_per_unit
 from sluicegate.presentation.service.endpoints import match_target
 
@@ -74,19 +73,17 @@ class DescriptorReader:
     """Find out what descriptors mean.
 
     Args:
-        limiter: Matches paths with the endpoints of the rules.
         rules_domain: The domain that means the rules of the rules file, unless a tree of descriptors has it.
     """
 
-    def __init__(self, limiter: LimiterFace, rules_domain: str) -> None:
-        self._limiter = limiter
+    def __init__(self, rules_domain: str) -> None:
         self._rules_domain = rules_domain
 
-    def read(self, book: RuleBook, domain: str, descriptors: Sequence[Descriptor], hits: int) -> list[Target]:
+    def read(self, rules: RulesSnapshot, domain: str, descriptors: Sequence[Descriptor], hits: int) -> list[Target]:
         """Return what each descriptor means.
 
         Args:
-            book: The rules in force.
+            rules: The rules in force.
             domain: The request's domain.
             descriptors: Its descriptors.
             hits: Tokens that descriptors ask for which do not say; 0: the rules' own cost.
@@ -94,6 +91,7 @@ class DescriptorReader:
         Raises:
             InvalidInputError: If a descriptor names no endpoint, or lacks an identifier that its rules count.
         """
+        book = rules.book
         tree = book.domains.get(domain) if isinstance(book, DescriptorBook) else None
         if tree is not None:
             targets = [_find(tree, domain, one, hits) for one in descriptors]
@@ -104,9 +102,9 @@ class DescriptorReader:
             return [UNCOUNTED if target.name in replaced else target for target in targets] if replaced else targets
         if domain != self._rules_domain:
             return [UNCOUNTED] * len(descriptors)
-        return [self._read_by_rules(domain, one, hits) for one in descriptors]
+        return [self._read_by_rules(rules, domain, one, hits) for one in descriptors]
 
-    def _read_by_rules(self, domain: str, descriptor: Descriptor, hits: int) -> Target:
+    def _read_by_rules(self, rules: RulesSnapshot, domain: str, descriptor: Descriptor, hits: int) -> Target:
         if descriptor.override is not None:
             return _overridden(domain, descriptor, descriptor.override, hits)
         named = {key: value for key, value in descriptor.entries if value}
@@ -115,10 +113,10 @@ class DescriptorReader:
         if endpoint is None:
             if not path:
                 raise InvalidInputError("descriptor: expected an entry endpoint, generic_key or path")
-            endpoint = match_target(self._limiter, method, path)
+            endpoint = match_target(rules, method, path)
         if endpoint is None:
             return UNCOUNTED
-        scopes = self._limiter.scopes_of(endpoint)
+        scopes = rules.scopes_of(endpoint)
         identifiers = {_SCOPES.get(key, key): value for key, value in named.items()}
         missing = [scope for scope in scopes if scope != "global" and scope not in identifiers]
         if missing and not identifiers:

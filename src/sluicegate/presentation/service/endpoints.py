@@ -4,29 +4,29 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from sluicegate.application.limiter_face import LimiterFace
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.domain.errors import InvalidInputError
 
 
-def match_target(limiter: LimiterFace, method: str, target: str) -> str | None:
+def match_target(rules: RulesSnapshot, method: str, target: str) -> str | None:
     """Return the endpoint of a request; None if no rule is for it.
 
     Args:
-        limiter: Whose rules.
+        rules: The rules.
         method: The method; empty: GET.
         target: The path as the client sent it, with or without a query; or a whole URL.
 
     Raises:
         InvalidInputError: If the target is no path.
     """
-    return limiter.match((method or "GET").upper(), path_of(target))
+    return rules.match((method or "GET").upper(), path_of(target))
 
 
-def named_endpoint(limiter: LimiterFace, endpoint: str | UnsetType, path: str | UnsetType, method: str) -> str:
+def named_endpoint(rules: RulesSnapshot, endpoint: str | UnsetType, path: str | UnsetType, method: str) -> str:
     """Return the endpoint that a caller means, by its name or by a path.
 
     Args:
-        limiter: Whose rules.
+        rules: The rules.
         endpoint: Its name.
         path: A path in its place.
         method: The method that goes with the path.
@@ -40,7 +40,7 @@ def named_endpoint(limiter: LimiterFace, endpoint: str | UnsetType, path: str | 
         return endpoint
     if path is UNSET:
         raise InvalidInputError("body: expected the field endpoint or path")
-    return match_target(limiter, method, path) or f"{method} {path.partition('?')[0]}"
+    return match_target(rules, method, path) or f"{method} {path.partition('?')[0]}"
 
 
 def path_of(target: str) -> str:

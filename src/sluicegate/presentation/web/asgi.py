@@ -1,6 +1,7 @@
 """The middleware for ASGI applications of any framework. It needs none itself."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_for_application
@@ -9,11 +10,12 @@ from sluicegate.domain.protocols import LoggerProtocol, RateLimitProtocol
 from sluicegate.domain.rule_book import Rules
 from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
 from sluicegate.presentation.web.asgi_messages import ASGIApp, authenticated_user
+from sluicegate.presentation.web.asked_limiter import AwaitedLimiter
 from sluicegate.presentation.web.client_address import ForwardedHeader
 from sluicegate.presentation.web.endpoint_finder import PathReadings
 from sluicegate.presentation.web.headers import HeaderStyle
 from sluicegate.presentation.web.port_limiter import PortLimiter
-from sluicegate.presentation.web.request_limiter import AwaitedLimiter, RequestLimiter
+from sluicegate.presentation.web.request_limiter import RequestLimiter
 from sluicegate.presentation.web.request_reader import (
     CostFunction,
     IdentifierFunction,
@@ -85,7 +87,7 @@ class RateLimitMiddleware(ASGIFace):
         if limiter is None:
             limiter = owned = build_for_application(rules=rules, logger=logger)[0]
         scopes: Iterable[str] = ()
-        asked: AwaitedLimiter
+        asked: AwaitedLimiter[Any]
         if isinstance(limiter, TokenBucketAdapter):
             asked, scopes = limiter, limiter.scopes
         else:

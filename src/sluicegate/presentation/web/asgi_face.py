@@ -7,7 +7,7 @@ answer.
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mypy_extensions import mypyc_attr
 
@@ -25,10 +25,11 @@ from sluicegate.presentation.web.asgi_messages import (
     respond,
     view_of,
 )
+from sluicegate.presentation.web.asked_limiter import AwaitedLimiter
 from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse
 from sluicegate.presentation.web.incoming_request import any_exempt
 from sluicegate.presentation.web.known_routers import known_router
-from sluicegate.presentation.web.request_limiter import AwaitedLimiter, RequestLimiter
+from sluicegate.presentation.web.request_limiter import RequestLimiter
 
 DenialFunction: TypeAlias = Callable[[Scope, DenialResponse], ASGIApp | Awaitable[ASGIApp]]
 """Return what answers a denied request: a response, such as Starlette's, is an application."""
@@ -52,7 +53,7 @@ class ASGIFace:
     def __init__(  # noqa: PLR0913 - collaborators
         self,
         app: ASGIApp,
-        limiter: AwaitedLimiter,
+        limiter: AwaitedLimiter[Any],
         requests: RequestLimiter,
         on_denied: DenialFunction | None,
         owned: TokenBucketAdapter | None,

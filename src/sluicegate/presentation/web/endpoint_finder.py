@@ -11,7 +11,7 @@ PathReadings: TypeAlias = Literal["auto", "exact", "every", "every_ignoring_case
 
 
 class Routes(Protocol):
-    """What a limiter tells of its rules."""
+    """What rules tell of their endpoints."""
 
     def match(self, method: str, path: str, /) -> str | None:
         """Return the endpoint of a request, read exactly."""
@@ -87,7 +87,7 @@ class EndpointFinder:
         self.router = ROUTERS[readings]
         """The router whose readings are used."""
 
-    def find(self, limiter: Routes, request: IncomingRequest) -> FoundEndpoints | None:
+    def find(self, rules: Routes, request: IncomingRequest) -> FoundEndpoints | None:
         """Return the endpoints whose rules a request needs; None if it is exempt or there is nothing to ask.
 
         A path is exempt in the reading in which it is. If another one belongs to a template the request is counted: what a
@@ -96,17 +96,17 @@ class EndpointFinder:
         router = self.router
         if router.exact:
             exempt = self._exempt.cover(request.path)
-            return None if exempt else _one(limiter.match(request.method, request.route), request.path)
+            return None if exempt else _one(rules.match(request.method, request.route), request.path)
         if not request.is_plain():
-            return self._find_any(limiter, request, [reading.path for reading in request.readings()])
+            return self._find_any(rules, request, [reading.path for reading in request.readings()])
         if self._exempt.cover(request.path):
             return None
-        found = limiter.match_every(request.method, request.path, router.ignoring_case, router.empty_parameters)
+        found = rules.match_every(request.method, request.path, router.ignoring_case, router.empty_parameters)
         if len(found) == 1:
             return FoundEndpoints(found[0], request.path)
-        return self._find_any(limiter, request, [request.path])
+        return self._find_any(rules, request, [request.path])
 
-    def _find_any(self, limiter: Routes, request: IncomingRequest, paths: list[str]) -> FoundEndpoints | None:
+    def _find_any(self, rules: Routes, request: IncomingRequest, paths: list[str]) -> FoundEndpoints | None:
         router = self.router
         found: dict[str, str] = {}
         exempt = False
@@ -115,13 +115,13 @@ class EndpointFinder:
             if self._exempt.cover(path):
                 exempt = True
                 continue
-            endpoints = limiter.match_every(request.method, path, router.ignoring_case, router.empty_parameters)
+            endpoints = rules.match_every(request.method, path, router.ignoring_case, router.empty_parameters)
             if path == request.path:
                 fits = bool(endpoints)
             for endpoint in endpoints:
                 found.setdefault(endpoint, path)
         if not fits and not exempt:
-            unmatched = limiter.match(request.method, request.path)
+            unmatched = rules.match(request.method, request.path)
             if unmatched is not None:
                 found.setdefault(unmatched, request.path)
         if not found:

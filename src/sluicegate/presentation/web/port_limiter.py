@@ -21,6 +21,10 @@ class PortLimiter:
         self._limiter = limiter
         self._scopes = scopes
 
+    def current_rules(self) -> "PortLimiter":
+        """Return the limiter itself: its rules are not told."""
+        return self
+
     def match(self, method: str, path: str) -> str | None:
         """Return the method and the path, or `*` if they are longer than an endpoint may be."""
         endpoint = f"{method} {path}"
@@ -38,7 +42,7 @@ class PortLimiter:
         """Return none: they are not told."""
         return ()
 
-    def ask_lists(self, *, endpoint: str, identifier: Identifier) -> Decision | None:
+    def ask_lists(self, *, endpoint: str, identifier: Identifier, rules: "PortLimiter") -> Decision | None:
         """Return None: whether it has lists is not told."""
 
     async def peek(self, *, endpoint: str, identifier: Identifier) -> Result[RateLimitResult, RateLimitError]:
@@ -55,6 +59,7 @@ class PortLimiter:
         identifier: Identifier,
         cost: int = 0,
         also: tuple[str, ...] = (),  # noqa: ARG002
+        rules: "PortLimiter | None" = None,  # noqa: ARG002
     ) -> Decision | None:
         """Ask the limiter; None, so that the request passes, if it returns a `Failure`."""
         result = await self._limiter.is_allowed(endpoint=endpoint, identifier=identifier, cost=cost)

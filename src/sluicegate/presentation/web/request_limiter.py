@@ -6,14 +6,13 @@ application's functions, `check_blocking` calls them. All else is here once.
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, SupportsIndex, TypedDict
+from typing import SupportsIndex, TypedDict
 
 from sluicegate.application.check import NO_RULE, Decision
 from sluicegate.domain.arguments import Identifier
-from sluicegate.domain.errors import InvalidTypeError, RateLimitError
+from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.domain.protocols import LoggerProtocol
-from sluicegate.domain.result import RateLimitResult, Result
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.presentation.web.asked_limiter import AskedLimiter, AwaitedLimiter, BlockingLimiter, R
 from sluicegate.presentation.web.client_address import ForwardedHeader
 from sluicegate.presentation.web.endpoint_finder import EndpointFinder, FoundEndpoints, PathReadings, Routes
 from sluicegate.presentation.web.headers import DenialResponse, Headers, HeaderStyle, QuotaHeaders, build_denial
@@ -46,44 +45,6 @@ class RequestOptions(TypedDict, total=False):
     headers: HeaderStyle
     retry_after_ms: bool
     logger: LoggerProtocol | None
-
-
-class RuledRoutes(Routes, Protocol):
-    """What it tells of its rules beside the endpoints."""
-
-    def rules_of(self, endpoint: str, /) -> tuple[RateLimitRule, ...]:
-        """Return the rules of an endpoint."""
-        ...
-
-    def ask_lists(self, *, endpoint: str, identifier: Identifier) -> Decision | None:
-        """Return what the allow and deny lists say."""
-        ...
-
-
-class AwaitedLimiter(RuledRoutes, Protocol):
-    """What `check` needs of a limiter, such as `TokenBucketAdapter`."""
-
-    async def check(
-        self, *, endpoint: str, identifier: Identifier, cost: int = 0, also: tuple[str, ...] = ()
-    ) -> Decision | None:
-        """Take tokens; None if there is nothing to tell."""
-        ...
-
-    async def peek(self, *, endpoint: str, identifier: Identifier) -> Result[RateLimitResult, RateLimitError]:
-        """Tell what is left."""
-        ...
-
-
-class BlockingLimiter(RuledRoutes, Protocol):
-    """What `check_blocking` needs of a limiter, such as `SyncTokenBucketAdapter`."""
-
-    def check(self, *, endpoint: str, identifier: Identifier, cost: int = 0, also: tuple[str, ...] = ()) -> Decision:
-        """Take tokens."""
-        ...
-
-    def peek(self, *, endpoint: str, identifier: Identifier) -> Result[RateLimitResult, RateLimitError]:
-        """Tell what is left."""
-        ...
 
 
 class RequestLimiter:
@@ -157,7 +118,7 @@ class RequestLimiter:
         )
 
     async def check(
-        self, limiter: AwaitedLimiter, request: IncomingRequest, endpoint: str | None = None
+        self, limiter: AwaitedLimiter[R], request: IncomingRequest, endpoint: str | None = None
     ) -> Decision | None:
         """Take a request's tokens.
 
@@ -173,7 +134,8 @@ class RequestLimiter:
         try:
             if self._exempt_when is not None and await self._is_exempt(self._exempt_when, request):
                 return None
-            question = self._ask(limiter, request, endpoint)
+            rules = limiter.current_rules()
+            question = self._ask(rules, request, endpoint)
             if question is None:
                 return None
             for call in question.calls:
@@ -185,30 +147,35 @@ class RequestLimiter:
             identifier = self._reader.complete(question)
             if identifier is None:
                 return None
-            decision = self._known(limiter, request, question, identifier)
+            decision = self._known(limiter, rules, request, question, identifier)
             if decision is None:
                 decision = await limiter.check(
-                    endpoint=question.endpoint, identifier=identifier, cost=question.cost, also=question.also
+                    endpoint=question.endpoint,
+                    identifier=identifier,
+                    cost=question.cost,
+                    also=question.also,
+                    rules=rules,
                 )
                 if decision is not None:
                     if decision.never_fits:
                         decision = decision.with_left(
                             await limiter.peek(endpoint=question.endpoint, identifier=identifier)
                         )
-                    self._note(limiter, request, question, identifier, decision)
+                    self._note(limiter, rules, request, question, identifier, decision)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
             self._not_counted(error)
         return decision
 
     def check_blocking(
-        self, limiter: BlockingLimiter, request: IncomingRequest, endpoint: str | None = None
+        self, limiter: BlockingLimiter[R], request: IncomingRequest, endpoint: str | None = None
     ) -> Decision | None:
         """Take a request's tokens where there is no event loop. Arguments and result are those of `check`."""
         decision: Decision | None = None
         try:
             if self._exempt_when is not None and self._is_exempt_blocking(self._exempt_when, request):
                 return None
-            question = self._ask(limiter, request, endpoint)
+            rules = limiter.current_rules()
+            question = self._ask(rules, request, endpoint)
             if question is None:
                 return None
             for call in question.calls:
@@ -219,14 +186,18 @@ class RequestLimiter:
             identifier = self._reader.complete(question)
             if identifier is None:
                 return None
-            decision = self._known(limiter, request, question, identifier)
+            decision = self._known(limiter, rules, request, question, identifier)
             if decision is None:
                 decision = limiter.check(
-                    endpoint=question.endpoint, identifier=identifier, cost=question.cost, also=question.also
+                    endpoint=question.endpoint,
+                    identifier=identifier,
+                    cost=question.cost,
+                    also=question.also,
+                    rules=rules,
                 )
                 if decision.never_fits:
                     decision = decision.with_left(limiter.peek(endpoint=question.endpoint, identifier=identifier))
-                self._note(limiter, request, question, identifier, decision)
+                self._note(limiter, rules, request, question, identifier, decision)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
             self._not_counted(error)
         return decision
@@ -270,7 +241,7 @@ class RequestLimiter:
         """Log a warning about how the limiter is set up."""
         self._reader.report(message)
 
-    def _ask(self, limiter: Routes, request: IncomingRequest, endpoint: str | None) -> Question | None:
+    def _ask(self, rules: Routes, request: IncomingRequest, endpoint: str | None) -> Question | None:
         """Return what to ask; None if the request is not counted."""
         if not self._enabled or is_exempt(request.view):
             return None
@@ -279,31 +250,37 @@ class RequestLimiter:
         elif request.method == "OPTIONS" and request.is_preflight():
             return None
         else:
-            found = self.endpoints.find(limiter, request)
+            found = self.endpoints.find(rules, request)
         if found is None:
             return None
-        scopes = limiter.scopes_of(found.endpoint)
+        scopes = rules.scopes_of(found.endpoint)
         if found.paths is not None:
-            scopes = tuple(dict.fromkeys([scope for one in found.paths for scope in limiter.scopes_of(one)]))
+            scopes = tuple(dict.fromkeys([scope for one in found.paths for scope in rules.scopes_of(one)]))
         return self._reader.question(found, scopes, request)
 
     def _known(
-        self, limiter: RuledRoutes, request: IncomingRequest, question: Question, identifier: Identifier
+        self,
+        limiter: AskedLimiter[R],
+        rules: R,
+        request: IncomingRequest,
+        question: Question,
+        identifier: Identifier,
     ) -> Decision | None:
         """Return what is decided already: by a list, for a free request; or by the same rules, for the same request."""
         record: RequestRecord | None = None if request.notes is None else request.notes.get(RECORD)
         if record is not None:
             for entry in record.entries:
-                if entry.answers(limiter, question.endpoint, question.also, identifier, question.cost):
+                if entry.answers(limiter, rules, question.endpoint, question.also, identifier, question.cost):
                     return entry.decision
         if question.free:
-            listed = limiter.ask_lists(endpoint=question.endpoint, identifier=identifier)
+            listed = limiter.ask_lists(endpoint=question.endpoint, identifier=identifier, rules=rules)
             return Decision(NO_RULE) if listed is None else listed
         return None
 
-    def _note(
+    def _note(  # noqa: PLR0913, PLR0917 - what a check is
         self,
-        limiter: RuledRoutes,
+        limiter: AskedLimiter[R],
+        rules: R,
         request: IncomingRequest,
         question: Question,
         identifier: Identifier,
@@ -318,6 +295,7 @@ class RequestLimiter:
         record.entries.append(
             RecordEntry(
                 limiter,
+                rules,
                 question.endpoint,
                 question.also,
                 identifier,

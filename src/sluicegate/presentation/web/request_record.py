@@ -20,6 +20,7 @@ class RecordEntry:
 
     Args:
         limiter: Who decided.
+        rules: The rules that it asked.
         endpoint: The endpoint whose rules were asked.
         also: Others whose rules were asked with them.
         identifier: The client, as they count it.
@@ -28,11 +29,12 @@ class RecordEntry:
         fields: What the client is told of it.
     """
 
-    __slots__ = ("also", "cost", "decision", "endpoint", "fields", "identifier", "limiter", "sent")
+    __slots__ = ("also", "cost", "decision", "endpoint", "fields", "identifier", "limiter", "rules", "sent")
 
     def __init__(  # noqa: PLR0913, PLR0917 - what a check is
         self,
-        limiter: _KnowsRules,
+        limiter: object,
+        rules: _KnowsRules,
         endpoint: str,
         also: tuple[str, ...],
         identifier: Identifier,
@@ -41,6 +43,7 @@ class RecordEntry:
         fields: Headers,
     ) -> None:
         self.limiter = limiter
+        self.rules = rules
         self.endpoint = endpoint
         self.also = also
         self.identifier = identifier
@@ -49,8 +52,14 @@ class RecordEntry:
         self.fields = fields
         self.sent = False
 
-    def answers(
-        self, limiter: _KnowsRules, endpoint: str, also: tuple[str, ...], identifier: Identifier, cost: int
+    def answers(  # noqa: PLR0913, PLR0917 - what a check is
+        self,
+        limiter: object,
+        rules: _KnowsRules,
+        endpoint: str,
+        also: tuple[str, ...],
+        identifier: Identifier,
+        cost: int,
     ) -> bool:
         """Return whether a check would ask the same again: the same rules, of a limiter with the same kind of storage."""
         if self.endpoint != endpoint or self.also != also or self.identifier != identifier or self.cost != cost:
@@ -60,7 +69,7 @@ class RecordEntry:
         return (
             type(limiter) is type(self.limiter)
             and bool(self.decision.rules)
-            and limiter.rules_of(endpoint) == self.limiter.rules_of(endpoint)
+            and rules.rules_of(endpoint) == self.rules.rules_of(endpoint)
             and kind_of_storage(limiter) is kind_of_storage(self.limiter)
         )
 

@@ -124,7 +124,7 @@ class Replay:
         """
         time_us = request.time_us
         self._note_time(time_us)
-        endpoint = self._limiter.match(request.method, request.path)
+        endpoint = self._limiter.current_rules().match(request.method, request.path)
         if endpoint is None:
             self._count_without_rule(request)
             return None
@@ -182,7 +182,7 @@ class Replay:
 
     def _identifier(self, endpoint: str, request: LoggedRequest) -> str | dict[str, str]:
         named = dict(zip(self._scopes, request.names, strict=True))
-        found = identify(self._limiter.scopes_of(endpoint), request.client, named)
+        found = identify(self._limiter.current_rules().scopes_of(endpoint), request.client, named)
         return request.client if found is None else found  # type: ignore[return-value]
 
     def _count_without_rule(self, request: LoggedRequest) -> None:

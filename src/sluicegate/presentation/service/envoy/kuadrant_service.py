@@ -65,7 +65,7 @@ class KuadrantService:
         request = parse(ReserveRequest, data)
         descriptors = read_descriptors(request, self._limits)
         amount, ttl_s = _amount(request.amount), _ttl_s(request)
-        targets = self._descriptors.read(request.domain, descriptors, amount)
+        targets = self._descriptors.read(self._descriptors.current_rules(), request.domain, descriptors, amount)
         taken: list[Reservation] = []
         allowed = not any(target.is_refused for target in targets)
         for part in [target.part for target in targets if target.part is not None] if allowed else []:

@@ -5,8 +5,8 @@ from typing import Any, Final
 import msgspec
 from google.protobuf import json_format
 
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.rule_book import RuleBook
 from sluicegate.presentation.service.descriptor_answer import Answer, DescriptorLimiter
 from sluicegate.presentation.service.descriptor_request import Target
 from sluicegate.presentation.service.envoy.messages import (
@@ -58,7 +58,8 @@ class RateLimitService:
         self._denial_body = denial_body
         self._storage_errors = storage_errors
         # A third of the work of an answer is to read the request, and proxies send the same one for a client each time.
-        self._known: dict[bytes, tuple[RuleBook, list[Target]]] = {}
+        self._known: dict[bytes, list[Target]] = {}
+        self._known_by: RulesSnapshot | None = None
 
     async def answer(self, data: bytes, timeout_s: float | None) -> bytes:
         """Answer a serialized request with a serialized response.
@@ -71,20 +72,24 @@ class RateLimitService:
             InvalidInputError: If the request is wrong.
             StorageUnavailableError: If the storage did not decide, and this is told.
         """
+        rules = self._limiter.current_rules()
+        if rules is not self._known_by:
+            self._known.clear()
+            self._known_by = rules
         known = self._known.get(data)
-        book = self._limiter.book
-        if known is None or known[0] is not book:
-            known = book, self._read(parse(RateLimitRequest, data))
+        if known is None:
+            known = self._read(rules, parse(RateLimitRequest, data))
             if len(data) <= _MAX_KNOWN_BYTES:
                 if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
                 self._known[data] = known
-        return (await self._respond(known[1], timeout_s)).SerializeToString()  # type: ignore[no-any-return]
+        return (await self._respond(rules, known, timeout_s)).SerializeToString()  # type: ignore[no-any-return]
 
     async def look(self, data: bytes, timeout_s: float | None) -> bytes:
         """Answer a serialized request as `answer` would, and change nothing; arguments and exceptions are those of `answer`."""
-        targets = self._read(parse(RateLimitRequest, data), is_look=True)
-        return (await self._respond(targets, timeout_s)).SerializeToString()  # type: ignore[no-any-return]
+        rules = self._limiter.current_rules()
+        targets = self._read(rules, parse(RateLimitRequest, data), is_look=True)
+        return (await self._respond(rules, targets, timeout_s)).SerializeToString()  # type: ignore[no-any-return]
 
     async def answer_json(self, text: bytes) -> tuple[bool, str]:
         """Answer a request in proto3's JSON, and tell whether it is allowed.
@@ -97,17 +102,24 @@ class RateLimitService:
             request = json_format.Parse(text, RateLimitRequest(), descriptor_pool=POOL, max_recursion_depth=16)
         except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidInputError(f"not a RateLimitRequest: {error}"[:500]) from None
-        response = await self._respond(self._read(request), None)
+        rules = self._limiter.current_rules()
+        response = await self._respond(rules, self._read(rules, request), None)
         return response.overall_code != OVER_LIMIT, json_format.MessageToJson(response, descriptor_pool=POOL)
 
-    def _read(self, request: Any, *, is_look: bool = False) -> list[Target]:  # noqa: ANN401 - made at run time
+    def _read(
+        self,
+        rules: RulesSnapshot,
+        request: Any,  # noqa: ANN401 - made at run time
+        *,
+        is_look: bool = False,
+    ) -> list[Target]:
         descriptors = read_descriptors(request, self._limits)
         if is_look:
             descriptors = [msgspec.structs.replace(one, is_look=True) for one in descriptors]
-        return self._limiter.read(request.domain, descriptors, request.hits_addend)
+        return self._limiter.read(rules, request.domain, descriptors, request.hits_addend)
 
-    async def _respond(self, targets: list[Target], timeout_s: float | None) -> Any:  # noqa: ANN401 - made at run time
-        answer = await self._limiter.decide(targets, timeout_s)
+    async def _respond(self, rules: RulesSnapshot, targets: list[Target], timeout_s: float | None) -> Any:  # noqa: ANN401 - made at run time
+        answer = await self._limiter.decide(rules, targets, timeout_s)
         if answer.is_degraded and self._storage_errors:
             raise StorageUnavailableError("the storage did not decide")
         response = RateLimitResponse(overall_code=OVER_LIMIT if answer.is_over else OK)

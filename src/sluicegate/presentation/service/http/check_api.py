@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from sluicegate.application.check import Decision, decision_of
 from sluicegate.application.joint_check import Part
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.endpoints import named_endpoint
@@ -99,17 +100,18 @@ class CheckApi:
     async def check(self, call: Call) -> Reply:
         """Answer a check: status 200 whatever was decided."""
         body: CheckBody = decode(call.body, CheckBody)
+        rules = self._limiter.current_rules()
         if body.checks is UNSET:
             if body.identifier is UNSET:
                 raise InvalidInputError("body: expected the field identifier, or checks")
             decision = await self._limiter.check(
-                endpoint=self._endpoint(body), identifier=body.identifier, cost=body.cost
+                endpoint=_endpoint(rules, body), identifier=body.identifier, cost=body.cost, rules=rules
             )
             return json_reply(self.outcome(decision))
         if body.identifier is not UNSET or body.endpoint is not UNSET or body.path is not UNSET or body.cost:
             raise InvalidInputError("body: checks cannot be used with the fields of one check")
         joint = await self._limiter.check_together(
-            [Part(self._endpoint(one), one.identifier, one.cost) for one in body.checks]
+            [Part(_endpoint(rules, one), one.identifier, one.cost) for one in body.checks], rules=rules
         )
         outcomes = [self.outcome(decision_of(check)) for check in joint.checks]
         return json_reply(JointOutcome(joint.allowed, outcomes))
@@ -133,5 +135,6 @@ class CheckApi:
             headers=headers,
         )
 
-    def _endpoint(self, one: One | CheckBody) -> str:
-        return named_endpoint(self._limiter, one.endpoint, one.path, one.method)
+
+def _endpoint(rules: RulesSnapshot, one: One | CheckBody) -> str:
+    return named_endpoint(rules, one.endpoint, one.path, one.method)
