@@ -32,6 +32,7 @@ from sluicegate.application.notifier import Notifier
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.protocols import StorageTraits
+from sluicegate.runtime import system_clock
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
 from support.awaited_storage import AwaitedStorage
 
@@ -227,6 +228,31 @@ def test_the_sync_face_fails_the_same_way() -> None:
     assert limiter.is_allowed(endpoint=LOGIN, identifier="a").value.allowed
     assert limiter.get_remaining(endpoint=LOGIN, identifier="a") == Success(5)
     assert limiter.reset(endpoint=LOGIN, identifier="a").error.reason == "connection"
+
+
+@pytest.mark.parametrize(
+    ("here", "name"), [("linux", "CLOCK_BOOTTIME"), ("darwin", "CLOCK_MONOTONIC")], ids=["Linux", "macOS"]
+)
+async def test_local_buckets_refill_while_the_machine_sleeps(
+    monkeypatch: pytest.MonkeyPatch, here: str, name: str
+) -> None:
+    """They go by the clock that the system has for it, which is not the one of `time.monotonic`."""
+    slept_ns = [0]
+    read = time.clock_gettime_ns
+    wanted = getattr(time, name, None)
+    if wanted is None:
+        pytest.skip(f"no {name}")
+    monkeypatch.setattr(
+        time, "clock_gettime_ns", lambda clock_id: read(clock_id) + (slept_ns[0] if clock_id == wanted else 0)
+    )
+    monkeypatch.setattr(system_clock, "platform", here)
+    limiter = TokenBucketAdapter(
+        storage=FailingStorage(), rules={LOGIN: RULE}, on_storage_error="local", logger=RecordingLogger()
+    )
+    verdicts = [(await limiter.is_allowed(endpoint=LOGIN, identifier="a")).value.allowed for _ in range(6)]
+    slept_ns[0] = 3_600_000_000_000
+    verdicts.append((await limiter.is_allowed(endpoint=LOGIN, identifier="a")).value.allowed)
+    assert verdicts == [True] * 5 + [False, True]
 
 
 class _Raising:

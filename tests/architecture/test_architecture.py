@@ -36,6 +36,7 @@ def test_broad_excepts_stand_only_where_failure_is_answered() -> None:
     decision_path = {name for name in found if name.split("/")[0] in {"application", "domain"}}
     assert decision_path == {
         "application/checker.py",  # what is decided at once
+        "application/failure_policy.py",  # what answers in its place
         "application/limiter_face.py",  # what is waited for
         "application/reservation_face.py",  # the same for reservations
         "application/sync_reservation_face.py",

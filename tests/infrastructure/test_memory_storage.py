@@ -137,7 +137,7 @@ def test_tokens_flow_in_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch
 
 
 def test_where_there_is_no_such_clock_the_monotonic_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS and Windows, whose Pythons lack `CLOCK_BOOTTIME`."""
+    """As on Windows, whose Python lacks `CLOCK_BOOTTIME`."""
     monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
     limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules=RULES)
     assert limiter.is_allowed(endpoint="GET /", identifier="a").value.allowed

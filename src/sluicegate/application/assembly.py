@@ -26,7 +26,14 @@ from sluicegate.domain.protocols import (
 from sluicegate.domain.rule import OnStorageError
 from sluicegate.domain.rule_book import Rules
 from sluicegate.runtime.stdlib_logger import StdlibLogger
-from sluicegate.runtime.system_clock import SystemClock, reader_ns, utc_now
+from sluicegate.runtime.system_clock import (
+    LastingClock,
+    LastingWallClock,
+    SuspendAwareClock,
+    SystemClock,
+    reader_ns,
+    utc_now,
+)
 
 
 def assemble(  # noqa: PLR0913 - the arguments of both limiters
@@ -68,24 +75,27 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
         require_clock(clock)
     if not isinstance(log_identifiers, bool):
         raise InvalidTypeError(f"log_identifiers={log_identifiers!r:.80}: expected True or False")
-    now_ns = reader_ns(clock)
-    clock = clock or SystemClock()
-    wall_clock = utc_now if wall_clock is None else require_wall_clock(wall_clock)
+    given = None if clock is None else LastingClock(clock)
+    wall_clock = utc_now if wall_clock is None else LastingWallClock(require_wall_clock(wall_clock))
     key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tags)
     notifier = Notifier(
-        event_bus, logger or StdlibLogger(), clock, log_identifiers=log_identifiers, secret=identifier_secret
+        event_bus,
+        logger or StdlibLogger(),
+        given or SystemClock(),
+        log_identifiers=log_identifiers,
+        secret=identifier_secret,
     )
     name = "" if isinstance(storage, ReservationStorage | SyncReservationStorage) else type(storage).__name__
     live_rules = rules
     if not isinstance(live_rules, LiveRules):
         live_rules = LiveRules(live_rules, key_format, notifier, wall_clock, name, enabled=enabled)
-    failure_policy = FailurePolicy(on_storage_error, clock)
+    failure_policy = FailurePolicy(on_storage_error, given or SuspendAwareClock())
     checker = Checker(
         live_rules=live_rules,
         key_format=key_format,
         failure_policy=failure_policy,
         notifier=notifier,
-        now_ns=now_ns,
+        now_ns=reader_ns(given),
         utc_now=wall_clock,
         observed=event_bus is not None,
         storage=storage,

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from sluicegate.application.check import Check, ask_rules, facts_of, prepare
-from sluicegate.application.failure_policy import FailurePolicy, reason_of
+from sluicegate.application.failure_policy import FailurePolicy, FallbackAnswer, reason_of
 from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.lists_and_overrides import ListAnswer
 from sluicegate.application.live_rules import LiveRules
@@ -218,16 +218,22 @@ class Checker:
     def finish(self, check: Check) -> None:
         """Give a check its result once the storage has answered or failed, and tell the observers.
 
-        This is the one place where a failed check becomes an answer.
+        This is the one place where a failed check becomes an answer. It raises nothing: the check may have been paid, and a
+        caller that asked again would be charged twice.
         """
-        if check.shadows:
-            shadow_error = self.shadow_rules.record(check)
-            if shadow_error is not None and check.error is None:  # else it is the same failure
-                self._note_shadow_failure(check, shadow_error)
-        if check.error is not None:
-            self._answer_without_storage(check, check.error)
-        elif self._observed and check.requests and check.result is not None and not check.is_quiet:
-            self._announce_result(check, check.result)
+        error = check.error
+        answer = None if error is None else self._answer_without_storage(check, error)
+        try:
+            if check.shadows:
+                shadow_error = self.shadow_rules.record(check)
+                if shadow_error is not None and error is None:  # else it is the same failure
+                    self._note_shadow_failure(check, shadow_error)
+            if answer is not None and error is not None:
+                self._announce_failure(check, answer, error)
+            elif self._observed and check.requests and check.result is not None and not check.is_quiet:
+                self._announce_result(check, check.result)
+        except Exception:  # noqa: BLE001 - what is told of a check changes nothing about it
+            self._notifier.failed += 1
 
     def _note_shadow_failure(self, check: Check, error: Exception) -> None:
         reason = reason_of(error)
@@ -240,42 +246,15 @@ class Checker:
             endpoint=None if check.rules is None else check.rules.endpoint,
         )
 
-    def _answer_without_storage(self, check: Check, error: Exception) -> None:
+    def _answer_without_storage(self, check: Check, error: Exception) -> FallbackAnswer:
         rules = check.rules
         assert rules is not None  # noqa: S101 - the storage was asked for them
-        reason = reason_of(error)
-        answer = self.failure_policy.answer(check, rules, reason)
+        answer = self.failure_policy.answer(check, rules, reason_of(error))
         check.result = answer.result
         check.degraded = answer.policy
         check.degraded_rule = answer.rule
         check.error = None  # its traceback leads back here
-        self._notifier.warn_throttled(
-            reason,
-            "The storage could not decide a rate limit check; answered without it.",
-            error=error,
-            identifier=check.identifier,
-            policy=answer.policy,
-            endpoint=rules.endpoint,
-        )
-        if not self._observed:
-            return
-        event_type = RateLimitFailedClosed if answer.policy == "deny" else RateLimitFailedOpen
-        if not self._notifier.has_listener(event_type):
-            return
-        facts = facts_of(check)
-        elapsed_ms = self._elapsed_ms(check)
-        event: RateLimitEvent
-        if answer.policy == "deny":
-            event = RateLimitFailedClosed(reason=reason, execution_time_ms=elapsed_ms, **facts)  # type: ignore[arg-type]
-        else:
-            event = RateLimitFailedOpen(
-                reason=reason,
-                policy=answer.policy,
-                allowed=answer.result.allowed,
-                execution_time_ms=elapsed_ms,
-                **facts,  # type: ignore[arg-type]
-            )
-        self._notifier.publish(event)
+        return answer
 
     # What observers are told
 
@@ -295,6 +274,28 @@ class Checker:
         if self._notifier.has_listener(RateLimitCheckAttempted):
             self._notifier.publish(RateLimitCheckAttempted(**facts_of(check)))  # type: ignore[arg-type]
         check.started_ns = self._now_ns()
+
+    def _announce_failure(self, check: Check, answer: FallbackAnswer, error: Exception) -> None:
+        reason, policy = reason_of(error), answer.policy
+        self._notifier.warn_throttled(
+            reason,
+            "The storage could not decide a rate limit check; answered without it.",
+            error=error,
+            identifier=check.identifier,
+            policy=policy,
+            endpoint=None if check.rules is None else check.rules.endpoint,
+        )
+        event_type = RateLimitFailedClosed if policy == "deny" else RateLimitFailedOpen
+        if not self._observed or not self._notifier.has_listener(event_type):
+            return
+        facts = facts_of(check)
+        facts["reason"], facts["execution_time_ms"] = reason, self._elapsed_ms(check)
+        event: RateLimitEvent
+        if policy == "deny":
+            event = RateLimitFailedClosed(**facts)  # type: ignore[arg-type]
+        else:
+            event = RateLimitFailedOpen(policy=policy, allowed=answer.result.allowed, **facts)  # type: ignore[arg-type]
+        self._notifier.publish(event)
 
     def _announce_result(self, check: Check, result: RateLimitResult) -> None:
         event: RateLimitEvent

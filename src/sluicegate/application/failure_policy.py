@@ -90,9 +90,12 @@ class FailurePolicy:
                     terms.append(check.terms[at])
         if local:
             asked = tuple(local)
-            verdict = self._take(asked, check.number, terms)
-            at = binding(asked, verdict)
-            return FallbackAnswer(result_at(asked, verdict, at), "local", local_rules[at])
+            try:
+                verdict = self._take(asked, check.number, terms)
+                at = binding(asked, verdict)
+                return FallbackAnswer(result_at(asked, verdict, at), "local", local_rules[at])
+            except Exception:  # noqa: BLE001 - whatever it is, it is not the client's fault
+                self.count("bug")
         smallest = min(rules.rules, key=_capacity)
         return FallbackAnswer(full(smallest.max_tokens), "allow", smallest)
 
@@ -144,7 +147,10 @@ def _capacity(rule: RateLimitRule) -> int:
 def reason_of(error: Exception) -> str:
     """Return why a storage failed, in a word of a closed set that is fit for a metric's label."""
     if isinstance(error, StorageError):
-        return error.reason
+        try:
+            return str(error.reason)
+        except Exception:  # noqa: BLE001 - a storage's own class of error
+            return "bug"
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, OSError):

@@ -69,11 +69,11 @@ class Notifier:
         """Pass an event to the bus."""
         if self._bus is None:
             return
-        if not self._bus_inline:
-            self._background.submit(self._bus.publish, event)
-            return
         try:
-            self._bus.publish(event)
+            if self._bus_inline:
+                self._bus.publish(event)
+            else:
+                self._background.submit(self._bus.publish, event)
         except Exception:  # noqa: BLE001 - an observer's fault never reaches a check
             self.failed += 1
 
@@ -112,6 +112,20 @@ class Notifier:
             level: The line's level.
             context: What else the line carries.
         """
+        try:
+            self._warn_throttled(reason, message, error, identifier, level, context)
+        except Exception:  # noqa: BLE001 - an error that cannot be described is one more that reaches no check
+            self.failed += 1
+
+    def _warn_throttled(  # noqa: PLR0913, PLR0917 - what a line has
+        self,
+        reason: str,
+        message: str,
+        error: Exception | None,
+        identifier: Identifier | None,
+        level: Level,
+        context: dict[str, object],
+    ) -> None:
         now_us = self._clock.now_us()
         last_us = self._last_us.get(reason)
         if last_us is not None and 0 <= now_us - last_us < _QUIET_US:

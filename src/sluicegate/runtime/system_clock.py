@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from sys import platform
 from typing import Final, Protocol
 
 _monotonic_ns: Final[Callable[[], int]] = time.monotonic_ns
@@ -40,17 +41,76 @@ def reader_ns(clock: _TellsMicroseconds | None) -> Callable[[], int]:
     return lambda: read_us() * 1000
 
 
+class LastingClock:
+    """Read somebody's clock, which may break: where it raises or tells no number, its last reading is repeated.
+
+    A check that was paid must not fail for a clock: its caller would ask again, and be charged twice.
+
+    Args:
+        clock: The clock.
+    """
+
+    __slots__ = ("_last_us", "_read_us")
+
+    def __init__(self, clock: _TellsMicroseconds) -> None:
+        self._read_us = clock.now_us
+        self._last_us = 0
+
+    def now_us(self) -> int:
+        """Return the instant in whole microseconds."""
+        try:
+            now_us: object = self._read_us()
+            if isinstance(now_us, int):
+                self._last_us = now_us
+        except Exception:  # noqa: BLE001 - whatever it is
+            return self._last_us
+        return self._last_us
+
+    def __repr__(self) -> str:
+        return f"LastingClock({self._last_us})"
+
+
+class LastingWallClock:
+    """Read somebody's wall clock, which may break: where it raises or tells no instant, its last reading is repeated.
+
+    Args:
+        read: Returns the instant, with a time zone.
+    """
+
+    __slots__ = ("_last", "_read")
+
+    def __init__(self, read: Callable[[], datetime]) -> None:
+        self._read = read
+        self._last = read()
+
+    def __call__(self) -> datetime:
+        """Return the instant."""
+        try:
+            now: object = self._read()
+            if isinstance(now, datetime) and now.utcoffset() is not None:
+                self._last = now
+        except Exception:  # noqa: BLE001 - whatever it is
+            return self._last
+        return self._last
+
+    def __repr__(self) -> str:
+        return f"LastingWallClock({self._last})"
+
+
 class SuspendAwareClock:
     """Read a monotonic clock that goes on while the machine sleeps or its virtual machine is stopped, where there is one.
 
-    What others will take back at an instant must not seem younger here because this machine slept.
+    What others will take back at an instant must not seem younger here because this machine slept. Linux has it as
+    `CLOCK_BOOTTIME`, and macOS as `CLOCK_MONOTONIC`, which `time.monotonic` does not read there. On Windows
+    `time.monotonic` is such a clock already.
     """
 
     __slots__ = ("now_ns",)
 
     def __init__(self) -> None:
         # The raw reading, with no call in between.
-        clock_id: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+        here = "CLOCK_MONOTONIC" if platform == "darwin" else "CLOCK_BOOTTIME"
+        clock_id: int | None = getattr(time, here, None)
         self.now_ns: Callable[[], int] = (
             time.monotonic_ns if clock_id is None else partial(time.clock_gettime_ns, clock_id)
         )
