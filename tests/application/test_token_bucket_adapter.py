@@ -508,6 +508,7 @@ class _Seconds(FakeClock):
         ({"identifier_secret": "secret"}, "identifier_secret: expected bytes, not str"),
         ({"identifier_secret": b""}, "identifier_secret: expected 1 to 64 bytes"),
         ({"log_identifiers": "no"}, "log_identifiers='no': expected True or False"),
+        ({"enabled": "no"}, "enabled='no': expected True or False"),
         ({"key_prefix": b"p"}, "key_prefix=b'p'"),
         ({"on_storage_error": ["deny"]}, "on_storage_error=.*: expected one of allow, local, deny"),
         ({"rules": None}, "rules=None: expected a mapping"),

@@ -73,8 +73,9 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
     require_observers(event_bus, logger)
     if clock is not None:
         require_clock(clock)
-    if not isinstance(log_identifiers, bool):
-        raise InvalidTypeError(f"log_identifiers={log_identifiers!r:.80}: expected True or False")
+    for field, value in (("log_identifiers", log_identifiers), ("enabled", enabled)):
+        if not isinstance(value, bool):
+            raise InvalidTypeError(f"{field}={value!r:.80}: expected True or False")
     given = None if clock is None else LastingClock(clock)
     wall_clock = utc_now if wall_clock is None else LastingWallClock(require_wall_clock(wall_clock))
     key_format = KeyFormat(key_prefix, identifier_secret=identifier_secret, hash_tag=hash_tags)

@@ -55,7 +55,8 @@ class FailurePolicy:
         InvalidInputError: If the default is not one of `allow`, `local`, `deny`.
     """
 
-    def __init__(self, default: OnStorageError, clock: Clock, *, max_local_keys: int = MAX_LOCAL_KEYS) -> None:
+    # Any default is taken and checked here: compiled code would refuse another type with an error that names no field.
+    def __init__(self, default: object, clock: Clock, *, max_local_keys: int = MAX_LOCAL_KEYS) -> None:
         self._default: OnStorageError = require_policy("on_storage_error", default)
         self._clock = clock
         self._mutex = new_mutex()

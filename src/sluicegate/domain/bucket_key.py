@@ -36,8 +36,9 @@ class KeyFormat:
 
     __slots__ = ("_hash_tag", "_prefix", "_secret")
 
+    # Any object is taken and checked here: compiled code would refuse another type with an error that names no field.
     def __init__(
-        self, prefix: str = "rate_limit", *, identifier_secret: bytes | None = None, hash_tag: bool = False
+        self, prefix: object = "rate_limit", *, identifier_secret: object = None, hash_tag: bool = False
     ) -> None:
         self._prefix = _require_prefix(prefix)
         self._secret = _require_secret(identifier_secret)
