@@ -51,9 +51,10 @@ class Service:
         Raises:
             InvalidInputError: If it cannot listen where it should, or a setting is invalid.
         """
-        if self._peers is not None:
-            await self._peers.adopt(self._limiter.rules)
         servers = build_servers(self._settings, self._limiter, lambda: self.is_leaving, self._reload, self._peers)
+        if self._peers is not None:
+            # Its socket listens already: a change that is made meanwhile waits there, and comes after what is adopted.
+            await self._peers.adopt(self._limiter.rules)
         self.addresses = {protocol: address for protocol, (_, address) in servers.items()}
         for server, _ in servers.values():
             await server.start()
