@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.pages import PAGES, ROOT, python_blocks
+from support.pages import MOVING_PAGES, PAGES, ROOT, python_blocks
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -50,7 +50,7 @@ def test_the_code_on_the_pages_is_typed(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout.replace(str(tmp_path), "") + run.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *MOVING_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_links_of_the_page_lead_somewhere(page: Path) -> None:
     """Relative links name files that exist."""
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):

@@ -10,8 +10,11 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "examples" / "README.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "moving"),
 ]
+MOVING_PAGES = sorted((ROOT / "docs" / "how-to" / "moving").glob("*.md"))
+"""Those that show the calls of other libraries; `tests/docs/test_moving_pages.py` runs what is on them."""
+
 _BLOCK = re.compile(
     r"(?P<skip><!-- not run: .+? -->\n+)?```python\n(?P<code>.*?)```\n(?:\n(?:prints\n\n)?```text\n(?P<printed>.*?)```\n)?",
     re.DOTALL,
