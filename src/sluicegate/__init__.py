@@ -24,6 +24,7 @@ from sluicegate.domain.events import (
     RateLimitRulesChanged,
     RateLimitRulesRefused,
     RateLimitShadowDenied,
+    RateLimitStorageRecovered,
     RateLimitSwitched,
 )
 from sluicegate.domain.protocols import (
@@ -135,6 +136,7 @@ __all__ = [
     "RateLimitRulesRefused",
     "RateLimitScope",
     "RateLimitShadowDenied",
+    "RateLimitStorageRecovered",
     "RateLimitSwitched",
     "RateLimitTransport",
     "RateLimitedError",

@@ -66,6 +66,7 @@ class Administration:
         assert rules is not None  # noqa: S101 - the storage was asked for them
         reason = reason_of(error)
         self._failure_policy.count(reason)
+        self._failure_policy.outage.note_failure(reason)
         self.notifier.warn_throttled(
             reason,
             "The storage could not be asked for the tokens that remain; answered with the capacity.",

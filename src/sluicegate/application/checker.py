@@ -61,12 +61,13 @@ class Checker:
         self.live_rules = live_rules
         self._current_rules: CurrentRules = live_rules.held
         self.failure_policy = failure_policy
-        self.shadow_rules = ShadowRules(notifier)
+        self.shadow_rules = ShadowRules(notifier, failure_policy)
         self._key_format = key_format
         self._notifier = notifier
         self._now_ns = now_ns
         self.utc_now = utc_now
         self._observed = observed
+        self._never_waits = bool(getattr(getattr(storage, "traits", None), "never_waits", False))
         self._ad_hoc: dict[tuple[str, RateLimitRule, bool], EndpointRules] = {}
         self._take_nowait: Callable[[Sequence[BucketRequest]], Verdict | None] = (
             storage.take_nowait if isinstance(storage, NonBlockingStorage) else _cannot_decide
@@ -104,7 +105,9 @@ class Checker:
             self._decide_nowait(check)
         if check.shadows:
             self._decide_shadows_nowait(check)
-        if not check.waits and (self._observed or check.shadows or check.error is not None):
+        if not check.waits and (
+            self._observed or check.shadows or check.error is not None or self.failure_policy.outage.is_on
+        ):
             self.finish(check)
         return check
 
@@ -122,6 +125,7 @@ class Checker:
             self._announce_unasked(check, snapshot, endpoint)
         elif self._observed:
             self._announce_attempt(check)
+        check.waits = bool(check.requests)
         return check
 
     def begin_together(self, parts: Sequence[Part], *, denied: bool, rules: RulesSnapshot | None = None) -> JointCheck:
@@ -145,13 +149,14 @@ class Checker:
             if check.shadows:
                 self._decide_shadows_nowait(check)
         if not joint.waits:
-            self.finish_together(joint)
+            self.finish_together(joint, waited=False)
         return joint
 
-    def finish_together(self, joint: JointCheck) -> None:
-        """Give each check of a joint check its result, and tell the observers."""
+    def finish_together(self, joint: JointCheck, *, waited: bool = True) -> None:
+        """Give each check of a joint check its result, and tell the observers; `waited`: the storage had to be awaited."""
         for check in joint.checks:
-            if self._observed or check.shadows or check.error is not None:
+            check.waits = check.waits or (waited and bool(check.requests))
+            if self._observed or check.shadows or check.error is not None or self.failure_policy.outage.is_on:
                 self.finish(check)
 
     def _prepare_part(self, part: Part, snapshot: RulesSnapshot) -> Check:
@@ -224,27 +229,18 @@ class Checker:
         error = check.error
         answer = None if error is None else self._answer_without_storage(check, error)
         try:
-            if check.shadows:
-                shadow_error = self.shadow_rules.record(check)
-                if shadow_error is not None and error is None:  # else it is the same failure
-                    self._note_shadow_failure(check, shadow_error)
+            shadows_answered = not check.shadows or self.shadow_rules.record(check)
             if answer is not None and error is not None:
                 self._announce_failure(check, answer, error)
-            elif self._observed and check.requests and check.result is not None and not check.is_quiet:
+                return
+            # Leases and cached denials decide while the storage is away: only who waited for it knows that it is there.
+            asked = check.waits or (self._never_waits and bool(check.requests))
+            if asked and shadows_answered and self.failure_policy.outage.is_on:
+                self.failure_policy.outage.note_answer(self._notifier)
+            if self._observed and check.requests and check.result is not None and not check.is_quiet:
                 self._announce_result(check, check.result)
         except Exception:  # noqa: BLE001 - what is told of a check changes nothing about it
             self._notifier.failed += 1
-
-    def _note_shadow_failure(self, check: Check, error: Exception) -> None:
-        reason = reason_of(error)
-        if not check.requests:  # else the check itself was decided, and is no failure
-            self.failure_policy.count(reason)
-        self._notifier.warn_throttled(
-            reason,
-            "The storage could not decide a rule in shadow mode; it was not counted.",
-            error=error,
-            endpoint=None if check.rules is None else check.rules.endpoint,
-        )
 
     def _answer_without_storage(self, check: Check, error: Exception) -> FallbackAnswer:
         rules = check.rules
@@ -277,6 +273,7 @@ class Checker:
 
     def _announce_failure(self, check: Check, answer: FallbackAnswer, error: Exception) -> None:
         reason, policy = reason_of(error), answer.policy
+        self.failure_policy.outage.note_failure(reason)
         self._notifier.warn_throttled(
             reason,
             "The storage could not decide a rate limit check; answered without it.",

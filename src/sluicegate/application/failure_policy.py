@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Final
 
 from sluicegate.application.check import Check
+from sluicegate.application.outage import Outage
 from sluicegate.domain.bucket_request import BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.bucket_table import BucketTable
 from sluicegate.domain.compiled_rules import EndpointRules
@@ -63,6 +64,7 @@ class FailurePolicy:
         self._buckets = BucketTable(max_local_keys)
         self.failures: Counter[str] = Counter()
         """How many checks were answered here, by reason."""
+        self.outage: Outage = Outage(clock)
 
     def answer(self, check: Check, rules: EndpointRules, reason: str) -> FallbackAnswer:
         """Decide a check without the storage: one refusing rule refuses, then local buckets decide, else it passes.

@@ -138,6 +138,16 @@ class RateLimitSwitched(RulesEvent, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class RateLimitStorageRecovered(RateLimitEvent, frozen=True, kw_only=True):
+    """The storage answers again, after `away_seconds` in which `failures` calls failed. The fields of a check are empty."""
+
+    endpoint: str = ""
+    identifier: str = ""
+    scope: str = ""
+    away_seconds: float
+    failures: int
+
+
 class RateLimitAdministered(RateLimitEvent, frozen=True, kw_only=True):
     """An operator has changed something, or tried to: for an audit. Endpoint, identifier and scope are empty where none is meant.
 
