@@ -91,7 +91,7 @@ class _Supervisor:
             signal.signal(number, self._note_stop)
         signal.signal(signal.SIGHUP, self._pass_on_reload)
         for index in range(self._settings.workers):
-            self._start_worker(index)
+            self._start_worker(index, is_late=False)
         for worker in self._workers.values():
             self.places |= self._await_ready(worker)
 
@@ -104,7 +104,7 @@ class _Supervisor:
             for index, due_us in list(self._due_us.items()):
                 if self._clock.now_us() >= due_us and not self._stopping:
                     del self._due_us[index]
-                    self._start_worker(index)
+                    self._start_worker(index, is_late=True)
 
     def stop(self) -> None:
         """End the workers: gracefully, and after their time by force."""
@@ -118,11 +118,13 @@ class _Supervisor:
                 worker.process.kill()
                 worker.process.join()
 
-    def _start_worker(self, index: int) -> None:
+    def _start_worker(self, index: int, *, is_late: bool) -> None:
         ready, tell = multiprocessing.Pipe(duplex=False)
         settings = self._settings if index == 0 else msgspec.structs.replace(self._settings, admin=None)
         process = multiprocessing.get_context("spawn").Process(
-            target=_run_worker, args=(settings, self._limiter_settings, self._directory, index, tell), daemon=False
+            target=_run_worker,
+            args=(settings, self._limiter_settings, Peers(self._directory, index, is_late=is_late), tell),
+            daemon=False,
         )
         process.start()
         tell.close()
@@ -179,9 +181,7 @@ def _reserve_ports(settings: ServiceSettings, stack: ExitStack) -> ServiceSettin
     return msgspec.structs.replace(settings, **chosen)
 
 
-def _run_worker(
-    settings: ServiceSettings, limiter_settings: Settings, directory: str, index: int, tell: Connection
-) -> None:
+def _run_worker(settings: ServiceSettings, limiter_settings: Settings, peers: Peers, tell: Connection) -> None:
     """Serve as one of several, in a process of its own. It ends with the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the supervisor decides
     log_to_stderr()
@@ -199,7 +199,7 @@ def _run_worker(
             loop.add_reader(parent.sentinel, stop)
 
     try:
-        asyncio.run(serve_here(settings, limiter_settings, tell.send, Peers(directory, index), watch_parent))
+        asyncio.run(serve_here(settings, limiter_settings, tell.send, peers, watch_parent))
     except InvalidInputError as error:
         tell.send(str(error))
         sys.exit(2)

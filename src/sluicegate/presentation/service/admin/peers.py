@@ -33,9 +33,11 @@ class Peers:
     Args:
         directory: Where their sockets are.
         index: The number of this one.
+        is_late: Whether the others may serve already, and operators have changed something.
     """
 
-    def __init__(self, directory: str, index: int) -> None:
+    def __init__(self, directory: str, index: int, *, is_late: bool) -> None:
+        self._is_late = is_late
         self._directory = Path(directory)
         self.own_socket = str(self._directory / f"{index}.sock")
         """Where this one listens."""
@@ -50,6 +52,8 @@ class Peers:
 
     async def adopt(self, rules: LiveRules) -> None:
         """Take over what operators changed before this process began."""
+        if not self._is_late:  # all begin together, and none could answer
+            return
         for path in self._others():
             try:
                 _, answer = await asyncio.to_thread(_client(path).call, "GET", "/v1/state")
