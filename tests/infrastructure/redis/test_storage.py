@@ -320,7 +320,8 @@ async def test_a_network_that_fails_is_survived_and_told(
             for _ in range(10):
                 seen |= set(await outcomes(storage, 3))
                 await asyncio.sleep(0.01)
-            assert reasons <= seen <= reasons | {"breaker_open", "timeout"}
+            # On a busy machine some of these checks find that this process did not get to run in time.
+            assert reasons <= seen <= reasons | {"breaker_open", "timeout", "loop_busy"}
             proxy.faults = type(proxy.faults)()
             await until(storage, "storage")
 
