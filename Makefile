@@ -70,7 +70,7 @@ test-frameworks: .venv-frameworks/ready ## Ask real frameworks on real servers f
 
 # pip's cache makes a second run quick.
 test-versions: ## Run what concerns each dependency with the oldest version that is supported
-	test -d .venv-versions || $(PYTHON) -m venv .venv-versions
+	test -x .venv-versions/bin/pip || $(PYTHON) -m venv .venv-versions
 	.venv-versions/bin/pip install $(PIP_FLAGS) --upgrade "pip>=25.1"
 	SLUICEGATE_PURE=1 .venv-versions/bin/python tests/versions.py
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,8 +103,10 @@ def main() -> None:
     for version in REDIS:
         pip("install", f"redis=={version}", "hiredis>=3.2")
         run_tests(f"redis-py {version}", ON_REDIS)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ours = (*project["dependencies"], *project["optional-dependencies"]["redis"])
     for package in BESIDE:
-        pip("install", "--dry-run", "--ignore-installed", ".[redis]", package)
+        pip("install", "--dry-run", "--ignore-installed", *ours, package)
         print(f"beside {package}: can be installed", flush=True)  # noqa: T201 - this is a script
 
 

@@ -16,12 +16,15 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -54,7 +57,8 @@ _COMMAND: Final = re.compile(
 # Versions of redis-py before 8 cut the code off, and leave the class.
 _CODE_OF_CLASS: Final[tuple[tuple[type[RedisError], str], ...]] = (
     (NoScriptError, "NOSCRIPT"), (NoPermissionError, "NOPERM"), (ReadOnlyError, "READONLY"),
-    (OutOfMemoryError, "OOM"), (BusyLoadingError, "LOADING"),
+    (OutOfMemoryError, "OOM"), (BusyLoadingError, "LOADING"), (MasterDownError, "MASTERDOWN"),
+    (ClusterDownError, "CLUSTERDOWN"), (TryAgainError, "TRYAGAIN"),
 )  # fmt: skip
 
 _SENTENCE: Final = {
