@@ -32,7 +32,7 @@ ForSeconds = Annotated[float, typer.Option(metavar="S", help="After how many sec
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for people.")]
 
 
-@admin_app.command()
+@admin_app.command(short_help="Show the rules in force, as JSON.")
 def rules(*, server: Server, token_file: TokenFile = "") -> None:
     """Show which rules are in force, what is switched off and which overrides were added, as JSON."""
     raise typer.Exit(admin_commands.rules(server, token_file))

@@ -31,13 +31,15 @@ BAD_INPUT = 2
 BROKEN_PIPE = 141
 """The exit status that a shell reports for a program ended by SIGPIPE: 128 plus the signal's number."""
 
+_ASKED_BY_SHELL = "_SLUICEGATE_COMPLETE"
+"""Is in the environment where a shell asks how a command line may go on; fish reads the exit status."""
+
 app = typer.Typer(
     name="sluicegate",
     help="Ask a rate limiter, try rules on an access log, and watch a limiter at work.",
     epilog="Exit status: 0 allowed or done, 1 denied or not done, 2 usage or bad input.",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -129,7 +131,7 @@ def remaining(  # noqa: PLR0913 - one parameter for each option
     raise typer.Exit(limiter_commands.remaining(endpoint, identifier, rules, as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="Fill the buckets of an identifier again.")
 def reset(  # noqa: PLR0913 - one parameter for each option
     endpoint: Endpoint,
     identifier: Identifier,
@@ -149,7 +151,7 @@ def reset(  # noqa: PLR0913 - one parameter for each option
     raise typer.Exit(limiter_commands.reset(endpoint, identifier, rules, as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="Try rules on access logs, or have limits suggested.")
 def replay(  # noqa: PLR0913 - the options of the command
     access_log: Annotated[
         list[str],
@@ -223,7 +225,7 @@ def replay(  # noqa: PLR0913 - the options of the command
     raise typer.Exit(replay_command.replay(options))
 
 
-@app.command()
+@app.command(short_help="Protect a small web site, and watch it.")
 def demo() -> None:
     """Protect a small web site and send it good and bad clients, for about 8 seconds.
 
@@ -252,7 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except typer.TyperException as error:
         return _bad_usage(error)
-    except (BrokenPipeError, SystemExit):  # Typer turns the former into the latter
+    except (BrokenPipeError, SystemExit) as error:  # Typer turns the former into the latter
+        if _ASKED_BY_SHELL in os.environ and isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else 0
         # Otherwise Python would write what is still buffered at exit, fail again, and print the error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE

@@ -40,7 +40,7 @@ def show(
     raise typer.Exit(rules_commands.show(file, as_json=as_json))
 
 
-@rules_app.command()
+@rules_app.command(short_help="Explain which rules apply to a request, and why.")
 def explain(  # noqa: PLR0913 - one parameter for each option
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="The endpoint, such as 'POST /login'.")],
     *,

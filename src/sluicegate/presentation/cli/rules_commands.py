@@ -22,7 +22,7 @@ from sluicegate.infrastructure.rules_file.reader import RuleFile, read_rule_file
 from sluicegate.infrastructure.rules_file.schema import json_schema
 from sluicegate.infrastructure.settings import identifier_secret, read_settings
 from sluicegate.presentation.cli.app_routes import endpoints_of, load_app
-from sluicegate.presentation.cli.terminal import printable, write_error, write_json, write_line
+from sluicegate.presentation.cli.terminal import printable, write_error, write_json, write_line, write_prose
 from sluicegate.presentation.web.client_address import ClientAddresses
 from sluicegate.runtime.system_clock import utc_now
 
@@ -75,7 +75,7 @@ def show(path: Path | None, *, as_json: bool) -> int:
         return OK
     write_line(f"rules version {book.version}")
     for name in book:
-        write_line(printable(name))
+        write_prose(printable(name))
         for bound in book.bound(name):
             rule = bound.rule
             shared = "" if bound.bucket == name else f", shared by the group {bound.bucket}"
@@ -83,7 +83,7 @@ def show(path: Path | None, *, as_json: bool) -> int:
     for override in book.overrides:
         limit = _limit(override.rule) if override.rule.enabled else f"{override.policy}: off"
         until = f" until {override.until.isoformat()}" if override.until else ""
-        write_line(printable(f"override for {override.rule.scope} {override.identifier}: {limit}{until}"))
+        write_prose(printable(f"override for {override.rule.scope} {override.identifier}: {limit}{until}"))
     for which, listings in (("allow", book.allow), ("deny", book.deny)):
         if listings:
             write_line(f"{which} list: {len(listings)} entries")
@@ -148,7 +148,7 @@ def routes(app: str, path: Path | None, *, as_json: bool) -> int:
         )
         return FINDINGS if without_rule and rules.unmatched is None else OK
     for endpoint in without_rule:
-        write_line(printable(endpoint))
+        write_prose(printable(endpoint))
     if rules.unmatched is not None and without_rule:
         write_error("these have the rules of unmatched endpoints, and share their buckets")
         return OK
@@ -198,22 +198,22 @@ def _write_lint_line(line: LintLine) -> None:
     place = f"{line.file}:{line.line}" if line.line else line.file
     field = f"{line.field}: " if line.field else ""
     hint = f" ({line.hint})" if line.hint else ""
-    write_line(printable(f"{place}: {line.severity}: {field}{line.message}{hint}"))
+    write_prose(printable(f"{place}: {line.severity}: {field}{line.message}{hint}"))
 
 
 def _write_explanation(explanation: Explanation, *, exact: bool) -> None:
     matched = "" if explanation.matched in {None, explanation.endpoint} else f", matched by {explanation.matched}"
-    write_line(printable(f"{explanation.endpoint}{matched}"))
+    write_prose(printable(f"{explanation.endpoint}{matched}"))
     for one in () if exact else explanation.readings:
         if one.reading != EXACT:
-            write_line(printable(f"in another reading of the path ({one.reading}): {one.endpoint}"))
-    write_line(printable(f"{explanation.outcome}: {explanation.why}"))
+            write_prose(printable(f"in another reading of the path ({one.reading}): {one.endpoint}"))
+    write_prose(printable(f"{explanation.outcome}: {explanation.why}"))
     for n, rule in enumerate(explanation.rules, 1):
-        write_line(printable(f"{n}. {_limit(rule)}, cost {rule.cost}: {rule.effect}"))
+        write_prose(printable(f"{n}. {_limit(rule)}, cost {rule.cost}: {rule.effect}"))
         if rule.key:
-            write_line(printable(f"   key {rule.key}"))
+            write_prose(printable(f"   key {rule.key}"))
         for why in rule.why:
-            write_line(printable(f"   because {why}"))
+            write_prose(printable(f"   because {why}"))
     write_line(f"rules version {explanation.rules_version}")
 
 

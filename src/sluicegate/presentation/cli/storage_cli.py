@@ -18,7 +18,7 @@ Url = Annotated[
 ]
 
 
-@storage_app.command()
+@storage_app.command(short_help="Show how full the file is.")
 def info(url: Url = "", *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show how full the file is, and whether buckets were lost for want of room."""
     from sluicegate.presentation.cli import storage_commands  # noqa: PLC0415 - not on every system

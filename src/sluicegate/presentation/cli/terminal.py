@@ -1,6 +1,9 @@
 """Write to standard output and standard error, safely: the texts may come from clients or logs."""
 
+import shutil
 import sys
+import textwrap
+from typing import TextIO
 
 import msgspec
 
@@ -27,7 +30,24 @@ def write_json(value: object) -> None:
 
 def write_error(text: str) -> None:
     """Write one line about an error to standard error."""
-    sys.stderr.write(f"sluicegate: {printable(text)}\n")
+    sys.stderr.write(f"{_fitted(f'sluicegate: {printable(text)}', sys.stderr)}\n")
+
+
+def write_prose(text: str) -> None:
+    """Write one line of words to standard output; on a terminal that is narrower, it goes on indented below."""
+    sys.stdout.write(f"{_fitted(text, sys.stdout)}\n")
+
+
+def _fitted(text: str, stream: TextIO) -> str:
+    """Return a line, broken between words where a terminal would break it within one; files and pipes get it whole."""
+    if not stream.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    indent = " " * (len(text) - len(text.lstrip()) + 4)
+    lines = textwrap.wrap(
+        text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    return "\n".join(lines)
 
 
 def _escaped(char: str) -> str:

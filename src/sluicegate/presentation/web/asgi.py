@@ -8,6 +8,7 @@ from sluicegate.container import build_for_application
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import LoggerProtocol, RateLimitProtocol
 from sluicegate.domain.rule_book import Rules
+from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
 from sluicegate.presentation.web.asgi_messages import ASGIApp, authenticated_user
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter
@@ -22,10 +23,19 @@ from sluicegate.presentation.web.request_reader import (
     RequestTest,
     require_functions,
 )
+from sluicegate.presentation.web.startup_failure import built_late
+
+
+def _without_limits(middleware: ASGIFace, app: ASGIApp) -> None:
+    limiter = TokenBucketAdapter(storage=MemoryStorage(), rules={})
+    requests = RequestLimiter(enabled=False, trusted_proxies=())
+    ASGIFace.__init__(middleware, app, limiter, requests, None, None, recognises_router=False)
 
 
 class RateLimitMiddleware(ASGIFace):
     """Limit requests and websocket handshakes.
+
+    Under `add_middleware` of Starlette and FastAPI, which construct it late, a mistake stops the server when it starts.
 
     Args:
         app: The application.
@@ -57,6 +67,7 @@ class RateLimitMiddleware(ASGIFace):
         InvalidInputError: If an argument, a rule or a setting is wrong.
     """
 
+    @built_late(_without_limits)
     def __init__(  # noqa: PLR0913 - options, given by name
         self,
         app: ASGIApp,

@@ -14,6 +14,7 @@ from sluicegate.application.check import Decision
 from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
+from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules
 from sluicegate.presentation.web.asgi_messages import (
     ASGIApp,
@@ -30,6 +31,7 @@ from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, Hea
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 from sluicegate.presentation.web.request_reader import IdentifierFunction, RequestTest, require_functions
 from sluicegate.presentation.web.request_record import RECORD, RequestRecord
+from sluicegate.presentation.web.startup_failure import StartupFailure
 
 CostOf: TypeAlias = Callable[[Any], int | Awaitable[int]]
 """Return the tokens that a request takes; 0: none, it is free."""
@@ -241,7 +243,13 @@ class _Teller:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._declare is not None:
             declare, self._declare = self._declare, None
-            declare()
+            try:
+                declare()
+            except InvalidInputError as error:
+                if scope["type"] != "lifespan":
+                    raise
+                await StartupFailure(error)(scope, receive, send)
+                return
         if scope["type"] in {"http", "websocket"}:
             record = record_of(scope)
             if not record.is_told:
