@@ -59,7 +59,7 @@ DENIED = RateLimitResult(allowed=False, retry_after=inf, remaining=0, limit=0, r
 ASYNC_VERBS = ("is_allowed", "check", "wait", "peek", "get_remaining", "reset", "refund", "aclose")
 PARAMETERS = {
     "is_allowed": "(self, *, endpoint, identifier, cost=0)",
-    "check": "(self, *, endpoint, identifier, cost=0, also=())",
+    "check": "(self, *, endpoint, identifier, cost=0, also=(), rules=None)",
     "peek": "(self, *, endpoint, identifier, cost=0)",
     "get_remaining": "(self, *, endpoint, identifier)",
     "reset": "(self, *, endpoint, identifier)",
@@ -302,7 +302,7 @@ def test_a_rule_book_survives_pickling_and_copying(trip: Callable[[Any], Any]) -
     back = trip(BOOK)
     assert type(back) is RuleBook
     assert (dict(back), back.version, back.content()) == (dict(BOOK), BOOK.version, BOOK.content())
-    assert TokenBucketAdapter(storage=MemoryStorage(), rules=back).match("GET", "/a") == "GET /a"
+    assert TokenBucketAdapter(storage=MemoryStorage(), rules=back).current_rules().match("GET", "/a") == "GET /a"
 
 
 @pytest.mark.parametrize("trip", [copy.copy, copy.deepcopy])
