@@ -19,11 +19,14 @@ from sluicegate.application.check import prepare
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.claim import RELEASE
+from sluicegate.domain.claims import Claims
 from sluicegate.domain.compiled_rules import CompiledRules
 from sluicegate.domain.token_bucket import refill, result
 from sluicegate.infrastructure.redis.denial_cache import DenialCache
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.runtime.system_clock import utc_now
+from sluicegate.testing import FakeClock
 
 COUNT = 10_000
 CALLS = 50_000
@@ -120,8 +123,21 @@ def _longest_insertion_ns(keys: int) -> int:
 
 def sizes() -> None:
     """Print what is kept for each client."""
-    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={ENDPOINT: RULE})
+    # A clock that stands still: buckets that are full again would leave while they are counted.
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={ENDPOINT: RULE})
     bytes_each("a bucket in memory", lambda name: limiter.is_allowed(endpoint=ENDPOINT, identifier=name))
+    table = BucketTable(COUNT)
+    characters = sum(len(request_of(address(number)).key) for number in range(COUNT)) / COUNT
+    in_bytes_each(
+        f"the same without the {characters:.0f} characters of its key, which `BucketStore` counts apart",
+        lambda number: table.take((request_of(address(number)),), 10**15),
+        without=characters,
+    )
+    claims = Claims()
+    in_bytes_each(
+        "a claim on a bucket",
+        lambda number: claims.add(10**14 + number, 10**7 + number, RELEASE, 10**15 + number, 60_000_000),
+    )
     denials, leases = DenialCache(), LeaseTable()
     denied = Verdict(allowed=False, levels=(BucketLevel(0, 0),))
     bytes_each("a cached denial", lambda name: denials.store([request_of(name)], denied, denials.begin()))
@@ -157,13 +173,23 @@ async def nothing() -> None:
 
 def bytes_each(what: str, work: Callable[[str], object]) -> None:
     """Print how many bytes doing something for an address adds."""
+    in_bytes_each(what, lambda number: work(address(number)))
+
+
+def address(number: int) -> str:
+    """Return one of many addresses."""
+    return f"10.0.{number // 250}.{number % 250}"
+
+
+def in_bytes_each(what: str, work: Callable[[int], object], *, without: float = 0) -> None:
+    """Print how many bytes each of many calls adds, beside some that are counted apart."""
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for number in range(COUNT):
-        work(f"10.0.{number // 250}.{number % 250}")
+        work(number)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    print(f"  {(after - before) / COUNT:6.0f}  {what}")
+    print(f"  {(after - before) / COUNT - without:6.0f}  {what}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from sluicegate.domain.token_bucket import binding, full, result_at
 from sluicegate.runtime.mutex import held_here, new_mutex
 
 MAX_LOCAL_KEYS: Final = 100_000
-"""How many clients the local buckets of an outage tell apart; about 20 MB."""
+"""How many clients the local buckets of an outage tell apart; 30 MB at most, keys included."""
 
 RETRY_AFTER_REFUSAL: Final = 1.0
 """Seconds that a client is asked to wait where the policy is to refuse: when the storage will be back is not known."""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import traceback
+from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import PurePath
@@ -19,6 +20,7 @@ from sluicegate.runtime.system_clock import monotonic_s
 Level = Literal["debug", "info", "warning", "error"]
 
 _QUIET_US: Final = 1_000_000  # of the warnings about one reason, one a second is written
+_MAX_REASONS: Final = 1_000  # some name an endpoint, which a caller of the service chooses
 _MASK_KEY: Final = os.urandom(16)  # a log alone does not tell which of 2**32 addresses it was
 
 
@@ -51,7 +53,7 @@ class Notifier:
         self._background = BackgroundWorker()
         self._bus_inline = bool(getattr(event_bus, "inline", False))
         self._logger_inline = bool(getattr(logger, "inline", False))
-        self._last_us: dict[str, int] = {}
+        self._last_us: OrderedDict[str, int] = OrderedDict()
         self._left_out: dict[str, int] = {}
         self.failed = 0
         """How many inline observers raised."""
@@ -132,6 +134,10 @@ class Notifier:
             self._left_out[reason] = self._left_out.get(reason, 0) + 1
             return
         self._last_us[reason] = now_us
+        self._last_us.move_to_end(reason)
+        if len(self._last_us) > _MAX_REASONS:
+            forgotten, _ = self._last_us.popitem(last=False)
+            self._left_out.pop(forgotten, None)
         if error is not None:
             context["error"] = describe(error)
         if identifier is not None:

@@ -34,6 +34,11 @@ class Bucket:
         self.claims: Claims | None = None
         """Loans, reservations and holds; None where there are none."""
 
+    @property
+    def claim_count(self) -> i64:
+        """How many there are."""
+        return 0 if self.claims is None else len(self.claims)
+
 
 def level_of(bucket: Bucket | None, spec: BucketSpec, now_us: i64) -> tuple[i64, i64]:
     """Return a bucket's level at `now_us` and the tick from which it counts on; change nothing."""

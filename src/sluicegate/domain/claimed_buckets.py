@@ -7,7 +7,7 @@ from mypy_extensions import i64
 
 from sluicegate.domain.bucket import GONE, RESET, Bucket, level_of
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
-from sluicegate.domain.bucket_store import BucketStore
+from sluicegate.domain.bucket_store import BYTES_A_CLAIM, BucketStore
 from sluicegate.domain.claim import MAX_CLAIMS, NOT_FOUND, PAID
 from sluicegate.domain.claimed_bucket import (
     deny_claimed,
@@ -66,7 +66,9 @@ class ClaimedBuckets(BucketStore):
                     left = BucketLevel(level, anchor * request.spec.tick_us - now_us)
                     settled.append(BucketSettlement(NOT_FOUND, 0, 0, left))
                 else:
+                    before = bucket.claim_count
                     settled.append(settle_claim(bucket, request, number, max_debts[at], now_us))
+                    self._count_claims(bucket, before)
             return tuple(settled)
         finally:
             self._closed = False
@@ -80,7 +82,9 @@ class ClaimedBuckets(BucketStore):
                 bucket = self._find(request.key)
                 claims = None if bucket is None else bucket.claims
                 if bucket is not None and claims is not None and claims.is_active(bucket.spec, number, now_us):
+                    before = bucket.claim_count
                     extend_claim(bucket, request, number, ttls_us[at], now_us)
+                    self._count_claims(bucket, before)
                     extended += 1
             return extended
         finally:
@@ -108,7 +112,9 @@ class ClaimedBuckets(BucketStore):
             for request in requests:
                 bucket = self._find(request.key)
                 if bucket is not None and bucket.claims is not None:
+                    before = bucket.claim_count
                     reset_claimed(bucket, request.spec, now_us)
+                    self._count_claims(bucket, before)
                 elif bucket is not None:
                     bucket.last = RESET
         finally:
@@ -118,7 +124,10 @@ class ClaimedBuckets(BucketStore):
         spec = request.spec
         bucket = self._find(request.key)
         if bucket is not None and bucket.claims is not None:
-            return refund_claimed(bucket, request, now_us)
+            before = bucket.claim_count
+            refunded = refund_claimed(bucket, request, now_us)
+            self._count_claims(bucket, before)
+            return refunded
         level, anchor = level_of(bucket, spec, now_us)
         if bucket is not None and bucket.last != RESET:
             level = min(spec.capacity, level + request.cost_units)
@@ -139,6 +148,8 @@ class ClaimedBuckets(BucketStore):
             if bucket is not None and bucket.claims is not None:
                 may_rise = True
             buckets.append(bucket)
+        if allowed and terms:
+            self._make_room_beside(BYTES_A_CLAIM * len(terms), now_us)
         levels: list[BucketLevel] = []
         for at, request in enumerate(requests):
             bucket = buckets[at]
@@ -165,9 +176,12 @@ class ClaimedBuckets(BucketStore):
             self._write(request.key, bucket, spec, spec.capacity, -(-now_us // spec.tick_us), now_us)
             bucket = self._find(request.key)
             assert bucket is not None  # noqa: S101 - it was written
-        if allowed:
-            return pay_and_claim(bucket, request, terms, number, now_us)
-        return deny_claimed(bucket, request, now_us)
+        before = bucket.claim_count
+        left = (
+            pay_and_claim(bucket, request, terms, number, now_us) if allowed else deny_claimed(bucket, request, now_us)
+        )
+        self._count_claims(bucket, before)
+        return left
 
     def _pay(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what became of it
         self, request: BucketRequest, bucket: Bucket | None, level: i64, anchor: i64, allowed: bool, now_us: i64

@@ -4,6 +4,7 @@ Networks are held in py-radix, whose lookup takes the same time for ten entries 
 extra `sluicegate[rules]` and is imported when the first address is indexed.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from importlib import import_module
@@ -57,7 +58,7 @@ class IdentifierIndex(Generic[E]):
         self._entries = tuple(entries)
         self._by_text: dict[str, E] = {}
         self._tree: Any = None
-        self._unknown: set[str] = set()
+        self._unknown: OrderedDict[str, None] = OrderedDict()
         """Recent identifiers without an entry, for the scope `ip`: parsing an address takes longer than the lookup.
 
         Entries end but never begin, so an identifier without one never gets one.
@@ -112,8 +113,8 @@ class IdentifierIndex(Generic[E]):
         if len(identifier) > _MAX_CACHED_CHARACTERS:
             return
         if len(self._unknown) >= _MAX_CACHED:
-            self._unknown.clear()
-        self._unknown.add(identifier)
+            self._unknown.popitem(last=False)  # one, for all of them at once would take milliseconds
+        self._unknown[identifier] = None
 
 
 def read_network(text: str) -> IPv4Network | IPv6Network:

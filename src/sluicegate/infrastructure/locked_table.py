@@ -152,7 +152,7 @@ class LockedTable:
 
     @property
     def size_bytes(self) -> int:
-        """About how much memory the buckets take, their keys included: at most 256 bytes times `max_keys`, or 1 MiB."""
+        """About how much memory the buckets take, with keys and claims: at most 296 bytes times `max_keys`, or 1 MiB."""
         return self._table.size_bytes
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ class MemoryStorage(LockedTable):
     Args:
         clock: What time decides; the process's monotonic clock if None.
         max_keys: The greatest number of buckets held, at least 1; about 200 bytes each. Full buckets leave first. Together they
-            take at most 256 bytes times `max_keys` (at least 1 MiB): clients with long identifiers leave room for fewer.
+            take at most 296 bytes times `max_keys` (at least 1 MiB): clients with long identifiers leave room for fewer.
 
     Raises:
         InvalidInputError: If `max_keys` is below 1.
