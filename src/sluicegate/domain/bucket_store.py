@@ -6,6 +6,7 @@ from mypy_extensions import i64
 
 from sluicegate.domain.bucket import GONE, RESET, Bucket
 from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.claimed_bucket import over_by_us
 from sluicegate.domain.expiry_queue import ExpiryQueue
 from sluicegate.domain.token_bucket import full_at_us
 
@@ -194,7 +195,7 @@ class BucketStore:
     def _full_at_us(self, key: str) -> i64:
         bucket = self._shards[hash(key) & _SHARD_MASK][key]
         if bucket.claims is not None:
-            return bucket.claims.over_by_us(bucket.spec, bucket.level, bucket.last)
+            return over_by_us(bucket.claims, bucket.spec, bucket.level, bucket.last)
         return 0 if bucket.last == RESET else full_at_us(bucket.spec, bucket.level, bucket.last)
 
 

@@ -5,7 +5,7 @@ from mypy_extensions import i64
 from sluicegate.domain.bucket import RESET, Bucket
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms
 from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.claim import HOLD, PAID
+from sluicegate.domain.claim import HOLD, KEPT_US, PAID
 from sluicegate.domain.claims import Claims
 
 
@@ -80,6 +80,27 @@ def extend_claim(bucket: Bucket, request: BucketRequest, number: i64, ttl_us: i6
     claims, level, anchor = _look(bucket, request.spec, now_us)
     claims.extend(number, now_us, ttl_us)
     _keep(bucket, request.spec, claims, level, anchor)
+
+
+def over_by_us(claims: Claims, spec: BucketSpec, level: i64, last: i64) -> i64:
+    """Return an instant that is not before `Claims.over_at_us`, in one step however many claims there are.
+
+    Args:
+        claims: The bucket's.
+        spec: Its arithmetic.
+        level: Units at the tick `last`.
+        last: That tick.
+    """
+    begins: i64 = last
+    kept_us: i64 = 0
+    if claims.ended:
+        kept_us = claims.ended[-1].ends_us + KEPT_US
+    if claims.active:  # when the last of them has ended there is room for all that is missing
+        ends_us = claims.active[-1].ends_us
+        begins = max(begins, -(-ends_us // spec.tick_us))
+        kept_us = max(kept_us, ends_us + KEPT_US)
+    missing: i64 = max(0, spec.capacity - level)
+    return max(kept_us, (begins - -missing // spec.units_per_tick) * spec.tick_us)
 
 
 def _look(bucket: Bucket, spec: BucketSpec, now_us: i64) -> tuple[Claims, i64, i64]:

@@ -199,19 +199,6 @@ class Claims:
                 over_us = max(over_us, claim.ends_us + KEPT_US)
         return over_us
 
-    def over_by_us(self, spec: BucketSpec, level: i64, last: i64) -> i64:
-        """Return an instant that is not before `over_at_us`, in one step however many claims there are."""
-        begins: i64 = last
-        kept_us: i64 = 0
-        if self.ended:
-            kept_us = self.ended[-1].ends_us + KEPT_US
-        if self.active:  # when the last of them has ended there is room for all that is missing
-            ends_us = self.active[-1].ends_us
-            begins = max(begins, -(-ends_us // spec.tick_us))
-            kept_us = max(kept_us, ends_us + KEPT_US)
-        missing: i64 = max(0, spec.capacity - level)
-        return max(kept_us, (begins - -missing // spec.units_per_tick) * spec.tick_us)
-
     def room(self, spec: BucketSpec) -> i64:
         """Return how high the level may rise beside the hard claims."""
         return max(0, spec.capacity - self.hard)

@@ -19,6 +19,14 @@ class BuiltOnce(Generic[S]):
         self.cache_clear: Callable[[], None] = self._cached.cache_clear
         """Forgets it, for tests."""
 
+    def __copy__(self) -> "BuiltOnce[S]":
+        """Return the same one: there is one of what it builds."""
+        return self
+
+    def __deepcopy__(self, _: object) -> "BuiltOnce[S]":
+        """Return the same one, as `__copy__` does."""
+        return self
+
     def __call__(self) -> S:
         """Return it."""
         with self._mutex:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -168,6 +169,20 @@ def test_a_callback_that_raises_is_called_again(tmp_path: Path, settings: dict[s
         time.sleep(0.02)
     watch.stop()
     assert [str(trouble) for trouble in troubles] == ["no"]
+
+
+def test_where_no_thread_can_be_started_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application starts all the same, with the rules that were read; stopping has nothing to do."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    reader = Reader(tmp_path / "rules.toml")
+    reader.watch.start()
+    reader.watch.stop()
+    assert len(reader.troubles) == 1
+    assert "can't start new thread" in reader.troubles[0]
 
 
 def test_without_a_folder_it_looks(tmp_path: Path) -> None:

@@ -75,6 +75,10 @@ class RedisStorage:
         self.connections = Connections(target, self._deadline_s)
         """The connections and leases, which all storages made by `with_deadline` share."""
 
+    def __deepcopy__(self, _: object) -> Self:
+        """Return the same storage: a copy would have connections of its own."""
+        return self
+
     @classmethod
     def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS, remember_denials: bool = True) -> Self:
         """Build a storage from a URL.
@@ -93,14 +97,12 @@ class RedisStorage:
     def with_deadline(self, deadline_s: float) -> Self:
         """Return this storage with a shorter deadline: calls through it share its connections, cached denials and leases.
 
-        Closing either closes both.
-
         Args:
             deadline_s: The longest that a call through it may take, in seconds; above this storage's own, that one holds.
+                Closing either storage closes both.
         """
-        deadline_s = min(deadline_s, self._deadline_s)
         other = copy(self)
-        other._deadline_s = deadline_s  # noqa: SLF001 - it is a copy of this very object
+        other._deadline_s = deadline_s = min(deadline_s, self._deadline_s)  # noqa: SLF001 - it is a copy of this very object
         other.traits = StorageTraits(deadline_s=deadline_s, hash_tags=self.traits.hash_tags)
         return other
 

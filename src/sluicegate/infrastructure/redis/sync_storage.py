@@ -62,6 +62,10 @@ class SyncRedisStorage:
         """The deadline of each call, and whether keys need hash tags."""
         self._background = _LoopThread()
 
+    def __deepcopy__(self, _: object) -> Self:
+        """Return the same storage: a copy would have a thread of its own."""
+        return self
+
     @classmethod
     def from_url(cls, url: str, *, deadline_ms: int = DEFAULT_DEADLINE_MS, remember_denials: bool = True) -> Self:
         """Build a storage from a URL; `RedisStorage.from_url` says which URLs there are.

@@ -64,7 +64,10 @@ class FileWatcher:
         self._last_signature = self._signature()
 
     def start(self) -> None:
-        """Start to watch. A forked child watches with a thread of its own."""
+        """Start to watch. A forked child watches with a thread of its own.
+
+        Where no thread can be started nothing is watched, and `on_error` is told.
+        """
         if self._thread is not None:
             return
         if self._notify:
@@ -85,8 +88,14 @@ class FileWatcher:
 
     def _start_thread(self) -> None:
         self._stop = Event()
-        self._thread = Thread(target=self._run, args=(self._stop,), name="sluicegate-file-watch", daemon=True)
-        self._thread.start()
+        thread = Thread(target=self._run, args=(self._stop,), name="sluicegate-file-watch", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # a container's limit of threads: the rules hold that were read
+            self._thread = None
+            self._report(error)
+        else:
+            self._thread = thread
 
     def _start_in_child(self) -> None:
         if self._thread is not None:

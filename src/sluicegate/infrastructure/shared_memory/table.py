@@ -189,6 +189,8 @@ class SharedTable:
         try:
             del free[-1]
         except IndexError:
+            if owner[0] == me:
+                raise StorageError("interrupted", "Asked in the midst of another check of this thread.") from None
             return False
         owner[0] = me
         try:

@@ -7,6 +7,7 @@ answer.
 
 import inspect
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from typing import Any, TypeAlias
 
 from mypy_extensions import mypyc_attr
@@ -68,6 +69,27 @@ class ASGIFace:
         self._recognises_router = recognises_router
         self._is_first = True
         self._root_path: str | None = None
+
+    def __copy__(self) -> "ASGIFace":
+        """Return a middleware for the same application, which asks the same limiter."""
+        other = type(self).__new__(type(self))
+        ASGIFace.__init__(
+            other,
+            self.app,
+            self._limiter,
+            self._requests,
+            self._on_denied,
+            self._owned,
+            recognises_router=self._recognises_router,
+        )
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ASGIFace":
+        """Return a middleware for a copy of the application, which asks the same limiter."""
+        other = self.__copy__()
+        memo[id(self)] = other
+        other.app = deepcopy(self.app, memo)
+        return other
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a denied request; call the application for every other."""

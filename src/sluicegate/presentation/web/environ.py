@@ -120,6 +120,14 @@ class EnvironLimiter:
         )
         """What asks the limiter."""
 
+    def __copy__(self) -> "EnvironLimiter":
+        """Return the same one: what it knows of requests is fixed."""
+        return self
+
+    def __deepcopy__(self, _: object) -> "EnvironLimiter":
+        """Return the same one, as `__copy__` does."""
+        return self
+
     @property
     def limiter(self) -> SyncTokenBucketAdapter:
         """The limiter that blocks."""

@@ -117,6 +117,14 @@ class RequestLimiter:
             logger=logger,
         )
 
+    def __copy__(self) -> "RequestLimiter":
+        """Return the same one: what it knows of requests is fixed."""
+        return self
+
+    def __deepcopy__(self, _: object) -> "RequestLimiter":
+        """Return the same one, as `__copy__` does."""
+        return self
+
     async def check(
         self, limiter: AwaitedLimiter[R], request: IncomingRequest, endpoint: str | None = None
     ) -> Decision | None:
