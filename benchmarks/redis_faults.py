@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -41,7 +43,13 @@ class Watched:
     def __init__(self, storage: RedisStorage) -> None:
         self._storage = storage
         self.traits = storage.traits
+        self.peek, self.refund, self.reset, self.aclose = storage.peek, storage.refund, storage.reset, storage.aclose
         self.outcome = ""
+
+    def with_deadline(self, deadline_s: float) -> "Watched":
+        """Return itself: the storage keeps the limiter's deadline already."""
+        assert deadline_s == self.traits.deadline_s
+        return self
 
     async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
         """Take from the storage."""
@@ -279,6 +287,31 @@ async def sentinel_kill() -> None:
         )
 
 
+async def busy(busy_ms: int, pause_ms: int) -> None:
+    """Two tasks compute for so long at a time on the event loop of the checks; the server is silent at first, or not at all."""
+    with RedisServer() as server:
+        client = server.client()
+        client.ping()  # opens this client's socket before sockets are counted
+        stop = asyncio.Event()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def compute() -> None:
+            while not stop.is_set():
+                until = time.perf_counter() + busy_ms / 1000
+                while time.perf_counter() < until:
+                    pass
+                await asyncio.sleep(random.uniform(0, busy_ms / 1000))
+
+        def begin() -> None:
+            if pause_ms:
+                client.execute_command("CLIENT", "PAUSE", pause_ms)
+            tasks.extend(asyncio.ensure_future(compute()) for _ in range(2))
+
+        name = f"busy 2 x {busy_ms} ms" + (f", server paused {pause_ms} ms" if pause_ms else "")
+        await measure(name, server.url, begin, stop.set)
+        await asyncio.gather(*tasks)
+
+
 async def proxied(name: str, **faults: object) -> None:
     """A fault of the network."""
     with RedisServer() as server:
@@ -308,6 +341,8 @@ SCENARIOS: dict[str, Callable[[], Awaitable[None]]] = {
     "readonly": readonly,
     "sentinel-failover": sentinel_failover,
     "sentinel-kill": sentinel_kill,
+    **{f"busy-{ms}": partial(busy, ms, 0) for ms in (5, 30, 60, 200)},
+    **{f"busy-{ms}-paused": partial(busy, ms, 300) for ms in (5, 30, 60, 200)},
     "blackhole": lambda: proxied("blackhole", blackhole=True),
     "half-open": lambda: proxied("half-open", half_open=True),
     "latency-200": lambda: proxied("latency 200 ms", latency_s=0.2),
