@@ -55,3 +55,10 @@ def test_the_links_of_the_page_lead_somewhere(page: Path) -> None:
     """Relative links name files that exist."""
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_index_links_every_page() -> None:
+    """No page can be found by nobody."""
+    docs = ROOT / "docs"
+    linked = set(re.findall(r"\]\(([^)#]+)\)", (docs / "index.md").read_text()))
+    assert linked == {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")} - {"index.md"}
