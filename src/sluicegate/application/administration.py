@@ -7,7 +7,7 @@ from sluicegate.application.check import Check, prepare, result_of
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
 from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier, describe
-from sluicegate.domain.arguments import Cost, Identifier
+from sluicegate.domain.arguments import require_text
 from sluicegate.domain.bucket_key import KeyFormat
 from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
@@ -42,8 +42,10 @@ class Administration:
         """Writes log lines and publishes events."""
         self._utc_now = utc_now
 
-    def begin_peek(self, endpoint: str, identifier: Identifier, cost: Cost) -> Check:
+    def begin_peek(self, endpoint: object, identifier: object, cost: object) -> Check:
         """Return what to look at; the check has a result already if there is nothing to look at. Tells no observer.
+
+        Arguments are those of `prepare`, which says what is wrong with them: compiled code would refuse them without a name.
 
         Raises:
             InvalidInputError: If an argument is wrong.
@@ -76,7 +78,7 @@ class Administration:
         return Success(full(rules.max_cost))
 
     def find(
-        self, endpoint: str, identifier: Identifier, cost: Cost, verb: str, also: tuple[str, ...] = ()
+        self, endpoint: object, identifier: object, cost: object, verb: str, also: tuple[str, ...] = ()
     ) -> Check | Success[None] | Failure[RateLimitError]:
         """Return a check of the buckets that an administrative call means.
 
@@ -103,11 +105,12 @@ class Administration:
         )
         rules = check.rules
         if rules is None:
+            name = require_text("endpoint", endpoint)
             if verb == "reset":
-                self.notifier.log("info", "No rate limit rule names the endpoint; nothing to reset.", endpoint=endpoint)
+                self.notifier.log("info", "No rate limit rule names the endpoint; nothing to reset.", endpoint=name)
                 return Success(None)
-            error = RateLimitError("no_rule", f"No rate limit rule names the endpoint {endpoint!r}.", endpoint)
-            self.notifier.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=endpoint)
+            error = RateLimitError("no_rule", f"No rate limit rule names the endpoint {name!r}.", name)
+            self.notifier.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=name)
             return Failure(error)
         requests: list[BucketRequest] = [*check.requests]
         for shadow in check.shadows:

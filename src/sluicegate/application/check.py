@@ -308,7 +308,7 @@ def _ask_by_rule(
     """
     require_policies(named, rules)
     limits = rules.limits
-    costs = [limit.rule.cost if limit.in_flight else named.get(limit.rule.policy, limit.rule.cost) for limit in limits]
+    costs = [limit.rule.cost if limit.in_flight else named.get(limit.policy, limit.rule.cost) for limit in limits]
     check = Check(rules, (), identifier, costs[0] if costs else 0)
     if rules.disabled is not None:
         check.result = rules.disabled

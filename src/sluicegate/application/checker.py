@@ -95,8 +95,9 @@ class Checker:
         """
         snapshot = self.current() if rules is None else rules
         check = prepare(snapshot.rules, self._key_format, endpoint, identifier, cost, self.utc_now, also=also)
-        if check.rules is not None and check.rules.in_flight:
-            self.live_rules.warn_of_calls_in_flight(check.rules)
+        named = check.rules
+        if named is not None and named.in_flight:
+            self.live_rules.warn_of_calls_in_flight(named)
         if not check.requests:
             self._announce_unasked(check, snapshot, endpoint)
         else:

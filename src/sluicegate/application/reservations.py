@@ -9,7 +9,7 @@ from sluicegate.application.checker import Checker
 from sluicegate.application.claim_numbers import ClaimNumbers
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.notifier import Notifier
-from sluicegate.domain.arguments import plain_text, read_cost
+from sluicegate.domain.arguments import plain_text, read_cost, require_seconds
 from sluicegate.domain.bucket_request import BucketRequest, BucketSettlement, ClaimTerms
 from sluicegate.domain.claim import AS_RESERVED, HOLD, NOT_FOUND, PAID
 from sluicegate.domain.compiled_rules import EndpointRules, Limit
@@ -17,7 +17,6 @@ from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLi
 from sluicegate.domain.events import RateLimitDebtCapped
 from sluicegate.domain.reservation import ClaimName, Hold, Reservation, RuleSettlement, Settlement, name_of
 from sluicegate.domain.result import Failure, Success
-from sluicegate.domain.rule import require_seconds
 
 _MOST_UNITS: Final = 2**53 - 1  # of a cost: Lua's numbers are exact up to there
 _NOTHING: Final = Settlement(applied=False, charged=0, returned=0, debt=0)
@@ -174,13 +173,17 @@ class Reservations:
     def settled(self, settling: Settling, answers: Sequence[BucketSettlement]) -> Success[Settlement]:
         """Return what became of a reservation."""
         rules: list[RuleSettlement] = []
+        applied = False
+        deepest: RuleSettlement | None = None
         for at, answer in enumerate(answers):
             limit = settling.limits[at]
+            applied = applied or answer.found != NOT_FOUND
             if not limit.in_flight:
-                rules.append(_of_rule(limit, answer))
+                rule = _of_rule(limit, answer)
+                rules.append(rule)
+                if deepest is None or rule.debt > deepest.debt:
+                    deepest = rule
                 self._tell_if_capped(settling, at, answer)
-        applied = any(answer.found != NOT_FOUND for answer in answers)
-        deepest = max(rules, key=_debt, default=None)
         if deepest is None:
             return Success(Settlement(applied, 0, 0, 0))
         return Success(Settlement(applied, deepest.charged, deepest.returned, deepest.debt, tuple(rules)))
@@ -235,11 +238,11 @@ class Reservations:
         token = limit.spec.units_per_token
         identifier = limit.identifier_of(settling.check.identifier)
         self._notifier.warn_throttled(
-            f"debt:{limit.rule.policy}",
+            f"debt:{limit.policy}",
             "A reservation cost more than the debt that its rule allows; the rest is not charged.",
             endpoint=rules.endpoint,
             identifier=identifier,
-            policy=limit.rule.policy,
+            policy=limit.policy,
         )
         if self._notifier.has_listener(RateLimitDebtCapped):
             self._notifier.publish(
@@ -249,7 +252,7 @@ class Reservations:
                     scope=limit.scope,
                     cost=request.cost_units // token,
                     charged=answer.charged_units // token,
-                    policy=limit.rule.policy,
+                    policy=limit.policy,
                     max_debt=limit.max_debt_units // token,
                 )
             )
@@ -287,8 +290,9 @@ def _at_cost(settling: Settling, rules: EndpointRules, cost: object) -> tuple[Bu
     elif cost is not None and for_all and settling.name.by_rule:
         raise InvalidInputError(f"cost={for_all}: expected a cost for each rule, as when it was reserved")
     requests: list[BucketRequest] = []
-    for limit, request in zip(settling.limits, settling.check.requests, strict=True):
-        tokens = for_all if by_rule is None else by_rule.get(limit.rule.policy, AS_RESERVED)
+    for at, request in enumerate(settling.check.requests):
+        limit = settling.limits[at]
+        tokens = for_all if by_rule is None else by_rule.get(limit.policy, AS_RESERVED)
         if limit.in_flight:
             tokens = AS_RESERVED
         units = tokens if tokens == AS_RESERVED else min(tokens * request.spec.units_per_token, _MOST_UNITS)
@@ -299,13 +303,9 @@ def _at_cost(settling: Settling, rules: EndpointRules, cost: object) -> tuple[Bu
 def _of_rule(limit: Limit, answer: BucketSettlement) -> RuleSettlement:
     token = limit.spec.units_per_token
     return RuleSettlement(
-        policy=limit.rule.policy,
+        policy=limit.policy,
         applied=answer.found != NOT_FOUND,
         charged=answer.charged_units // token,
         returned=answer.returned_units // token,
         debt=max(0, -(answer.level.level // token)),
     )
-
-
-def _debt(rule: RuleSettlement) -> int:
-    return rule.debt

@@ -19,6 +19,9 @@ Identifier: TypeAlias = str | Mapping[str, str]
 Cost: TypeAlias = int | IntEnum | Mapping[str, int]
 """Tokens to take; 0: the rule's own cost. Or a mapping from a rule's name to tokens, of which 0 are none."""
 
+MAX_HOLD_SECONDS: Final = 86_400
+"""The longest that a hold or a reservation lasts without being renewed: a day."""
+
 MAX_TEXT_BYTES: Final = 1024
 """The longest identifier or endpoint, in UTF-8: more is an attack on the storage's memory, or a mistake."""
 
@@ -92,6 +95,8 @@ def read_cost(cost: object) -> tuple[int, dict[str, int] | None]:
         InvalidTypeError: If a cost is not a whole number, or the name of a rule not a string.
         InvalidInputError: If a cost is negative, or a mapping is empty.
     """
+    if type(cost) is int and cost >= 0:
+        return cost, None
     if isinstance(cost, Mapping):
         return 0, _require_costs(cast("Mapping[object, object]", cost))
     return require_cost(cost), None
@@ -110,3 +115,17 @@ def _require_costs(costs: Mapping[object, object]) -> dict[str, int]:
     if not named:
         raise InvalidInputError("cost={}: expected the cost of at least one rule")
     return named
+
+
+def require_seconds(field_name: str, value: object) -> float:
+    """Return a duration of a hold or a reservation.
+
+    Raises:
+        InvalidInputError: If it is not 0.001 to 86,400.
+        InvalidTypeError: If it is no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidTypeError(f"{field_name}={value!r}: expected a number of seconds")
+    if not 0.001 <= value <= MAX_HOLD_SECONDS:  # noqa: PLR2004 - stated in the message; NaN is no such number either
+        raise InvalidInputError(f"{field_name}={value!r}: expected 0.001 to {MAX_HOLD_SECONDS} seconds")
+    return value

@@ -84,7 +84,8 @@ class BucketStore:
         return self._find(key)
 
     def _find(self, key: str) -> Bucket | None:
-        return self._shards[hash(key) & _SHARD_MASK].get(key)
+        hashed: i64 = hash(key)  # compiled code would allocate two numbers for the same in one expression
+        return self._shards[hashed & _SHARD_MASK].get(key)
 
     def _decide(self, states: list[tuple[str, Bucket]], version: i64) -> bool:
         """Write a decision into the log, unless it has changed since the decision was begun."""

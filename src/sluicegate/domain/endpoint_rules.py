@@ -41,6 +41,7 @@ class Limit:
         "max_tokens",
         "on_reserve",
         "overrides",
+        "policy",
         "rule",
         "scope",
         "spec",
@@ -55,6 +56,7 @@ class Limit:
     ) -> None:
         spec: BucketSpec = rule.spec
         self.rule: Final = rule
+        self.policy: Final[str] = rule.policy
         self.bucket: Final = bucket
         self.before: Final = key_frame[0]
         self.after: Final = key_frame[1]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias, get_args
 
-from sluicegate.domain.arguments import plain_text
+from sluicegate.domain.arguments import plain_text, require_seconds
 from sluicegate.domain.bucket_spec import MAX_UNITS, BucketSpec, bucket_spec
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rate import SECONDS, exact_rate, parse_in_flight, parse_rate
@@ -29,9 +29,6 @@ MAX_IN_FLIGHT = 10_000
 
 DEFAULT_HOLD_SECONDS = 60
 """How long a hold or a reservation lasts if nobody says otherwise."""
-
-MAX_HOLD_SECONDS = 86_400
-"""The longest that a hold or a reservation lasts without being renewed: a day."""
 
 _SCOPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _NAME = re.compile(r"[A-Za-z0-9_.*/-]{1,64}")
@@ -259,20 +256,6 @@ class RateLimitRule:
         seconds = SECONDS[unit]
         per_minute = n * 60 / seconds if n * 60 % seconds else n * 60 // seconds
         return cls(max_tokens=n if burst is None else burst, refill_rate=per_minute, scope=scope)
-
-
-def require_seconds(field_name: str, value: object) -> float:
-    """Return a duration of a hold or a reservation.
-
-    Raises:
-        InvalidInputError: If it is not 0.001 to 86,400.
-        InvalidTypeError: If it is no number.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidTypeError(f"{field_name}={value!r}: expected a number of seconds")
-    if not 0.001 <= value <= MAX_HOLD_SECONDS:  # noqa: PLR2004 - stated in the message; NaN is no such number either
-        raise InvalidInputError(f"{field_name}={value!r}: expected 0.001 to {MAX_HOLD_SECONDS} seconds")
-    return value
 
 
 def _require_one_scope(text: str, named: str | None, scope: str | None) -> None:

@@ -15,8 +15,8 @@ EXACT: Final = "exact"
 
 _Transformation: TypeAlias = Callable[[str], str]
 
-# What no router reads in two ways: segments of these characters, none of them beginning with a dot, and no last slash.
-_PLAIN: Final = re.compile(r"/|(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)+")
+# What some router reads in another way, wherever it stands; so are segments that are empty or begin with a dot.
+_not_plain: Final = re.compile(r"[^A-Za-z0-9_~!$&'()*+,=:@./-]").search
 _SLASHES: Final = re.compile("/{2,}")
 _ENCODED_SLASH: Final = re.compile(b"%2[fF]")
 _CUT: Final = re.compile("[;?#]")
@@ -43,7 +43,14 @@ def is_plain(path: str, raw: bytes | None) -> bool:
         path: The path, decoded.
         raw: The path as it was sent; None if that is not known.
     """
-    return (raw is None or b"%" not in raw) and _PLAIN.fullmatch(path) is not None
+    return (
+        path.startswith("/")
+        and (path == "/" or not path.endswith("/"))
+        and "//" not in path
+        and "/." not in path
+        and (raw is None or b"%" not in raw)
+        and _not_plain(path) is None
+    )
 
 
 def readings_of(path: str, raw: bytes | None = None, whole: str = "", root: str = "") -> list[Reading]:
