@@ -21,6 +21,7 @@ FLOORS = {
     "flask": "3.0.0",
     "hiredis": "3.0.0",
     "httpx": "0.23.0",
+    "httpx2": "2.16.0",
     "msgspec": "0.18.6",
     "mypy_extensions": "1.0.0",
     "py-radix": "1.1.0",
@@ -42,7 +43,7 @@ REDIS = ("6.4.0", "7.1.1", "8.0.0")
 BESIDE = ("limits[redis]", "arq", "kombu[redis]", "throttled-py[redis]")
 """Packages that applications have beside this one, and that bound redis-py's version."""
 
-EXTRAS = "redis,cli,fastapi,flask,django,drf,httpx,rules"
+EXTRAS = "redis,cli,fastapi,flask,django,drf,httpx,httpx2,rules"
 TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "http-sf", "websockets", "fakeredis")
 
 ON_REDIS = (
@@ -59,6 +60,7 @@ ELSEWHERE = (
     "tests/infrastructure/test_structlog_logger.py",
     "tests/presentation/cli/test_main.py",
     "tests/presentation/cli/test_rules_cli.py",
+    "tests/presentation/client",
     "tests/presentation/test_httpx_transport.py",
     "tests/presentation/web",
     "-k",

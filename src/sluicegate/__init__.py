@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage
     from sluicegate.infrastructure.structlog_logger import StructlogLogger
     from sluicegate.presentation.decorator import rate_limited
-    from sluicegate.presentation.httpx_transport import RateLimitTransport
+    from sluicegate.presentation.httpx_transport import RateLimitTransport, SyncRateLimitTransport
     from sluicegate.presentation.web.asgi import RateLimitMiddleware
     from sluicegate.presentation.web.client_address import ClientAddresses
     from sluicegate.presentation.web.fastapi import install_rate_limits, rate_limit
@@ -76,6 +76,7 @@ _LAZY = {
     "SharedMemoryInfo": "sluicegate.infrastructure.shared_memory.inspection",
     "SharedMemoryStorage": "sluicegate.infrastructure.shared_memory.storage",
     "StructlogLogger": "sluicegate.infrastructure.structlog_logger",
+    "SyncRateLimitTransport": "sluicegate.presentation.httpx_transport",
     "SyncRedisStorage": "sluicegate.infrastructure.redis.sync_storage",
     "WSGIRateLimitMiddleware": "sluicegate.presentation.web.wsgi",
     "exempt": "sluicegate.presentation.web.incoming_request",
@@ -94,6 +95,7 @@ _LIBRARIES = {
     "FlaskRateLimit": ("flask",),
     "RateLimitTransport": ("httpx",),
     "RedisStorage": ("redis", "hiredis"),
+    "SyncRateLimitTransport": ("httpx",),
     "SyncRedisStorage": ("redis", "hiredis"),
     "install_rate_limits": ("fastapi",),
     "rate_limit": ("fastapi",),
@@ -156,6 +158,7 @@ __all__ = [
     "StorageProtocol",
     "StructlogLogger",
     "Success",
+    "SyncRateLimitTransport",
     "SyncRedisStorage",
     "SyncStorageProtocol",
     "SyncTokenBucketAdapter",

@@ -65,7 +65,9 @@ def test_the_facade_lists_what_it_exports() -> None:
             assert getattr(module, name) is not None
 
 
-@pytest.mark.parametrize("name", ["asgi", "django", "fastapi", "flask", "httpx", "rest_framework", "storage", "wsgi"])
+@pytest.mark.parametrize(
+    "name", ["asgi", "django", "fastapi", "flask", "httpx", "httpx2", "rest_framework", "storage", "wsgi"]
+)
 def test_the_modules_for_frameworks_export_what_they_list(name: str) -> None:
     """Each imports nothing but names that others use, and lists them all."""
     docstring, *imports, listed = ast.parse((SOURCE / f"{name}.py").read_text()).body
@@ -111,7 +113,18 @@ def test_a_missing_extra_is_named() -> None:
     assert "sluicegate.FlaskRateLimit needs flask: pip install 'sluicegate[flask]'" in run.stderr
 
 
-_LIBRARIES = ("django", "fastapi", "flask", "hiredis", "httpx", "redis", "rest_framework", "starlette", "typer")
+_LIBRARIES = (
+    "django",
+    "fastapi",
+    "flask",
+    "hiredis",
+    "httpx",
+    "httpx2",
+    "redis",
+    "rest_framework",
+    "starlette",
+    "typer",
+)
 _BARE = f"import sys; sys.modules.update(dict.fromkeys({_LIBRARIES}));"
 
 
@@ -154,6 +167,7 @@ def test_everything_public_is_taken_where_all_extras_are() -> None:
         ("import sluicegate.fastapi", "sluicegate.fastapi needs fastapi: pip install 'sluicegate[fastapi]'"),
         ("import sluicegate.flask", "sluicegate.flask needs flask: pip install 'sluicegate[flask]'"),
         ("import sluicegate.httpx", "sluicegate.httpx needs httpx: pip install 'sluicegate[httpx]'"),
+        ("import sluicegate.httpx2", "sluicegate.httpx2 needs httpx2: pip install 'sluicegate[httpx2]'"),
         ("import sluicegate.rest_framework", "needs rest_framework: pip install 'sluicegate[drf]'"),
         (
             "import os; os.environ['SLUICEGATE_STORAGE_URL'] = 'redis://x'; import sluicegate; sluicegate.get_rate_limit()",

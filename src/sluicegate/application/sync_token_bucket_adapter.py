@@ -1,6 +1,7 @@
 """The limiter for code without an event loop: WSGI applications, scripts, worker threads."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 
@@ -8,6 +9,7 @@ from sluicegate.application.assembly import assemble, require_traits
 from sluicegate.application.check import Check, result_of
 from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.sync_reservation_face import SyncReservationFace
+from sluicegate.application.sync_wait_queue import SyncWaitQueue
 from sluicegate.domain.arguments import Cost, Identifier
 from sluicegate.domain.bucket_request import BucketRequest
 from sluicegate.domain.errors import RateLimitError
@@ -95,6 +97,7 @@ class SyncTokenBucketAdapter(SyncReservationFace):
             storage if isinstance(storage, SyncReservationStorage) else None,
         )
         self._storage = storage
+        self._wait_queue = SyncWaitQueue()
         self.rules = checker.live_rules
         """The rules in force: swap them, switch them off and on, read their version."""
 
@@ -107,6 +110,27 @@ class SyncTokenBucketAdapter(SyncReservationFace):
     def scopes(self) -> frozenset[str]:
         """The scopes that the rules count, all together."""
         return self.rules.current().rules.scopes
+
+    def wait(
+        self, *, endpoint: str, identifier: Identifier, cost: Cost = 0, timeout_s: float | None = None
+    ) -> RateLimitResult:
+        """Take tokens as soon as there are enough, first come, first served among the threads that wait; it blocks until then.
+
+        Raises:
+            SlotTimeoutError: A `TimeoutError`, if there is no turn within `timeout_s` seconds (None: no end); no token was taken.
+            InvalidInputError: If an argument is wrong.
+        """
+        return self._wait_queue.wait(
+            partial(self._try_to_take, endpoint, identifier, cost), endpoint, identifier, timeout_s
+        )
+
+    def slot(
+        self, *, endpoint: str, identifier: Identifier, cost: Cost = 0, timeout_s: float | None = None
+    ) -> AbstractContextManager[RateLimitResult]:
+        """Do what `wait` does on entering a `with`, whose body then makes the call."""
+        return self._wait_queue.slot(
+            partial(self._try_to_take, endpoint, identifier, cost), endpoint, identifier, timeout_s
+        )
 
     def peek(self, *, endpoint: str, identifier: Identifier, cost: Cost = 0) -> Result[RateLimitResult, RateLimitError]:
         """Tell what `is_allowed` would answer now, and change nothing.
@@ -176,6 +200,9 @@ class SyncTokenBucketAdapter(SyncReservationFace):
     def failures(self) -> dict[str, int]:
         """How many checks the storage could not decide, by reason."""
         return dict(self._checker.failure_policy.failures)
+
+    def _try_to_take(self, endpoint: str, identifier: Identifier, cost: Cost) -> RateLimitResult:
+        return self.check(endpoint=endpoint, identifier=identifier, cost=cost).result
 
     def _administer(
         self,

@@ -54,8 +54,7 @@ class WaitQueue:
         require_timeout(timeout_s)
         loop = asyncio.get_running_loop()
         deadline = math.inf if timeout_s is None else loop.time() + timeout_s
-        name = identifier if isinstance(identifier, str) else tuple(sorted(identifier.items()))
-        queue = self._queues.setdefault((loop, endpoint, name), asyncio.Lock())
+        queue = self._queues.setdefault((loop, endpoint, queue_name(identifier)), asyncio.Lock())
         try:
             async with asyncio.timeout_at(None if timeout_s is None else deadline):
                 await queue.acquire()
@@ -66,9 +65,7 @@ class WaitQueue:
                 result = await ask()
                 if result.allowed:
                     return result
-                if math.isinf(result.retry_after) or loop.time() + result.retry_after > deadline:
-                    raise SlotTimeoutError(endpoint, result.retry_after)
-                await asyncio.sleep(result.retry_after)
+                await asyncio.sleep(pause_before_turn(result, endpoint, loop.time(), deadline))
         finally:
             queue.release()
 
@@ -78,6 +75,22 @@ class WaitQueue:
     ) -> AsyncGenerator[RateLimitResult, None]:
         """Wait, then run the body of an `async with`. The tokens stay taken, whatever comes of the body."""
         yield await self.wait(ask, endpoint, identifier, timeout_s)
+
+
+def queue_name(identifier: Identifier) -> object:
+    """Return what tells the queue of an identifier from those of others."""
+    return identifier if isinstance(identifier, str) else tuple(sorted(identifier.items()))
+
+
+def pause_before_turn(result: RateLimitResult, endpoint: str, now_s: float, deadline_s: float) -> float:
+    """Return for how many seconds to sleep after a denial, before the limiter is asked again.
+
+    Raises:
+        SlotTimeoutError: If the turn would come after the deadline, or never.
+    """
+    if math.isinf(result.retry_after) or now_s + result.retry_after > deadline_s:
+        raise SlotTimeoutError(endpoint, result.retry_after)
+    return result.retry_after
 
 
 def require_timeout(timeout_s: object) -> None:

@@ -1,40 +1,49 @@
-"""A transport for httpx that keeps to another service's limit: requests wait until they may be sent."""
+"""Transports for httpx that keep to another service's limit: requests wait until they may be sent."""
 
 from collections.abc import Callable
 
 import httpx
 
+from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.application.wait_queue import SlotTimeoutError, require_timeout
-from sluicegate.container import get_rate_limit
+from sluicegate.application.wait_queue import SlotTimeoutError
+from sluicegate.container import get_rate_limit, get_sync_rate_limit
 from sluicegate.domain.errors import InvalidTypeError
-from sluicegate.presentation.inline_rules import InlineRules, RuleOrText
-from sluicegate.presentation.web.identifiers import identifier_text
+from sluicegate.presentation.client.http_pacer import HTTPPacer
+from sluicegate.presentation.client.pacer import Call
+from sluicegate.presentation.client.steps import run, run_blocking
+from sluicegate.presentation.inline_rules import RuleOrText
 
 
 class RateLimitTimeout(httpx.TimeoutException):
-    """There were not enough tokens for a request in time; it was not sent."""
+    """There was no turn for a request in time; it was not sent, or was refused before."""
 
 
 class RateLimitTransport(httpx.AsyncBaseTransport):
-    """Send requests at no more than a rate: `AsyncClient(transport=RateLimitTransport("10/second"))`.
+    """Send requests at no more than a rate, and as the answers tell: `AsyncClient(transport=RateLimitTransport("10/second"))`.
 
     Requests wait in the order in which they came, separately for each identifier. On Redis all processes keep to the rate
-    together.
+    together, and a pause that one of them is told holds for all. A refusal (429, 503, GitHub's 403) is answered by sending the
+    request again where that is safe: it is idempotent, and its body can be sent twice.
 
     Args:
         rules: Rules, or texts such as `10/second burst 1`.
         transport: The transport that sends them; None: a new `httpx.AsyncHTTPTransport`.
         identifier: What is counted separately, as a function of the request; None: the host and port.
-        timeout_s: The longest wait in seconds; None: no end.
+        timeout_s: The longest wait in seconds, of all attempts together; None: no end.
         name: What keys name in the place of an endpoint; empty: `httpx`.
         limiter: The limiter whose storage is used; None: that of the settings.
+        retries: How often a refused request is sent again at most. All requests together are retried for a tenth of them, and ten
+            times beforehand.
+        retry_unsafe: Whether that holds for methods that are not idempotent as well (POST, PATCH). A request with an
+            `Idempotency-Key` is idempotent.
+        max_pause_s: The longest pause that a server may ask for, in seconds; a refusal that asks for more is returned at once.
 
     Raises:
         InvalidInputError: If an argument is wrong.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, given by name
         self,
         *rules: RuleOrText,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -42,35 +51,115 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
         timeout_s: float | None = 60.0,
         name: str = "",
         limiter: TokenBucketAdapter | None = None,
+        retries: int = 2,
+        retry_unsafe: bool = False,
+        max_pause_s: float = 300.0,
     ) -> None:
-        if identifier is not None and not callable(identifier):
-            raise InvalidTypeError(f"identifier={identifier!r:.80}: expected a function of the request")
         if transport is not None and not isinstance(transport, httpx.AsyncBaseTransport):
             raise InvalidTypeError(f"transport={transport!r:.80}: expected an httpx.AsyncBaseTransport")
-        require_timeout(timeout_s)
-        self._rules = InlineRules(rules, TokenBucketAdapter, limiter, get_rate_limit, name=name)
+        self._pacer = HTTPPacer(
+            rules,
+            asynchronous=True,
+            limiter=limiter,
+            find=get_rate_limit,
+            name=name,
+            timeout_s=timeout_s,
+            retries=retries,
+            max_pause_s=max_pause_s,
+            identifier=identifier,
+            retry_unsafe=retry_unsafe,
+        )
         self._transport = transport or httpx.AsyncHTTPTransport()
-        self._identifier = identifier or _authority
-        self._timeout_s = timeout_s
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Wait for tokens, then send the request.
+        """Wait for a turn, send the request, and learn from the answer.
 
         Raises:
-            RateLimitTimeout: If there are not enough tokens in time.
+            RateLimitTimeout: If there is no turn in time.
         """
-        endpoint, limiter = self._rules.at("httpx")
-        identifier = identifier_text(self._identifier(request)) or _authority(request)
+        call: Call[httpx.Response] = Call(
+            send=lambda: self._transport.handle_async_request(request),
+            read=_read,
+            discard=lambda response: response.aclose(),
+            repeatable=self._pacer.may_repeat(request) and isinstance(request.stream, httpx.ByteStream),
+        )
         try:
-            await limiter.wait(endpoint=endpoint, identifier=identifier, timeout_s=self._timeout_s)
+            return await run(self._pacer.request_steps(request, call))
         except SlotTimeoutError as error:
             raise RateLimitTimeout(str(error), request=request) from error
-        return await self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:
         """Close the transport that sends. The limiter is closed by its owner."""
         await self._transport.aclose()
 
 
-def _authority(request: httpx.Request) -> str:
-    return request.url.netloc.decode("ascii")
+class SyncRateLimitTransport(httpx.BaseTransport):
+    """Do what `RateLimitTransport` does for `httpx.Client`: requests of different threads wait in one line.
+
+    Args:
+        rules: See `RateLimitTransport`.
+        transport: The transport that sends the requests; None: a new `httpx.HTTPTransport`.
+        identifier: See `RateLimitTransport`.
+        timeout_s: See `RateLimitTransport`.
+        name: See `RateLimitTransport`.
+        limiter: The limiter whose storage is used; None: that of the settings.
+        retries: See `RateLimitTransport`.
+        retry_unsafe: See `RateLimitTransport`.
+        max_pause_s: See `RateLimitTransport`.
+
+    Raises:
+        InvalidInputError: If an argument is wrong.
+    """
+
+    def __init__(  # noqa: PLR0913 - settings, given by name
+        self,
+        *rules: RuleOrText,
+        transport: httpx.BaseTransport | None = None,
+        identifier: Callable[[httpx.Request], str] | None = None,
+        timeout_s: float | None = 60.0,
+        name: str = "",
+        limiter: SyncTokenBucketAdapter | None = None,
+        retries: int = 2,
+        retry_unsafe: bool = False,
+        max_pause_s: float = 300.0,
+    ) -> None:
+        if transport is not None and not isinstance(transport, httpx.BaseTransport):
+            raise InvalidTypeError(f"transport={transport!r:.80}: expected an httpx.BaseTransport")
+        self._pacer = HTTPPacer(
+            rules,
+            asynchronous=False,
+            limiter=limiter,
+            find=get_sync_rate_limit,
+            name=name,
+            timeout_s=timeout_s,
+            retries=retries,
+            max_pause_s=max_pause_s,
+            identifier=identifier,
+            retry_unsafe=retry_unsafe,
+        )
+        self._transport = transport or httpx.HTTPTransport()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Wait for a turn, send the request, and learn from the answer.
+
+        Raises:
+            RateLimitTimeout: If there is no turn in time.
+        """
+        call: Call[httpx.Response] = Call(
+            send=lambda: self._transport.handle_request(request),
+            read=_read,
+            discard=lambda response: response.close(),
+            repeatable=self._pacer.may_repeat(request) and isinstance(request.stream, httpx.ByteStream),
+        )
+        try:
+            return run_blocking(self._pacer.request_steps(request, call))
+        except SlotTimeoutError as error:
+            raise RateLimitTimeout(str(error), request=request) from error
+
+    def close(self) -> None:
+        """Close the transport that sends. The limiter is closed by its owner."""
+        self._transport.close()
+
+
+def _read(response: httpx.Response) -> tuple[int, httpx.Headers]:
+    return response.status_code, response.headers

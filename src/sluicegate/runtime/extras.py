@@ -11,6 +11,7 @@ EXTRA_OF: Final = {
     "flask": "flask",
     "hiredis": "redis",
     "httpx": "httpx",
+    "httpx2": "httpx2",
     "redis": "redis",
     "rest_framework": "drf",
     "starlette": "fastapi",
