@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from sluicegate.infrastructure.structlog_logger import StructlogLogger
     from sluicegate.presentation.decorator import rate_limited
     from sluicegate.presentation.httpx_transport import RateLimitTransport, SyncRateLimitTransport
+    from sluicegate.presentation.paced import paced
     from sluicegate.presentation.web.asgi import RateLimitMiddleware
     from sluicegate.presentation.web.client_address import ClientAddresses
     from sluicegate.presentation.web.fastapi import install_rate_limits, rate_limit
@@ -83,6 +84,7 @@ _LAZY = {
     "install_rate_limits": "sluicegate.presentation.web.fastapi",
     "load_rules": "sluicegate.infrastructure.rules_file.reader",
     "merge_rules": "sluicegate.application.rule_merging",
+    "paced": "sluicegate.presentation.paced",
     "rate_limit": "sluicegate.presentation.web.fastapi",
     "rate_limited": "sluicegate.presentation.decorator",
     "watch_rules": "sluicegate.container",
@@ -170,6 +172,7 @@ __all__ = [
     "install_rate_limits",
     "load_rules",
     "merge_rules",
+    "paced",
     "rate_limit",
     "rate_limited",
     "watch_rules",

@@ -1,12 +1,14 @@
 """What a decorator is put on: its name, and whether a framework holds it already."""
 
 import gc
+import inspect
 import sys
-from functools import partial
+from collections.abc import Callable
+from functools import partial, update_wrapper, wraps
 from types import FunctionType
 from typing import Any
 
-from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 
 _FRAMEWORKS = frozenset(
     {"blacksheep", "bottle", "django", "falcon", "fastapi", "flask", "litestar", "quart", "sanic", "starlette"}
@@ -21,6 +23,28 @@ def name_of(function: Any) -> str:  # noqa: ANN401 - anything that can be called
     if not hasattr(function, "__qualname__"):
         named = function.__class__
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def dressed_as(function: Callable[..., Any], limited: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what replaces a function, with its name and signature; what is bound to an object stays so."""
+    if inspect.isfunction(function) or inspect.ismethod(function):
+        return wraps(function)(limited)
+    # A partial or an object has no name of its own, and is no method of the class in whose body it stands.
+    update_wrapper(limited, function, assigned=("__doc__",), updated=())
+    limited.__name__ = limited.__qualname__ = name_of(function).rpartition(".")[2]
+    return limited
+
+
+def require_function(function: object) -> None:
+    """Refuse what a decorator cannot be put on.
+
+    Raises:
+        InvalidTypeError: If it is a class, or cannot be called.
+    """
+    if inspect.isclass(function):
+        raise InvalidTypeError(f"{function.__qualname__}: a class; decorate its methods, or what makes its objects")
+    if not callable(function):
+        raise InvalidTypeError(f"{function!r:.80}: expected a function")
 
 
 def require_unregistered(function: object) -> None:

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import AsyncGenerator, Callable
-from functools import update_wrapper, wraps
 from typing import Any, TypeAlias, TypeVar, cast
 
 from sluicegate.application.rate_limited_error import RateLimitedError
@@ -10,7 +9,7 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit, get_sync_rate_limit
 from sluicegate.domain.errors import InvalidTypeError
-from sluicegate.presentation.decorated import name_of, require_unregistered
+from sluicegate.presentation.decorated import dressed_as, name_of, require_function, require_unregistered
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules, require_kind
 from sluicegate.presentation.web.identifiers import EVERYBODY
 from sluicegate.presentation.web.incoming_request import IncomingRequest
@@ -73,7 +72,7 @@ def rate_limited(
         if isinstance(function, classmethod | staticmethod):
             method = cast("Any", function)
             return cast("F", method.__class__(decorate(method.__func__)))
-        _require_function(function)
+        require_function(function)
         require_unregistered(function)
         place = name_of(function)
         awaits = returns_coroutine(function) or inspect.isasyncgenfunction(function)
@@ -99,7 +98,7 @@ def _limit_coroutines(
         await _check(rules, requests, place, args, kwargs)
         return await function(*args, **kwargs)
 
-    return _dressed_as(function, limited)
+    return dressed_as(function, limited)
 
 
 def _limit_generators(
@@ -124,7 +123,7 @@ def _limit_generators(
         finally:
             await generator.aclose()
 
-    return _dressed_as(function, limited)
+    return dressed_as(function, limited)
 
 
 def _limit_calls(
@@ -137,7 +136,7 @@ def _limit_calls(
             raise RateLimitedError(rules.shown_at(place), decision)
         return function(*args, **kwargs)
 
-    return _dressed_as(function, limited)
+    return dressed_as(function, limited)
 
 
 async def _check(
@@ -151,23 +150,6 @@ async def _check(
     decision = await requests.check(limiter, _call_as_request(place, (args, kwargs)), endpoint)
     if decision is not None and not decision.result.allowed:
         raise RateLimitedError(rules.shown_at(place), decision)
-
-
-def _dressed_as(function: Callable[..., Any], limited: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what replaces a function, with its name and signature; what is bound to an object stays so."""
-    if inspect.isfunction(function) or inspect.ismethod(function):
-        return wraps(function)(limited)
-    # A partial or an object has no name of its own, and is no method of the class in whose body it stands.
-    update_wrapper(limited, function, assigned=("__doc__",), updated=())
-    limited.__name__ = limited.__qualname__ = name_of(function).rpartition(".")[2]
-    return limited
-
-
-def _require_function(function: object) -> None:
-    if inspect.isclass(function):
-        raise InvalidTypeError(f"{function.__qualname__}: a class; decorate its methods, or what makes its objects")
-    if not callable(function):
-        raise InvalidTypeError(f"{function!r:.80}: expected a function")
 
 
 def _spread(function: Callable[..., Any], option: str, *, awaits: bool) -> Callable[[_Arguments], Any]:

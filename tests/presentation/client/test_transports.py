@@ -19,9 +19,12 @@ from sluicegate import (
     MemoryStorage,
     RateLimitMiddleware,
     RateLimitRule,
+    RedisStorage,
+    SyncRedisStorage,
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
+from support.redis_servers import RedisServer
 from support.uvicorn_server import UvicornServer
 
 URL = "http://api.example/"
@@ -38,7 +41,7 @@ class Side:
         self.waits = waits
         self.transport = ours.RateLimitTransport if waits else ours.SyncRateLimitTransport
         self.timeout = ours.RateLimitTimeout
-        self.storage = MemoryStorage()
+        self.storage: Any = MemoryStorage()
 
     def limiter(self) -> Any:
         """Return a limiter of another process, on the same storage."""
@@ -134,6 +137,27 @@ def test_a_pause_holds_for_all_processes(side: Side) -> None:
     side.send(side.pace(side.scripted((429, {"retry-after-ms": "400"}), seen=seen), retries=0), GET)
     assert side.send(side.pace(side.scripted(FINE, seen=seen)), GET) == [200]
     assert seen[1] - seen[0] >= 0.39
+
+
+class PlainStorage:
+    """A storage that has no reservations."""
+
+    def __init__(self) -> None:
+        inner = MemoryStorage()
+        self.traits = inner.traits
+        for verb in ("take", "peek", "refund", "reset"):
+            setattr(self, verb, getattr(inner, verb))
+            setattr(self, f"{verb}_blocking", getattr(inner, f"{verb}_blocking"))
+        self.aclose = inner.aclose
+
+
+def test_a_pause_holds_without_reservations(side: Side) -> None:
+    """In the process that has heard of it."""
+    side.storage = PlainStorage()
+    seen: list[float] = []
+    transport = side.pace(side.scripted(REFUSED, FINE, seen=seen), retries=0)
+    assert side.send(transport, GET, GET) == [429, 200]
+    assert seen[1] - seen[0] >= 0.149
 
 
 def test_an_exhausted_quota_is_a_pause(side: Side) -> None:
@@ -273,3 +297,18 @@ def test_a_wrong_option_is_named(side: Side, options: dict[str, Any], message: s
     """When the transport is made, not by its first request."""
     with pytest.raises(InvalidInputError, match=message):
         side.transport("1/second", **options)
+
+
+def test_a_pause_holds_on_redis_for_both_kinds() -> None:
+    """A worker without an event loop waits for what a worker with one has heard, and the other way round."""
+    seen: list[float] = []
+    with RedisServer() as server:
+        for hears, follows in ((True, False), (False, True)):
+            sides = [Side(httpx, sluicegate.httpx, waits=waits) for waits in (hears, follows)]
+            for side in sides:
+                side.storage = (RedisStorage if side.waits else SyncRedisStorage).from_url(server.url)
+            answers = (429, {"retry-after-ms": "500"}), FINE
+            for side, answer in zip(sides, answers, strict=True):
+                assert side.send(side.pace(side.scripted(answer, seen=seen), retries=0), GET) == [answer[0]]
+    assert seen[1] - seen[0] >= 0.45
+    assert seen[3] - seen[2] >= 0.45
