@@ -159,4 +159,4 @@ def test_what_breaks_is_counted() -> None:
     limiter: Any = SyncTokenBucketAdapter(storage=MemoryStorage(), rules=RULES, event_bus=RecordingEventBus())
     limiter._checker.shadow_rules.record = lambda _: 1 / 0
     assert limiter.is_allowed(endpoint=LOGIN, identifier="a").value.remaining == 4
-    assert limiter._checker._notifier.dropped == 1
+    assert limiter.events_dropped == 1

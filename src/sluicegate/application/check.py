@@ -181,19 +181,6 @@ def _violated(
     return tuple([rules[at] for at, request in enumerate(requests) if verdict.levels[at].level < request.cost_units])
 
 
-def facts_of(check: Check) -> dict[str, object]:
-    """Return what all events of a check have; scope and identifier are those of its first rule."""
-    rules = check.rules
-    assert rules is not None  # noqa: S101 - events are about rules
-    limit = rules.limits[0]
-    return {
-        "endpoint": rules.endpoint,
-        "identifier": limit.identifier_of(check.identifier),
-        "scope": limit.scope,
-        "cost": check.cost or limit.rule.cost,
-    }
-
-
 def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
     compiled: CompiledRules,
     key_format: KeyFormat,

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from sluicegate.application.check import Check, ask_rules, facts_of, prepare
+from sluicegate.application.check import Check, ask_rules, prepare
+from sluicegate.application.check_facts import facts_of, listed_event, skipped_event
 from sluicegate.application.failure_policy import FailurePolicy, FallbackAnswer, reason_of
 from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.lists_and_overrides import ListAnswer
@@ -20,6 +21,7 @@ from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
     RateLimitCheckDenied,
+    RateLimitCheckSkipped,
     RateLimitEvent,
     RateLimitFailedClosed,
     RateLimitFailedOpen,
@@ -63,7 +65,7 @@ class Checker:
         self.failure_policy = failure_policy
         self.shadow_rules = ShadowRules(notifier, failure_policy)
         self._key_format = key_format
-        self._notifier = notifier
+        self.notifier = notifier
         self._now_ns = now_ns
         self.utc_now = utc_now
         self._observed = observed
@@ -237,11 +239,11 @@ class Checker:
             # Leases and cached denials decide while the storage is away: only who waited for it knows that it is there.
             asked = check.waits or (self._never_waits and bool(check.requests))
             if asked and shadows_answered and self.failure_policy.outage.is_on:
-                self.failure_policy.outage.note_answer(self._notifier)
+                self.failure_policy.outage.note_answer(self.notifier)
             if self._observed and check.requests and check.result is not None and not check.is_quiet:
                 self._announce_result(check, check.result)
         except Exception:  # noqa: BLE001 - what is told of a check changes nothing about it
-            self._notifier.failed += 1
+            self.notifier.failed += 1
 
     def _answer_without_storage(self, check: Check, error: Exception) -> FallbackAnswer:
         rules = check.rules
@@ -261,21 +263,23 @@ class Checker:
         if check.listed is not None:
             self.announce_listed(check.listed, check.cost)
         elif rules is None:
-            self._notifier.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
+            self.notifier.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
         elif rules.disabled is None:
             self._announce_impossible(check, rules)
-        elif not check.shadows:
-            self.live_rules.warn_if_everything_is_off(snapshot)
+        else:
+            if not check.shadows:
+                self.live_rules.warn_if_everything_is_off(snapshot)
+            self._announce_skipped(check, rules)
 
     def _announce_attempt(self, check: Check) -> None:
-        if self._notifier.has_listener(RateLimitCheckAttempted):
-            self._notifier.publish(RateLimitCheckAttempted(**facts_of(check)))  # type: ignore[arg-type]
+        if self.notifier.has_listener(RateLimitCheckAttempted):
+            self.notifier.publish(RateLimitCheckAttempted(**facts_of(check)))  # type: ignore[arg-type]
         check.started_ns = self._now_ns()
 
     def _announce_failure(self, check: Check, answer: FallbackAnswer, error: Exception) -> None:
         reason, policy = reason_of(error), answer.policy
         self.failure_policy.outage.note_failure(reason)
-        self._notifier.warn_throttled(
+        self.notifier.warn_throttled(
             reason,
             "The storage could not decide a rate limit check; answered without it.",
             error=error,
@@ -284,7 +288,7 @@ class Checker:
             endpoint=None if check.rules is None else check.rules.endpoint,
         )
         event_type = RateLimitFailedClosed if policy == "deny" else RateLimitFailedOpen
-        if not self._observed or not self._notifier.has_listener(event_type):
+        if not self._observed or not self.notifier.has_listener(event_type):
             return
         facts = facts_of(check)
         facts["reason"], facts["execution_time_ms"] = reason, self._elapsed_ms(check)
@@ -293,42 +297,37 @@ class Checker:
             event = RateLimitFailedClosed(**facts)  # type: ignore[arg-type]
         else:
             event = RateLimitFailedOpen(policy=policy, allowed=answer.result.allowed, **facts)  # type: ignore[arg-type]
-        self._notifier.publish(event)
+        self.notifier.publish(event)
 
     def _announce_result(self, check: Check, result: RateLimitResult) -> None:
         event: RateLimitEvent
         if result.allowed:
-            if self._notifier.has_listener(RateLimitCheckAllowed):
+            if self.notifier.has_listener(RateLimitCheckAllowed):
                 event = RateLimitCheckAllowed(
                     remaining_tokens=result.remaining,
                     execution_time_ms=self._elapsed_ms(check),
                     **facts_of(check),  # type: ignore[arg-type]
                 )
-                self._notifier.publish(event)
-        elif self._notifier.has_listener(RateLimitCheckDenied):
+                self.notifier.publish(event)
+        elif self.notifier.has_listener(RateLimitCheckDenied):
             event = RateLimitCheckDenied(
                 retry_after=result.retry_after,
                 execution_time_ms=self._elapsed_ms(check),
                 **facts_of(check),  # type: ignore[arg-type]
             )
-            self._notifier.publish(event)
+            self.notifier.publish(event)
 
     def announce_listed(self, answer: ListAnswer, cost: int) -> None:
         """Tell that a list had a client."""
-        if self._observed and self._notifier.has_listener(RateLimitListed):
-            self._notifier.publish(
-                RateLimitListed(
-                    endpoint=answer.endpoint,
-                    identifier=answer.identifier,
-                    scope=answer.listing.scope,
-                    cost=cost,
-                    allowed=answer.result.allowed,
-                    listed=answer.listing.identifier,
-                )
-            )
+        if self._observed and self.notifier.has_listener(RateLimitListed):
+            self.notifier.publish(listed_event(answer, cost))
+
+    def _announce_skipped(self, check: Check, rules: EndpointRules) -> None:
+        if self._observed and self.notifier.has_listener(RateLimitCheckSkipped):
+            self.notifier.publish(skipped_event(check, rules))
 
     def _announce_impossible(self, check: Check, rules: EndpointRules) -> None:
-        self._notifier.warn_throttled(
+        self.notifier.warn_throttled(
             f"impossible:{rules.endpoint}",
             "A request costs more than its bucket can ever hold; denied.",
             endpoint=rules.endpoint,

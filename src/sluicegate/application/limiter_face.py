@@ -41,6 +41,11 @@ class LimiterFace:
         """Return the same limiter, as `__copy__` does: frameworks copy routes with all that hangs on them."""
         return self
 
+    @property
+    def events_dropped(self) -> int:
+        """How many events and log lines were lost so far, because an observer raised or could not keep up."""
+        return self._checker.notifier.dropped
+
     def current_rules(self) -> RulesSnapshot:
         """Return the rules in force, for all that one request asks of them: they may be replaced between two questions."""
         return self._checker.current()

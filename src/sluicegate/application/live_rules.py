@@ -57,7 +57,8 @@ class LiveRules:
         self._added = AddedOverrides()
         self._enabled = enabled
         self._followed = followed
-        self._beside_code = RulesBesideCode()
+        self.rules_beside_code = RulesBesideCode()
+        """Those that stand beside the code that they limit."""
         self._own = rules
         self._without_switches: tuple[RulesSnapshot, CompiledRules] | None = None
         self.changes = 0
@@ -111,12 +112,12 @@ class LiveRules:
             InvalidInputError: If a text is neither a policy's name nor a rate, or two rules would share a bucket.
         """
         with self._mutex:
-            return self._beside_code.add(endpoint, rules, self.held.snapshot.rules, self.held.snapshot.book)
+            return self.rules_beside_code.add(endpoint, rules, self.held.snapshot.rules, self.held.snapshot.book)
 
     @property
     def beside_code(self) -> dict[str, tuple[RateLimitRule, ...]]:
         """The rules beside code that were added so far, by the endpoint as users call it."""
-        return self._beside_code.by_endpoint(self.current().book)
+        return self.rules_beside_code.by_endpoint(self.current().book)
 
     def without_switches(self) -> CompiledRules:
         """Return the rules as they are without kill switches, which stop the counting and not the operators."""
@@ -127,7 +128,7 @@ class LiveRules:
             known = self._without_switches
             if known is None or known[0] is not snapshot:
                 known = self._without_switches = snapshot, CompiledRules(snapshot.effective, self._key_format)
-            self._beside_code.compile_all(known[1], snapshot.book)
+            self.rules_beside_code.compile_all(known[1], snapshot.book)
         return known[1]
 
     @property
@@ -307,7 +308,7 @@ class LiveRules:
         self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
         thrown, effective = tuple(self._thrown.values()), self._added.merged(book, now)
         snapshot = take_snapshot(book, self._key_format, now, thrown, effective, followed, enabled=self._enabled)
-        self._beside_code.compile_all(snapshot.rules, book)
+        self.rules_beside_code.compile_all(snapshot.rules, book)
         return snapshot
 
     def _announce_switches(self, before: tuple[KillSwitch, ...], after: tuple[KillSwitch, ...]) -> None:

@@ -25,6 +25,9 @@ class RulesBesideCode:
             self._by_name[name] = endpoint, rules
         return name
 
+    def __len__(self) -> int:
+        return len(self._by_name)
+
     def compile_all(self, compiled: CompiledRules, book: RuleBook) -> None:
         """Put all of them into a compilation.
 

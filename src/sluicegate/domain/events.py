@@ -15,12 +15,14 @@ class RateLimitEvent(msgspec.Struct, frozen=True, kw_only=True):
         endpoint: The endpoint as the rule names it.
         identifier: The client's identifier. It is personal data: hash it before it leaves the process.
         scope: The scope of the rule that decided.
+        rule: The name of the rule that decided, or would deny first; empty where no single one did. It is never the client's.
         event_id: A version 7 UUID (RFC 9562), so events sort by time.
     """
 
     endpoint: str
     identifier: str
     scope: str
+    rule: str = ""
     event_id: UUID = msgspec.field(default_factory=uuid7)
 
     @property
@@ -49,6 +51,13 @@ class RateLimitCheckDenied(RateLimitEvent, frozen=True, kw_only=True):
     cost: int
     retry_after: float
     execution_time_ms: float
+
+
+class RateLimitCheckSkipped(RateLimitEvent, frozen=True, kw_only=True):
+    """A check was allowed without asking the storage: all rules of the endpoint are switched off, or in shadow mode."""
+
+    cost: int
+    because: Literal["switched_off", "shadow"]
 
 
 class RateLimitFailedOpen(RateLimitEvent, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The ports. Each docstring is the port's specification."""
 
-from collections.abc import Sequence
-from typing import Protocol, Self, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -10,6 +10,8 @@ from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketS
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.result import RateLimitResult, Result
+
+E = TypeVar("E", bound=RateLimitEvent)
 
 
 @runtime_checkable
@@ -233,6 +235,14 @@ class EventBusProtocol(Protocol):
 
     def publish(self, event: RateLimitEvent, /) -> object:
         """Pass an event on. A coroutine that it returns runs on the check's event loop, unless the bus is inline."""
+        ...
+
+
+class SubscribableBus(EventBusProtocol, Protocol):
+    """A bus that takes subscribers: `InlineEventBus` and `BufferedEventBus` do."""
+
+    def subscribe(self, event_type: type[E], subscriber: Callable[[E], object]) -> None:
+        """Call `subscriber` with each event of a type."""
         ...
 
 

@@ -12,6 +12,7 @@ EXTRA_OF: Final = {
     "hiredis": "redis",
     "httpx": "httpx",
     "httpx2": "httpx2",
+    "prometheus_client": "metrics",
     "redis": "redis",
     "rest_framework": "drf",
     "starlette": "fastapi",

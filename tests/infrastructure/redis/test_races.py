@@ -108,7 +108,7 @@ def test_threads_that_start_at_once_have_one_router_each(redis_server: RedisServ
             thread.start()
         for thread in threads:
             thread.join()
-        assert storage.connections._routers == {}
+        assert storage.connections.routers == {}
 
 
 def test_a_child_with_its_parents_loop_opens_connections_of_its_own(redis_server: RedisServer) -> None:
@@ -124,9 +124,9 @@ def test_a_child_with_its_parents_loop_opens_connections_of_its_own(redis_server
     pid = os.fork()
     if pid == 0:
         try:
-            parents = dict(storage.connections._routers)
+            parents = dict(storage.connections.routers)
             allowed = loop.run_until_complete(take("rate_limit:child"))
-            fresh = storage.connections._routers[loop] is not parents[loop]
+            fresh = storage.connections.routers[loop] is not parents[loop]
             clients = int(redis_server.client().info("clients")["connected_clients"])  # type: ignore[index,arg-type]
             os._exit(0 if allowed and fresh and clients > before else 1)
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -256,3 +257,18 @@ def test_workers_end_with_the_process_that_started_them(rules: Path, tmp_path: P
             return False
 
         eventually(is_gone)
+
+
+def test_prometheus_gets_the_numbers_of_all_workers(rules: Path, tmp_path: Path, redis_server: RedisServer) -> None:
+    """The sum of what they decided is what was asked, whichever worker a connection went to."""
+    options = ("--rules", str(rules), *FREE, "--workers", "2", "--metrics", "127.0.0.1:0")
+    environ = {"SLUICEGATE_STORAGE_URL": redis_server.url, "SLUICEGATE_DEADLINE_MS": "5000"}
+    with Serving(*options, log=tmp_path / "log", environ=environ) as serving:
+        body = {"endpoint": "GET /a", "identifier": "x"}
+        for _ in range(40):
+            assert httpx.post(f"http://{serving.addresses['http']}/v1/check", json=body).status_code == 200
+        text = httpx.get(f"http://{serving.addresses['metrics']}/metrics").text
+    counted = re.findall(r'^sluicegate_requests_total\{.*result="(\w+)".*worker="(\d)"\} (\S+)$', text, re.MULTILINE)
+    assert {worker for _, worker, _ in counted} == {"0", "1"}
+    sums = {result: sum(float(n) for found, _, n in counted if found == result) for result in ("allowed", "denied")}
+    assert sums == {"allowed": 5, "denied": 35}

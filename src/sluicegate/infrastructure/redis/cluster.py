@@ -17,6 +17,7 @@ from sluicegate.domain.bucket_request import Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.call_parts import joined, part_of, undoing
+from sluicegate.infrastructure.redis.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.redis.connection import RedisConnection, ask, close
 from sluicegate.infrastructure.redis.errors import CLOSED, Fault, fault_of
 from sluicegate.infrastructure.redis.script import Call, Script, ScriptClient
@@ -65,6 +66,11 @@ class ClusterRouter:
             self._split(call, slots)
         else:
             self._node(self._owner(slots[0])).submit(call)
+
+    @property
+    def breakers(self) -> list[CircuitBreaker]:
+        """The breakers of the nodes."""
+        return [node.breaker for node in list(self._nodes.values())]
 
     async def aclose(self) -> None:
         """Close the connections to all nodes."""

@@ -101,6 +101,8 @@ class DenialCache:
         self._forgets = 0
         self._floor = 0
         self._raised: OrderedDict[str, int] = OrderedDict()
+        self.repeated = 0
+        """How many checks were denied without asking the server."""
 
     def lookup(self, requests: Sequence[BucketRequest]) -> Verdict | None:
         """Return the denial of a check with the levels as they are now; None if the server must be asked.
@@ -132,6 +134,7 @@ class DenialCache:
             elapsed_us = now_us - denial.told_us - then.effective_in_us
             level, tick = refill(spec, then.level, 0, elapsed_us)
             levels.append(BucketLevel(level, tick * spec.tick_us - elapsed_us))
+        self.repeated += 1
         return Verdict(allowed=False, levels=tuple(levels), may_rise=denial.may_rise)
 
     def begin(self) -> Begun:

@@ -124,7 +124,10 @@ class ScriptPipeline:
         groups = self._client.groups(calls)
         last = len(groups) - 1
         now_s = self._time()
-        next_id = self._client.script.next_id
+        script = self._client.script
+        script.batches += 1
+        script.calls += len(calls)
+        next_id = script.next_id
         batch: list[SentCall] = []
         for at, group in enumerate(groups):
             batch.append(SentCall(group, next_id(), now_s, by_digest=True, ends_batch=at == last))

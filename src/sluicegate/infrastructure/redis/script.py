@@ -153,10 +153,10 @@ class Script:
     """
 
     def __init__(self, text: str | None = None, next_id: Callable[[], int] | None = None) -> None:
-        if text is None:
-            text = resources.files("sluicegate.infrastructure.redis").joinpath("token_bucket.lua").read_text("utf-8")
-        self.text = text
-        self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        here = resources.files("sluicegate.infrastructure.redis")
+        self.text = here.joinpath("token_bucket.lua").read_text("utf-8") if text is None else text
+        self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        self.batches = self.calls = 0  # that were sent so far
         self.next_id: Callable[[], int] = next_id or count(1).__next__
 
     def __repr__(self) -> str:

@@ -276,12 +276,12 @@ class Connections:
         self.target = target
         self.leases = leases or LeaseTable()
         self._deadline_s = deadline_s
-        self._script = script or Script()
-        self._routers: dict[asyncio.AbstractEventLoop, LeaseRouter] = {}
+        self.script = script or Script()
+        self.routers: dict[asyncio.AbstractEventLoop, LeaseRouter] = {}
         self._mutex = new_mutex()  # loops of several threads share the dictionary
         self._fork = fork_count()
         self._closed = False
-        weakref.finalize(self, _close_in_background, self._routers).atexit = False
+        weakref.finalize(self, _close_in_background, self.routers).atexit = False
 
     def router(self, loop: asyncio.AbstractEventLoop) -> LeaseRouter:
         """Return what carries out calls on an event loop; it must be the running one.
@@ -289,7 +289,7 @@ class Connections:
         Raises:
             StorageError: If the storage was closed.
         """
-        router = self._routers.get(loop)
+        router = self.routers.get(loop)
         if router is None or self._fork != fork_count():  # the child of a fork may have its parent's loop
             with self._mutex:
                 return self._router_now(loop)
@@ -301,40 +301,40 @@ class Connections:
         with self._mutex:
             self._closed = True
             self._forget_parent()
-            mine = self._routers.pop(running, None)
-            _close_in_background(self._routers)
+            mine = self.routers.pop(running, None)
+            _close_in_background(self.routers)
         if mine is not None:
             await mine.aclose()
 
     def _forget_parent(self) -> None:
         """Forget what was opened before a fork: the sockets, and the selector that watches them, are the parent's."""
         if self._fork != fork_count():
-            self._routers.clear()
+            self.routers.clear()
             self._fork = fork_count()
 
     def _router_now(self, loop: asyncio.AbstractEventLoop) -> LeaseRouter:
         if self._closed:
             raise CLOSED.error()
         self._forget_parent()
-        for ended in [other for other in self._routers if other.is_closed()]:
-            del self._routers[ended]
-        if loop in self._routers:
-            return self._routers[loop]
+        for ended in [other for other in self.routers if other.is_closed()]:
+            del self.routers[ended]
+        if loop in self.routers:
+            return self.routers[loop]
         connect_timeout_s = max(self._deadline_s, _MIN_CONNECT_TIMEOUT_S)
         router: Router
         if self.target.topology == "cluster":
             router = ClusterRouter(
-                self.target, self._script, deadline_s=self._deadline_s, connect_timeout_s=connect_timeout_s
+                self.target, self.script, deadline_s=self._deadline_s, connect_timeout_s=connect_timeout_s
             )
         else:
             router = Batcher(
                 self.target.connector(),
-                ScriptClient(self._script),
+                ScriptClient(self.script),
                 deadline_s=self._deadline_s,
                 connect_timeout_s=connect_timeout_s,
             )
         lease_router = LeaseRouter(router, self.leases, self._deadline_s)
-        self._routers[loop] = lease_router
+        self.routers[loop] = lease_router
         return lease_router
 
     def __repr__(self) -> str:

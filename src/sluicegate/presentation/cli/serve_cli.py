@@ -58,6 +58,12 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         str,
         typer.Option(metavar="FILE", envvar="SLUICEGATE_ADMIN_TOKEN_FILE", help="The token that operators must have."),
     ] = "",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", envvar="SLUICEGATE_METRICS", help="Where to listen for Prometheus, at /metrics."
+        ),
+    ] = "off",
     workers: Annotated[
         int, typer.Option(metavar="N", envvar="SLUICEGATE_WORKERS", help="Processes that serve, all on the same ports.")
     ] = 1,
@@ -127,6 +133,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
                 resp_password_file=resp_password_file,
                 admin=admin,
                 admin_token_file=admin_token_file,
+                metrics=metrics,
                 workers=workers,
                 separate_memory=separate_memory,
                 independent=independent,

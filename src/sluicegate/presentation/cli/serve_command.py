@@ -32,6 +32,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     resp_password_file: str
     admin: str
     admin_token_file: str
+    metrics: str
     workers: int
     separate_memory: bool
     independent: bool
@@ -106,6 +107,7 @@ def to_settings(options: ServeOptions) -> ServiceSettings:
         trusted_proxies=options.trusted_proxy,
         identifier_headers=_headers(options.identifier_header),
         admin=parse_address("--admin", options.admin),
+        metrics=parse_address("--metrics", options.metrics),
         resp_password=_secret("--resp-password-file", options.resp_password_file),
         admin_token=_secret("--admin-token-file", options.admin_token_file),
         workers=options.workers,

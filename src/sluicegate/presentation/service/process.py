@@ -9,10 +9,12 @@ from importlib.metadata import version
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit, read_service_rules, watch_service_rules
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.infrastructure.event_bus import InlineEventBus
 from sluicegate.infrastructure.settings import Settings
 from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.service import Service
 from sluicegate.presentation.service.settings import ServiceSettings
+from sluicegate.runtime.extras import is_installed
 
 
 def serve(settings: ServiceSettings, limiter_settings: Settings) -> int:
@@ -50,6 +52,8 @@ def require_sense(settings: ServiceSettings, limiter_settings: Settings) -> None
         raise InvalidInputError("nowhere to listen: --grpc, --http and --resp are all off")
     if settings.admin is not None and not settings.admin_token:
         raise InvalidInputError("--admin needs --admin-token-file")
+    if settings.metrics is not None and not is_installed("prometheus_client"):
+        raise InvalidInputError("--metrics needs prometheus_client: pip install 'sluicegate[metrics]'")
     if settings.workers == 1:
         return
     if limiter_settings.storage_url.startswith("memory:") and not settings.separate_memory:
@@ -88,8 +92,16 @@ async def serve_here(
         InvalidInputError: If a setting or a file is invalid, or it cannot listen where it should.
     """
     rules, config = limiter_settings.rules_path, settings.ratelimit_config
-    limiter = build_limiter(settings, limiter_settings)
-    service = Service(settings, limiter, lambda: limiter.rules.replace(read_service_rules(rules, config)[0]), peers)
+    bus = InlineEventBus() if settings.counts else None
+    limiter = build_limiter(settings, limiter_settings, bus)
+    metrics = None
+    if bus is not None:
+        from sluicegate.presentation.prometheus_metrics import PrometheusMetrics  # noqa: PLC0415 - needs an extra
+
+        metrics = PrometheusMetrics(limiter, bus)
+    service = Service(
+        settings, limiter, lambda: limiter.rules.replace(read_service_rules(rules, config)[0]), peers, metrics
+    )
     if when_begun is not None:
         when_begun(service)
     await service.start()
@@ -97,15 +109,22 @@ async def serve_here(
     await service.run()
 
 
-def build_limiter(settings: ServiceSettings, limiter_settings: Settings) -> TokenBucketAdapter:
+def build_limiter(
+    settings: ServiceSettings, limiter_settings: Settings, bus: InlineEventBus | None = None
+) -> TokenBucketAdapter:
     """Return the limiter of a service, which follows changes of its files.
+
+    Args:
+        settings: The settings of the service.
+        limiter_settings: The settings of its limiter.
+        bus: Gets the limiter's events; None: there are none.
 
     Raises:
         InvalidInputError: If a setting or a file is invalid.
     """
     rules, config = limiter_settings.rules_path, settings.ratelimit_config
     book, warnings = read_service_rules(rules, config)
-    limiter = build_rate_limit(limiter_settings, rules=book)
+    limiter = build_rate_limit(limiter_settings, rules=book, event_bus=bus)
     for warning in warnings:
         limiter.rules.warn(warning)
     if limiter_settings.rules_watch != "off":

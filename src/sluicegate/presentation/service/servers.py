@@ -1,7 +1,7 @@
 """Which servers a service has: one for each protocol that its settings give an address."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.presentation.service.admin.api import AdminApi
@@ -17,6 +17,10 @@ from sluicegate.presentation.service.http.web import build_app
 from sluicegate.presentation.service.resp.server import RespServer
 from sluicegate.presentation.service.settings import Address, ServiceSettings, bound_address, open_socket
 from sluicegate.presentation.web.headers import QuotaHeaders
+
+if TYPE_CHECKING:
+    from sluicegate.presentation.prometheus_metrics import PrometheusMetrics
+    from sluicegate.presentation.service.metrics_api import MetricsApi
 
 
 class Server(Protocol):
@@ -35,12 +39,13 @@ class Server(Protocol):
         ...
 
 
-def build_servers(
+def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
     settings: ServiceSettings,
     limiter: TokenBucketAdapter,
     is_leaving: Callable[[], bool],
     reload: Callable[[], str],
     peers: Peers | None = None,
+    metrics: "PrometheusMetrics | None" = None,
 ) -> dict[str, tuple[Server, str]]:
     """Return the servers and where they listen, by protocol.
 
@@ -50,6 +55,7 @@ def build_servers(
         is_leaving: Returns whether the service is on its way out.
         reload: Reads the rules again, puts them into force and returns their version.
         peers: The processes that serve beside this one; None: there are none.
+        metrics: What is counted; None: nothing is.
 
     Raises:
         InvalidInputError: If it cannot listen where it should, or a setting is invalid.
@@ -87,9 +93,21 @@ def build_servers(
         admin_app = build_app(admin.endpoints(), settings.limits, guard=TokenGuard(settings.admin_token))
         listener = open_socket("--admin", settings.admin)
         servers["admin"] = HttpServer(admin_app, listener, settings.limits), bound_address(listener)
+    metrics_api = None if metrics is None else _metrics_api(metrics, peers)
+    if settings.metrics is not None and metrics_api is not None:
+        listener = open_socket("--metrics", settings.metrics)
+        metrics_app = build_app(metrics_api.endpoints(), settings.limits)
+        servers["metrics"] = HttpServer(metrics_app, listener, settings.limits), bound_address(listener)
     if peers is not None:
         # Only this user can enter the directory of the socket.
-        inner_app = build_app(AdminApi(limiter, reload, tells=False).endpoints(), settings.limits)
+        told = [] if metrics_api is None else metrics_api.peer_endpoints()
+        inner_app = build_app([*AdminApi(limiter, reload, tells=False).endpoints(), *told], settings.limits)
         listener = open_socket("a worker's socket", Address(path=peers.own_socket))
         servers["peers"] = HttpServer(inner_app, listener, settings.limits), bound_address(listener)
     return servers
+
+
+def _metrics_api(metrics: "PrometheusMetrics", peers: Peers | None) -> "MetricsApi":
+    from sluicegate.presentation.service.metrics_api import MetricsApi  # noqa: PLC0415 - needs an extra
+
+    return MetricsApi(metrics) if peers is None else MetricsApi(metrics, peers.own_name, peers.ask)

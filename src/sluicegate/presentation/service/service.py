@@ -3,13 +3,16 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.servers import Server, build_servers
 from sluicegate.presentation.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from sluicegate.presentation.prometheus_metrics import PrometheusMetrics
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -22,6 +25,7 @@ class Service:
         limiter: The limiter, which is closed at the end.
         reload: Reads the rules again, puts them into force and returns their version; None: they cannot be read again.
         peers: The processes that serve beside this one; None: there are none.
+        metrics: What is counted; None: nothing is.
     """
 
     def __init__(
@@ -30,11 +34,13 @@ class Service:
         limiter: TokenBucketAdapter,
         reload: Callable[[], str] | None = None,
         peers: Peers | None = None,
+        metrics: "PrometheusMetrics | None" = None,
     ) -> None:
         self._settings = settings
         self._limiter = limiter
         self._reload = reload or (lambda: limiter.rules.version)
         self._peers = peers
+        self._metrics = metrics
         self._servers: list[Server] = []
         self._stopping = asyncio.Event()
         self.addresses: dict[str, str] = {}
@@ -51,7 +57,9 @@ class Service:
         Raises:
             InvalidInputError: If it cannot listen where it should, or a setting is invalid.
         """
-        servers = build_servers(self._settings, self._limiter, lambda: self.is_leaving, self._reload, self._peers)
+        servers = build_servers(
+            self._settings, self._limiter, lambda: self.is_leaving, self._reload, self._peers, self._metrics
+        )
         if self._peers is not None:
             # Its socket listens already: a change that is made meanwhile waits there, and comes after what is adopted.
             await self._peers.adopt(self._limiter.rules)

@@ -67,6 +67,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         http: Where to listen for HTTP; None: nowhere.
         resp: Where to listen for the Redis protocol; None: nowhere.
         admin: Where to listen for administration; None: nowhere.
+        metrics: Where to listen for Prometheus; None: nowhere.
+        measured: Whether it counts for the metrics that another worker answers with.
         ratelimit_config: A configuration of `envoyproxy/ratelimit`, or a directory of them; empty: none.
         rules_domain: The domain of descriptors that means the rules of the rules file.
         independent: Whether each descriptor of a request is counted whatever becomes of the others.
@@ -88,6 +90,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     http: Address | None = None
     resp: Address | None = None
     admin: Address | None = None
+    metrics: Address | None = None
+    measured: bool = False
     ratelimit_config: str = ""
     rules_domain: str = "sluicegate"
     independent: bool = False
@@ -103,6 +107,11 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     leave_seconds: float = 1.0
     grace_seconds: float = 10.0
     limits: ServiceLimits = ServiceLimits()
+
+    @property
+    def counts(self) -> bool:
+        """Whether the service counts what it does."""
+        return self.measured or self.metrics is not None
 
 
 def parse_address(option: str, text: str) -> Address | None:

@@ -120,7 +120,9 @@ class _Supervisor:
 
     def _start_worker(self, index: int, *, is_late: bool) -> None:
         ready, tell = multiprocessing.Pipe(duplex=False)
-        settings = self._settings if index == 0 else msgspec.structs.replace(self._settings, admin=None)
+        settings = self._settings
+        if index:  # the first one answers for all
+            settings = msgspec.structs.replace(settings, admin=None, metrics=None, measured=settings.counts)
         process = multiprocessing.get_context("spawn").Process(
             target=_run_worker,
             args=(settings, self._limiter_settings, Peers(self._directory, index, is_late=is_late), tell),

@@ -23,6 +23,7 @@ from sluicegate.presentation.service.http.web import Call
 from sluicegate.runtime.system_clock import utc_now
 
 _TIMEOUT_S: Final = 2.0
+_OK: Final = 200
 
 _logger = logging.getLogger("sluicegate")
 
@@ -49,6 +50,25 @@ class Peers:
                 await asyncio.to_thread(_client(path).call, call.method, call.path, call.body)
             except StorageError as error:
                 _logger.warning("A worker was not told of an administrative call: %s", error)
+
+    @property
+    def own_name(self) -> str:
+        """The name of this one among them."""
+        return Path(self.own_socket).stem
+
+    async def ask(self, path: str) -> dict[str, object]:
+        """Return what the others answer to a path, by their names. Those that do not answer are left out."""
+
+        async def ask_one(socket_path: str) -> tuple[str, object]:
+            try:
+                status, answer = await asyncio.to_thread(_client(socket_path).call, "GET", path)
+            except StorageError as error:
+                _logger.warning("A worker did not answer: %s", error)
+                return "", None
+            return Path(socket_path).stem if status == _OK else "", answer
+
+        answers = await asyncio.gather(*[ask_one(socket_path) for socket_path in self._others()])
+        return {name: answer for name, answer in answers if name}
 
     async def adopt(self, rules: LiveRules) -> None:
         """Take over what operators changed before this process began."""

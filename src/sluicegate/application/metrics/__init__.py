@@ -1,0 +1,1 @@
+"""What a limiter does, in numbers that monitoring systems collect. No library of theirs enters here."""

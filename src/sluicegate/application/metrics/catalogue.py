@@ -1,0 +1,140 @@
+"""The metrics: their names, units, labels and meaning. Every exporter has exactly these."""
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One metric.
+
+    Args:
+        name: Its name with dots, as OpenTelemetry has it; Prometheus writes underscores, and appends unit and `total`.
+        kind: A counter, a gauge or a histogram.
+        help: What it means.
+        labels: The names of its labels. No label has a value that a client chooses.
+        unit: Its unit, where it has one: `seconds`, `tokens` or `tokens_per_second`.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+
+    @property
+    def prometheus_name(self) -> str:
+        """The name that Prometheus shows."""
+        name = self.name.replace(".", "_")
+        name = f"{name}_{self.unit}" if self.unit else name
+        return f"{name}_total" if self.kind == "counter" else name
+
+
+_RULE: Final = ("endpoint", "policy")
+
+REQUESTS: Final = Metric(
+    "sluicegate.requests",
+    "counter",
+    "Checks by what was decided, and why.",
+    (*_RULE, "result", "reason"),
+)
+DURATION: Final = Metric(
+    "sluicegate.request.duration", "histogram", "How long checks took that asked the storage.", ("result",), "seconds"
+)
+FAILURES: Final = Metric(
+    "sluicegate.failures",
+    "counter",
+    "Checks that a failure policy answered, by the policy and by what kept the storage from answering.",
+    ("on_storage_error", "cause"),
+)
+SHADOW_DENIED: Final = Metric(
+    "sluicegate.shadow_denied", "counter", "Requests that rules in shadow mode would have denied.", _RULE
+)
+UNCHARGED: Final = Metric(
+    "sluicegate.uncharged", "counter", "Tokens of commits beyond the greatest debt, which nobody paid.", _RULE, "tokens"
+)
+LIMIT: Final = Metric(
+    "sluicegate.limit",
+    "gauge",
+    "The capacity that a rule in force is configured with.",
+    (*_RULE, "scope", "mode"),
+    "tokens",
+)
+LIMIT_RATE: Final = Metric(
+    "sluicegate.limit.refill",
+    "gauge",
+    "The rate that a rule in force is configured with.",
+    (*_RULE, "scope", "mode"),
+    "tokens_per_second",
+)
+RULES_CHANGES: Final = Metric("sluicegate.rules.changes", "counter", "How often other rules came into force.")
+RULES_REFUSALS: Final = Metric("sluicegate.rules.refusals", "counter", "How often rules were refused.")
+RULES_VALID: Final = Metric(
+    "sluicegate.rules.valid", "gauge", "1; 0 from when rules were refused until others come into force."
+)
+SWITCHED_OFF: Final = Metric("sluicegate.rules.switched_off", "gauge", "Kill switches that are thrown.")
+OVERRIDES: Final = Metric("sluicegate.rules.overrides", "gauge", "Overrides that were added while the limiter runs.")
+EVENTS_DROPPED: Final = Metric(
+    "sluicegate.events.dropped", "counter", "Events and log lines that were lost: these numbers may be too low."
+)
+STORAGE_CALLS: Final = Metric("sluicegate.storage.calls", "counter", "Calls that were sent to the storage's server.")
+STORAGE_ROUND_TRIPS: Final = Metric(
+    "sluicegate.storage.round_trips", "counter", "Batches in which these calls were sent."
+)
+DENIALS_REPEATED: Final = Metric(
+    "sluicegate.storage.denials_repeated", "counter", "Checks that were denied from the cache of denials."
+)
+BREAKER_OPEN: Final = Metric(
+    "sluicegate.storage.breaker_open", "gauge", "1 while a server of the storage is not asked, else 0."
+)
+BORROWED: Final = Metric(
+    "sluicegate.lease.borrowed", "counter", "Tokens that were lent to this process.", unit="tokens"
+)
+RETURNED: Final = Metric("sluicegate.lease.returned", "counter", "Lent tokens that were given back.", unit="tokens")
+LOST: Final = Metric(
+    "sluicegate.lease.lost", "counter", "Lent tokens that ended unspent, or are in doubt.", unit="tokens"
+)
+
+OF_EVENTS: Final = (REQUESTS, DURATION, FAILURES, SHADOW_DENIED, UNCHARGED)
+"""Those that are counted as events come."""
+
+OF_STATE: Final = (
+    LIMIT,
+    LIMIT_RATE,
+    RULES_CHANGES,
+    RULES_REFUSALS,
+    RULES_VALID,
+    SWITCHED_OFF,
+    OVERRIDES,
+    EVENTS_DROPPED,
+    STORAGE_CALLS,
+    STORAGE_ROUND_TRIPS,
+    DENIALS_REPEATED,
+    BREAKER_OPEN,
+    BORROWED,
+    RETURNED,
+    LOST,
+)
+"""Those that are read when somebody asks."""
+
+DURATION_BUCKETS_S: Final = (
+    0.00001,
+    0.00005,
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    1.0,
+)
+"""The bounds of the histogram: memory answers in microseconds, and the default deadline is 50 ms."""
+
+OTHER: Final = "other"
+"""The label of what no rule in force names: callers must not create series."""
