@@ -1,6 +1,7 @@
 """`sluicegate serve` as users run it: options, start-up, signals, reloads, and several workers."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -272,3 +273,16 @@ def test_prometheus_gets_the_numbers_of_all_workers(rules: Path, tmp_path: Path,
     assert {worker for _, worker, _ in counted} == {"0", "1"}
     sums = {result: sum(float(n) for found, _, n in counted if found == result) for result in ("allowed", "denied")}
     assert sums == {"allowed": 5, "denied": 35}
+
+
+def test_denials_are_written_to_the_audit_log(rules: Path, tmp_path: Path) -> None:
+    """All of them are there when the service has ended."""
+    options = ("--rules", str(rules), *FREE, "--audit-log", str(tmp_path / "audit"))
+    with Serving(*options, log=tmp_path / "log") as serving:
+        body = {"endpoint": "GET /a", "identifier": "192.0.2.1"}
+        for _ in range(12):
+            httpx.post(f"http://{serving.addresses['http']}/v1/check", json=body)
+        assert serving.stop() == 0
+    lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["denied"] * 7
+    assert "192.0.2.1" not in (tmp_path / "audit").read_text()

@@ -64,6 +64,15 @@ def serve(  # noqa: PLR0913 - one parameter for each option
             metavar="ADDRESS", envvar="SLUICEGATE_METRICS", help="Where to listen for Prometheus, at /metrics."
         ),
     ] = "off",
+    audit_log: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", envvar="SLUICEGATE_AUDIT_LOG", help="Where denials and failures are written, as JSON lines."
+        ),
+    ] = "",
+    audit_raw: Annotated[
+        bool, typer.Option("--audit-raw", help="Write identifiers there as they are, not hashed.")
+    ] = False,
     workers: Annotated[
         int, typer.Option(metavar="N", envvar="SLUICEGATE_WORKERS", help="Processes that serve, all on the same ports.")
     ] = 1,
@@ -134,6 +143,8 @@ def serve(  # noqa: PLR0913 - one parameter for each option
                 admin=admin,
                 admin_token_file=admin_token_file,
                 metrics=metrics,
+                audit_log=audit_log,
+                audit_raw=audit_raw,
                 workers=workers,
                 separate_memory=separate_memory,
                 independent=independent,

@@ -33,6 +33,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     admin: str
     admin_token_file: str
     metrics: str
+    audit_log: str
+    audit_raw: bool
     workers: int
     separate_memory: bool
     independent: bool
@@ -108,6 +110,8 @@ def to_settings(options: ServeOptions) -> ServiceSettings:
         identifier_headers=_headers(options.identifier_header),
         admin=parse_address("--admin", options.admin),
         metrics=parse_address("--metrics", options.metrics),
+        audit_log=options.audit_log,
+        audit_raw=options.audit_raw,
         resp_password=_secret("--resp-password-file", options.resp_password_file),
         admin_token=_secret("--admin-token-file", options.admin_token_file),
         workers=options.workers,

@@ -9,8 +9,9 @@ from importlib.metadata import version
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit, read_service_rules, watch_service_rules
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.infrastructure.audit_log import AuditLog
 from sluicegate.infrastructure.event_bus import InlineEventBus
-from sluicegate.infrastructure.settings import Settings
+from sluicegate.infrastructure.settings import Settings, identifier_secret
 from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.service import Service
 from sluicegate.presentation.service.settings import ServiceSettings
@@ -92,10 +93,15 @@ async def serve_here(
         InvalidInputError: If a setting or a file is invalid, or it cannot listen where it should.
     """
     rules, config = limiter_settings.rules_path, settings.ratelimit_config
-    bus = InlineEventBus() if settings.counts else None
+    bus = InlineEventBus() if settings.counts or settings.audit_log else None
     limiter = build_limiter(settings, limiter_settings, bus)
+    audit = None
+    if bus is not None and settings.audit_log:
+        secret = identifier_secret(limiter_settings)
+        audit = AuditLog(settings.audit_log, secret=secret, raw_identifiers=settings.audit_raw)
+        audit.subscribe(bus)
     metrics = None
-    if bus is not None:
+    if bus is not None and settings.counts:
         from sluicegate.presentation.prometheus_metrics import PrometheusMetrics  # noqa: PLC0415 - needs an extra
 
         metrics = PrometheusMetrics(limiter, bus)
@@ -107,6 +113,8 @@ async def serve_here(
     await service.start()
     when_ready(service.addresses)
     await service.run()
+    if audit is not None:
+        audit.close()
 
 
 def build_limiter(

@@ -69,6 +69,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         admin: Where to listen for administration; None: nowhere.
         metrics: Where to listen for Prometheus; None: nowhere.
         measured: Whether it counts for the metrics that another worker answers with.
+        audit_log: The file that denials and failures are written to; empty: none. See `AuditLog`.
+        audit_raw: Whether it has identifiers as they are.
         ratelimit_config: A configuration of `envoyproxy/ratelimit`, or a directory of them; empty: none.
         rules_domain: The domain of descriptors that means the rules of the rules file.
         independent: Whether each descriptor of a request is counted whatever becomes of the others.
@@ -92,6 +94,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     admin: Address | None = None
     metrics: Address | None = None
     measured: bool = False
+    audit_log: str = ""
+    audit_raw: bool = False
     ratelimit_config: str = ""
     rules_domain: str = "sluicegate"
     independent: bool = False

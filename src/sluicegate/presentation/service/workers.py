@@ -121,6 +121,8 @@ class _Supervisor:
     def _start_worker(self, index: int, *, is_late: bool) -> None:
         ready, tell = multiprocessing.Pipe(duplex=False)
         settings = self._settings
+        if settings.audit_log:  # rotation is no work for several
+            settings = msgspec.structs.replace(settings, audit_log=f"{settings.audit_log}.worker-{index}")
         if index:  # the first one answers for all
             settings = msgspec.structs.replace(settings, admin=None, metrics=None, measured=settings.counts)
         process = multiprocessing.get_context("spawn").Process(
