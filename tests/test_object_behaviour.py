@@ -312,7 +312,8 @@ def test_a_copy_of_a_limiter_or_a_storage_shares_its_buckets(
 ) -> None:
     """Frameworks copy routes with all that hangs on them: a copy with buckets of its own would double the limit."""
     made = make()
-    assert trip({"route": [made]})["route"][0] is made
+    assert trip(made) is made
+    assert copy.deepcopy({"route": [made]})["route"][0] is made
 
 
 ERRORS: list[Any] = [
