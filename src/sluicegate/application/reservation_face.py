@@ -11,7 +11,7 @@ from sluicegate.application.checker import Checker
 from sluicegate.application.kept_claims import AsyncBudget, AsyncHeldCall
 from sluicegate.application.limiter_face import AsyncFace
 from sluicegate.application.reservations import Reservations, Settling
-from sluicegate.domain.arguments import Cost, Endpoint, Identifier
+from sluicegate.domain.arguments import Cost, Endpoint, Identifier, Seconds
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import ReservationStorage, SyncReservationStorage
@@ -56,7 +56,7 @@ class AsyncReservationFace(AsyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost = 0,
-        ttl_seconds: float = DEFAULT_HOLD_SECONDS,
+        ttl_seconds: Seconds = DEFAULT_HOLD_SECONDS,
         also: tuple[str, ...] = (),
     ) -> Result[Reservation, RateLimitError]:
         """Take the tokens that a call may cost, until `commit` tells what it did cost; from all of the rules or none.
@@ -86,7 +86,7 @@ class AsyncReservationFace(AsyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost,
-        ttl_seconds: float,
+        ttl_seconds: Seconds,
         also: tuple[str, ...] = (),
     ) -> tuple[Reservation, Decision]:
         """Do what `reserve` does, and tell which rules were asked, as `check` does."""
@@ -127,7 +127,7 @@ class AsyncReservationFace(AsyncFace):
         """Give back all that was reserved, as a commit of 0 does."""
         return await self.commit(reservation, cost=0)
 
-    async def extend(self, reservation: Claim, *, ttl_seconds: float) -> Result[None, RateLimitError]:
+    async def extend(self, reservation: Claim, *, ttl_seconds: Seconds) -> Result[None, RateLimitError]:
         """Let a reservation end so many seconds from now, if that is later than it would. What has ended is not revived.
 
         Returns:
@@ -144,7 +144,7 @@ class AsyncReservationFace(AsyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost = 0,
-        ttl_seconds: float = DEFAULT_HOLD_SECONDS,
+        ttl_seconds: Seconds = DEFAULT_HOLD_SECONDS,
         also: tuple[str, ...] = (),
     ) -> AsyncBudget:
         """Reserve on entering an `async with`, and commit on leaving it: `budget.cost`, or else what was reserved.
@@ -209,7 +209,7 @@ class AsyncReservationFace(AsyncFace):
         except Exception as error:  # noqa: BLE001 - `Checker.finish` makes it an answer
             check.error = error
 
-    async def _extend(self, claim: Claim, ttl_seconds: float | None) -> Result[None, RateLimitError]:
+    async def _extend(self, claim: Claim, ttl_seconds: Seconds | None) -> Result[None, RateLimitError]:
         settling = self._reservations.begin_extend(claim, ttl_seconds)
         if not isinstance(settling, Settling):
             return settling

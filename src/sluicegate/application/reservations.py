@@ -9,7 +9,7 @@ from sluicegate.application.checker import Checker
 from sluicegate.application.claim_numbers import ClaimNumbers
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.notifier import Notifier
-from sluicegate.domain.arguments import plain_text, read_cost, require_seconds
+from sluicegate.domain.arguments import Seconds, plain_text, read_cost, require_seconds
 from sluicegate.domain.bucket_request import BucketRequest, BucketSettlement, ClaimTerms
 from sluicegate.domain.claim import AS_RESERVED, HOLD, NOT_FOUND, PAID
 from sluicegate.domain.compiled_rules import EndpointRules, Limit
@@ -98,7 +98,7 @@ class Reservations:
         check.terms = tuple([_terms(limit, ttl_us) for limit in check.rules.limits])
 
     def reservation(
-        self, check: Check, endpoint: str, cost: object, ttl_s: float, also: tuple[str, ...]
+        self, check: Check, endpoint: str, cost: object, ttl_s: Seconds, also: tuple[str, ...]
     ) -> Reservation:
         """Return what the caller gets of a check that is finished."""
         rules = check.rules
@@ -164,7 +164,7 @@ class Reservations:
             return settling if isinstance(settling, Failure) else Success(None)
         return settling
 
-    def ttls_us(self, settling: Settling, ttl_s: float | None) -> tuple[int, ...]:
+    def ttls_us(self, settling: Settling, ttl_s: Seconds | None) -> tuple[int, ...]:
         """Return for how long each claim is extended."""
         if ttl_s is not None:
             return (round(ttl_s * 1_000_000),) * len(settling.limits)

@@ -11,7 +11,7 @@ from sluicegate.application.kept_claims import Budget, HeldCall
 from sluicegate.application.limiter_face import SyncFace
 from sluicegate.application.reservation_face import Claim, claim_blocking
 from sluicegate.application.reservations import Reservations, Settling
-from sluicegate.domain.arguments import Cost, Endpoint, Identifier
+from sluicegate.domain.arguments import Cost, Endpoint, Identifier, Seconds
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import SyncReservationStorage
@@ -50,7 +50,7 @@ class SyncReservationFace(SyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost = 0,
-        ttl_seconds: float = DEFAULT_HOLD_SECONDS,
+        ttl_seconds: Seconds = DEFAULT_HOLD_SECONDS,
         also: tuple[str, ...] = (),
     ) -> Result[Reservation, RateLimitError]:
         """Take the tokens that a call may cost, until `commit` tells what it did; see `AsyncReservationFace.reserve`."""
@@ -63,7 +63,7 @@ class SyncReservationFace(SyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost,
-        ttl_seconds: float,
+        ttl_seconds: Seconds,
         also: tuple[str, ...] = (),
     ) -> tuple[Reservation, Decision]:
         """Do what `reserve` does, and tell which rules were asked, as `check` does."""
@@ -91,7 +91,7 @@ class SyncReservationFace(SyncFace):
         """Give back all that was reserved, as a commit of 0 does."""
         return self.commit(reservation, cost=0)
 
-    def extend(self, reservation: Claim, *, ttl_seconds: float) -> Result[None, RateLimitError]:
+    def extend(self, reservation: Claim, *, ttl_seconds: Seconds) -> Result[None, RateLimitError]:
         """Let a reservation end so many seconds from now, if that is later; see `AsyncReservationFace.extend`."""
         return self._extend(reservation, ttl_seconds)
 
@@ -101,7 +101,7 @@ class SyncReservationFace(SyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost = 0,
-        ttl_seconds: float = DEFAULT_HOLD_SECONDS,
+        ttl_seconds: Seconds = DEFAULT_HOLD_SECONDS,
         also: tuple[str, ...] = (),
     ) -> Budget:
         """Reserve on entering a `with`, and commit on leaving it; see `AsyncReservationFace.budget`."""
@@ -141,7 +141,7 @@ class SyncReservationFace(SyncFace):
         claim_blocking(check, self._storage_with_verbs())
         self._checker.finish(check)
 
-    def _extend(self, claim: Claim, ttl_seconds: float | None) -> Result[None, RateLimitError]:
+    def _extend(self, claim: Claim, ttl_seconds: Seconds | None) -> Result[None, RateLimitError]:
         settling = self._reservations.begin_extend(claim, ttl_seconds)
         if not isinstance(settling, Settling):
             return settling

@@ -19,6 +19,10 @@ Identifier: TypeAlias = str | Mapping[str, str]
 Cost: TypeAlias = int | IntEnum | Mapping[str, int]
 """Tokens to take; 0: the rule's own cost. Or a mapping from a rule's name to tokens, of which 0 are none."""
 
+Seconds: TypeAlias = float | IntEnum
+"""How long a reservation or a hold lasts: 0.001 to 86,400. Not `float` alone: compiled code would refuse another type with an
+error that names no field, and take `True` for a second."""
+
 MAX_HOLD_SECONDS: Final = 86_400
 """The longest that a hold or a reservation lasts without being renewed: a day."""
 
