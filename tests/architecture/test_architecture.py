@@ -114,6 +114,7 @@ def test_a_missing_extra_is_named() -> None:
 
 
 _LIBRARIES = (
+    "asgiref",
     "django",
     "fastapi",
     "flask",
@@ -163,7 +164,7 @@ def test_everything_public_is_taken_where_all_extras_are() -> None:
             "import sluicegate; sluicegate.rate_limit",
             "sluicegate.rate_limit needs fastapi: pip install 'sluicegate[fastapi]'",
         ),
-        ("import sluicegate.django", "sluicegate.django needs django: pip install 'sluicegate[django]'"),
+        ("import sluicegate.django", "sluicegate.django needs asgiref: pip install 'sluicegate[django]'"),
         ("import sluicegate.fastapi", "sluicegate.fastapi needs fastapi: pip install 'sluicegate[fastapi]'"),
         ("import sluicegate.flask", "sluicegate.flask needs flask: pip install 'sluicegate[flask]'"),
         ("import sluicegate.httpx", "sluicegate.httpx needs httpx: pip install 'sluicegate[httpx]'"),

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Final
 
 EXTRA_OF: Final = {
+    "asgiref": "django",
     "django": "django",
     "fastapi": "fastapi",
     "flask": "flask",
