@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from sluicegate.presentation.decorator import rate_limited
     from sluicegate.presentation.httpx_transport import RateLimitTransport, SyncRateLimitTransport
     from sluicegate.presentation.paced import paced
+    from sluicegate.presentation.web.answer import Answer
     from sluicegate.presentation.web.asgi import RateLimitMiddleware
     from sluicegate.presentation.web.client_address import ClientAddresses
     from sluicegate.presentation.web.fastapi import install_rate_limits, rate_limit
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 # Names that need an extra, or that few need, are imported when they are asked for: `import sluicegate` needs none of them.
 _LAZY = {
+    "Answer": "sluicegate.presentation.web.answer",
     "ClientAddresses": "sluicegate.presentation.web.client_address",
     "FlaskRateLimit": "sluicegate.presentation.web.flask",
     "RateLimitMiddleware": "sluicegate.presentation.web.asgi",
@@ -107,6 +109,7 @@ _LIBRARIES = {
 
 __all__ = [
     "COMPILED",
+    "Answer",
     "BufferedEventBus",
     "ClientAddresses",
     "Clock",

@@ -2,7 +2,7 @@
 
 Each builds an application with one route, `/items/{name}`, and limits it. Its view answers `item`; `404` raises what the
 framework has for a page that is not there, `own` returns a response of the view's own making, and `busy` calls a function that
-may run once.
+may run once. `cost-5` tells in the field `X-Cost` that it cost 5, and `commit-1` commits 1.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -147,6 +147,11 @@ def busy(kind: type) -> Any:
     return blocking
 
 
+def told_cost(name: str) -> str:
+    """Return what an item's view says it cost."""
+    return name.removeprefix("cost-") if name.startswith("cost-") else "0"
+
+
 # Serving
 
 
@@ -192,8 +197,8 @@ def over_wsgi(app: Any) -> Callable[[str, str], Awaitable[Told]]:
         from werkzeug.test import Client, EnvironBuilder  # noqa: PLC0415
 
         builder = EnvironBuilder(path=path, environ_base={"REMOTE_ADDR": client})
-        answer = Client(app).open(builder)
-        return Told(answer.status_code, joined(answer.headers.items()), answer.data)
+        with Client(app).open(builder) as answer:  # as a server closes what it has sent
+            return Told(answer.status_code, joined(answer.headers.items()), answer.data)
 
     return ask
 
@@ -209,7 +214,11 @@ def plain_asgi(wanted: Wanted) -> Served:
         name = scope["path"].rpartition("/")[2]
         body = (await free()).encode() if name == "busy" else b"item"
         status = 404 if name == "404" else 200
-        await send({"type": "http.response.start", "status": status, "headers": []})
+        if name == "commit-1":
+            scope["state"]["rate_limit"].commit(1)
+        await send(
+            {"type": "http.response.start", "status": status, "headers": [(b"X-Cost", told_cost(name).encode())]}
+        )
         await send({"type": "http.response.body", "body": body})
 
     def own_answer(_: Any, denial: Any) -> Any:
@@ -229,7 +238,9 @@ async def starlette_view(request: Request) -> Response:
         raise HTTPException(404)
     if name == "busy":
         return PlainTextResponse(await request.app.state.busy())
-    return PlainTextResponse("item")
+    if name == "commit-1":
+        request.state.rate_limit.commit(1)
+    return PlainTextResponse("item", headers={"X-Cost": told_cost(name)})
 
 
 def starlette(wanted: Wanted) -> Served:
@@ -258,7 +269,9 @@ def plain_wsgi(wanted: Wanted) -> Served:
     def app(environ: Any, start_response: Any) -> Any:
         name = environ["PATH_INFO"].rpartition("/")[2]
         body = free().encode() if name == "busy" else b"item"
-        start_response("404 Not Found" if name == "404" else "200 OK", [])
+        if name == "commit-1":
+            environ["sluicegate.rate_limit"].commit(1)
+        start_response("404 Not Found" if name == "404" else "200 OK", [("X-Cost", told_cost(name))])
         return [body]
 
     def own_answer(_: Any, denial: Any) -> Any:
@@ -282,7 +295,9 @@ def flask_view(name: str, free: Any) -> Any:
         abort(404)
     if name == "busy":
         return free()
-    return FlaskResponse("item") if name == "own" else "item"
+    if name == "commit-1":
+        flask_request.rate_limit.commit(1)  # type: ignore[attr-defined]
+    return FlaskResponse("item") if name == "own" else ("item", {"X-Cost": told_cost(name)})
 
 
 def flask(wanted: Wanted) -> Served:
@@ -311,10 +326,12 @@ def django_sync(wanted: Wanted) -> Served:
     """A Django application under WSGI with the middleware."""
     free = busy(SyncTokenBucketAdapter)
 
-    def view(_: HttpRequest, name: str) -> HttpResponse:
+    def view(request: HttpRequest, name: str) -> HttpResponse:
         if name == "404":
             raise Http404
-        return HttpResponse(free() if name == "busy" else "item")
+        if name == "commit-1":
+            request.rate_limit.commit(1)  # type: ignore[attr-defined]
+        return HttpResponse(free() if name == "busy" else "item", headers={"X-Cost": told_cost(name)})
 
     limiter = wanted.blocking({"GET /items/<str:name>": wanted.rules} if wanted.rules else {})
     options = {"limiter": limiter, **wanted.for_middleware(django_answer)}
@@ -341,10 +358,12 @@ def django_async(wanted: Wanted) -> Served:
     """A Django application under ASGI, with an async view."""
     free = busy(TokenBucketAdapter)
 
-    async def view(_: HttpRequest, name: str) -> HttpResponse:
+    async def view(request: HttpRequest, name: str) -> HttpResponse:
         if name == "404":
             raise Http404
-        return HttpResponse(await free() if name == "busy" else "item")
+        if name == "commit-1":
+            request.rate_limit.commit(1)  # type: ignore[attr-defined]
+        return HttpResponse(await free() if name == "busy" else "item", headers={"X-Cost": told_cost(name)})
 
     limiter = wanted.awaited({"GET /items/<str:name>": wanted.rules} if wanted.rules else {})
     options = {"limiter": limiter, **wanted.for_middleware(django_answer)}
@@ -378,12 +397,17 @@ def fastapi_app(wanted: Wanted) -> FastAPI:
     return app
 
 
-async def fastapi_item(name: str, free: Any) -> Any:
+async def fastapi_item(name: str, free: Any, request: Request | None = None) -> Any:
     """Answer."""
     if name == "404":
         raise HTTPException(404)
     if name == "busy":
         return await free()
+    if name == "commit-1":
+        assert request is not None
+        request.state.rate_limit.commit(1)
+    if name.startswith("cost-"):
+        return Response("item", headers={"X-Cost": told_cost(name)})
     return Response("item") if name == "own" else "item"
 
 
@@ -391,8 +415,8 @@ def fastapi_dependency(wanted: Wanted) -> Served:
     """A FastAPI endpoint with a dependency."""
     app, limiter, free = fastapi_app(wanted), wanted.awaited({}), busy(TokenBucketAdapter)
 
-    async def view(name: str) -> Any:
-        return await fastapi_item(name, free)
+    async def view(name: str, request: Request) -> Any:
+        return await fastapi_item(name, free, request)
 
     limit = rate_limit(*wanted.rules, limiter=limiter, **wanted.beside_code())
     app.get("/items/{name}", dependencies=[Depends(limit)])(wanted.view(view))
@@ -465,12 +489,14 @@ def drf_throttle(wanted: Wanted) -> Served:
     class View(APIView):
         throttle_classes = (throttle(*wanted.rules, limiter=limiter, **options),)
 
-        def get(self, _: Any, name: str) -> Any:
+        def get(self, request: Any, name: str) -> Any:
             if name == "404":
                 raise NotFound
+            if name == "commit-1":
+                request.rate_limit.commit(1)
             if name == "busy":
                 return RestResponse(free())
-            return HttpResponse("item") if name == "own" else RestResponse("item")
+            return HttpResponse("item") if name == "own" else RestResponse("item", headers={"X-Cost": told_cost(name)})
 
     routes = Routes(django_path("items/<str:name>", wanted.view(View.as_view())))
     middleware_options = {"limiter": wanted.blocking({"*": wanted.outer} if wanted.outer else {})}

@@ -114,13 +114,15 @@ class Checker:
             self.finish(check)
         return check
 
-    def begin_claim(self, endpoint: object, identifier: object, cost: object, also: tuple[str, ...] = ()) -> Check:
+    def begin_claim(
+        self, endpoint: object, identifier: object, cost: object, also: tuple[str, ...], rules: RulesSnapshot | None
+    ) -> Check:
         """Return the check of a reservation or a hold: it is done, or waits for the storage. `finish` it in either case.
 
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        snapshot = self.current()
+        snapshot = self.current() if rules is None else rules
         check = prepare(
             snapshot.rules, self._key_format, endpoint, identifier, cost, self.utc_now, also=also, claims=True
         )

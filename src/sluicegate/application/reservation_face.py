@@ -11,6 +11,7 @@ from sluicegate.application.checker import Checker
 from sluicegate.application.kept_claims import AsyncBudget, AsyncHeldCall
 from sluicegate.application.limiter_face import AsyncFace
 from sluicegate.application.reservations import Reservations, Settling
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.domain.arguments import Cost, Endpoint, Identifier, Seconds
 from sluicegate.domain.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.errors import RateLimitError
@@ -81,16 +82,17 @@ class AsyncReservationFace(AsyncFace):
         await self._claim(check)
         return _success(self._reservations.reservation(check, endpoint, cost, ttl_seconds, also))
 
-    async def reserve_decided(
+    async def reserve_decided(  # noqa: PLR0913, PLR0917 - what a reservation is
         self,
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost,
         ttl_seconds: Seconds,
         also: tuple[str, ...] = (),
+        rules: RulesSnapshot | None = None,
     ) -> tuple[Reservation, Decision]:
         """Do what `reserve` does, and tell which rules were asked, as `check` does."""
-        check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also)
+        check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also, rules)
         await self._claim(check)
         return self._reservations.reservation(check, endpoint, cost, ttl_seconds, also), decision_of(check)
 
@@ -167,10 +169,15 @@ class AsyncReservationFace(AsyncFace):
         return _success(self._reservations.hold(check, endpoint, also))
 
     async def acquire_decided(
-        self, endpoint: Endpoint, identifier: Identifier, cost: Cost, also: tuple[str, ...] = ()
+        self,
+        endpoint: Endpoint,
+        identifier: Identifier,
+        cost: Cost,
+        also: tuple[str, ...] = (),
+        rules: RulesSnapshot | None = None,
     ) -> tuple[Hold, Decision]:
         """Do what `acquire` does, and tell which rules were asked, as `check` does."""
-        check = self._reservations.begin(endpoint, identifier, cost, None, also)
+        check = self._reservations.begin(endpoint, identifier, cost, None, also, rules)
         await self._claim(check)
         return self._reservations.hold(check, endpoint, also), decision_of(check)
 

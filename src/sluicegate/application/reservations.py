@@ -9,6 +9,7 @@ from sluicegate.application.checker import Checker
 from sluicegate.application.claim_numbers import ClaimNumbers
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.notifier import Notifier
+from sluicegate.application.rules_snapshot import RulesSnapshot
 from sluicegate.domain.arguments import Seconds, plain_text, read_cost, require_seconds
 from sluicegate.domain.bucket_request import BucketRequest, BucketSettlement, ClaimTerms
 from sluicegate.domain.claim import AS_RESERVED, HOLD, NOT_FOUND, PAID
@@ -68,7 +69,15 @@ class Reservations:
 
     # Reserve and acquire
 
-    def begin(self, endpoint: object, identifier: object, cost: object, ttl_s: object, also: tuple[str, ...]) -> Check:
+    def begin(  # noqa: PLR0913, PLR0917 - what a reservation is
+        self,
+        endpoint: object,
+        identifier: object,
+        cost: object,
+        ttl_s: object,
+        also: tuple[str, ...],
+        rules: RulesSnapshot | None = None,
+    ) -> Check:
         """Return the check of a reservation; each of the checks beside it makes claims as well.
 
         Args:
@@ -77,6 +86,7 @@ class Reservations:
             cost: As in a check.
             ttl_s: Seconds after which it ends; None: it is a hold, which reserves no tokens and ends when its rules say so.
             also: As in a check.
+            rules: As in a check.
 
         Raises:
             InvalidInputError: If an argument is wrong.
@@ -84,7 +94,7 @@ class Reservations:
         """
         self._require_verbs()
         ttl_us = 0 if ttl_s is None else round(require_seconds("ttl_seconds", ttl_s) * 1_000_000)
-        check = self._checker.begin_claim(endpoint, identifier, cost, also)
+        check = self._checker.begin_claim(endpoint, identifier, cost, also, rules)
         number = self._numbers.draw()
         self._set_terms(check, number, ttl_us)
         for shadow in check.shadows:

@@ -66,6 +66,17 @@ class RulesSnapshot:
         found = self.rules.find(endpoint)
         return () if found is None else found.rules
 
+    def counts_calls(self, endpoint: str, also: tuple[str, ...] = ()) -> bool:
+        """Return whether an endpoint, or one of others, has rules of calls in flight."""
+        rules = self.rules.find(endpoint)
+        if rules is not None and rules.in_flight:
+            return True
+        for other in also:
+            rules = self.rules.find(other)
+            if rules is not None and rules.in_flight:
+                return True
+        return False
+
     def seen_with(self, followed: "RulesSnapshot | None") -> "RulesSnapshot":
         """Return the same rules as of another snapshot of what is followed, which does not fit them."""
         return RulesSnapshot(self.book, self.rules, self.switches, self.until, self.effective, followed)

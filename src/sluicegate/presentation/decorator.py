@@ -11,20 +11,25 @@ from sluicegate.container import get_rate_limit, get_sync_rate_limit
 from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.presentation.decorated import dressed_as, name_of, require_function, require_unregistered
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules, require_kind
+from sluicegate.presentation.web.answer import Answer
 from sluicegate.presentation.web.identifiers import EVERYBODY
 from sluicegate.presentation.web.incoming_request import IncomingRequest
+from sluicegate.presentation.web.request_claims import RequestClaims
 from sluicegate.presentation.web.request_limiter import RequestLimiter
-from sluicegate.presentation.web.request_reader import returns_coroutine
+from sluicegate.presentation.web.request_reader import require_functions, returns_coroutine
+from sluicegate.presentation.web.request_record import claims_in
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def rate_limited(
+def rate_limited(  # noqa: PLR0913 - options, given by name
     *rules: InlineRule,
     identifier: Callable[..., object] | None = None,
     cost: int | Callable[..., Any] = 0,
+    count_when: Callable[[Any], bool] | None = None,
+    answer_cost: Callable[[Any], Any] | None = None,
     name: str = "",
     limiter: TokenBucketAdapter | SyncTokenBucketAdapter | None = None,
     enabled: bool = True,
@@ -40,6 +45,9 @@ def rate_limited(
         identifier: Called with the arguments of each call; returns what the call counts for, or None. A coroutine function only
             where the decorated function is one.
         cost: Tokens that a call takes; 0: the rule's cost. Or a function of the call's arguments, whose 0 means none.
+        count_when: Returns whether a call counts, as a function of what it returned; None: all count. A call that raises counts.
+        answer_cost: Returns what a call cost in the end, as a function of what it returned; None: its `cost`, which is reserved
+            meanwhile. Calls that raise cost that. A generator returns nothing: these functions get None.
         name: What keys name in the place of an endpoint; empty: the function's module and name. Functions of the same name and
             rules share buckets.
         limiter: The limiter whose storage and lists are used: a `TokenBucketAdapter` for coroutine functions and asynchronous
@@ -60,6 +68,8 @@ def rate_limited(
             identifier=None if identifier is None else _spread(identifier, "identifier", awaits=awaits),
             cost=_spread(cost, "cost", awaits=awaits) if callable(cost) else None,
             fixed_cost=0 if callable(cost) else cost,
+            count_when=_of_value(count_when, "count_when"),
+            answer_cost=_of_value(answer_cost, "answer_cost"),
             enabled=enabled,
             awaits=awaits,
         )
@@ -95,8 +105,15 @@ def _limit_coroutines(
     function: Callable[..., Any], place: str, rules: InlineRules[TokenBucketAdapter], requests: RequestLimiter
 ) -> Callable[..., Any]:
     async def limited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
-        await _check(rules, requests, place, args, kwargs)
-        return await function(*args, **kwargs)
+        claims = await _check(rules, requests, place, args, kwargs)
+        if claims is None:
+            return await function(*args, **kwargs)
+        try:
+            value = await function(*args, **kwargs)
+            claims.returned(value)
+        finally:
+            await claims.settle()
+        return value
 
     return dressed_as(function, limited)
 
@@ -105,7 +122,7 @@ def _limit_generators(
     function: Callable[..., Any], place: str, rules: InlineRules[TokenBucketAdapter], requests: RequestLimiter
 ) -> Callable[..., Any]:
     async def limited(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401 - the function's own
-        await _check(rules, requests, place, args, kwargs)
+        claims = await _check(rules, requests, place, args, kwargs)
         generator = function(*args, **kwargs)
         try:
             item = await anext(generator)
@@ -119,9 +136,15 @@ def _limit_generators(
                 else:
                     item = await generator.asend(sent)
         except StopAsyncIteration:
+            if claims is not None:
+                claims.returned(None)
             return
         finally:
-            await generator.aclose()
+            try:
+                await generator.aclose()
+            finally:
+                if claims is not None:
+                    await claims.settle()
 
     return dressed_as(function, limited)
 
@@ -131,10 +154,21 @@ def _limit_calls(
 ) -> Callable[..., Any]:
     def limited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
         endpoint, limiter = rules.at(place, *args, **kwargs)
-        decision = requests.check_blocking(limiter, _call_as_request(place, (args, kwargs)), endpoint)
+        call = _call_as_request(
+            place, (args, kwargs), requests.reserves or limiter.current_rules().counts_calls(endpoint)
+        )
+        decision = requests.check_blocking(limiter, call, endpoint)
         if decision is not None and not decision.result.allowed:
             raise RateLimitedError(rules.shown_at(place), decision)
-        return function(*args, **kwargs)
+        claims = claims_in(call.notes)
+        if claims is None:
+            return function(*args, **kwargs)
+        try:
+            value = function(*args, **kwargs)
+            claims.returned(value)
+        finally:
+            claims.settle_blocking()
+        return value
 
     return dressed_as(function, limited)
 
@@ -145,11 +179,14 @@ async def _check(
     place: str,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> None:
+) -> RequestClaims | None:
+    """Check a call; return what is settled when it ends, None if nothing is."""
     endpoint, limiter = rules.at(place, *args, **kwargs)
-    decision = await requests.check(limiter, _call_as_request(place, (args, kwargs)), endpoint)
+    call = _call_as_request(place, (args, kwargs), requests.reserves or limiter.current_rules().counts_calls(endpoint))
+    decision = await requests.check(limiter, call, endpoint)
     if decision is not None and not decision.result.allowed:
         raise RateLimitedError(rules.shown_at(place), decision)
+    return claims_in(call.notes)
 
 
 def _spread(function: Callable[..., Any], option: str, *, awaits: bool) -> Callable[[_Arguments], Any]:
@@ -159,6 +196,15 @@ def _spread(function: Callable[..., Any], option: str, *, awaits: bool) -> Calla
     return lambda arguments: function(*arguments[0], **arguments[1])
 
 
-def _call_as_request(place: str, arguments: _Arguments) -> IncomingRequest:
-    """Return a call as a request, from the peer that all callers without an identifier share."""
-    return IncomingRequest("CALL", place, place, EVERYBODY, arguments)
+def _call_as_request(place: str, arguments: _Arguments, claims: bool) -> IncomingRequest:
+    """Return a call as a request, from the peer that all callers without an identifier share; `claims`: it may claim."""
+    return IncomingRequest("CALL", place, place, EVERYBODY, arguments, notes={} if claims else None)
+
+
+def _of_value(function: Callable[[Any], Any] | None, option: str) -> Callable[[Answer], Any] | None:
+    """Return a function of what a call returned as one of its answer."""
+    if function is None:
+        return None
+    require_functions({option: function}, awaits=False)
+    given = function
+    return lambda answer: given(answer.value)

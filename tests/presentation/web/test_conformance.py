@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -303,3 +304,116 @@ async def test_users_who_are_not_signed_in(face: str) -> None:
     app = MIDDLEWARES[face](wanted)
     assert await app.statuses(*"abc") == [200, 200, 429]
     assert [text[:19] for _, text, _ in wanted.logger.records] == ["A rule counts users"]
+
+
+# What is known only by the answer
+
+
+def spent(left: Any) -> Any:
+    """Return what is left of ten, as tokens that were charged."""
+    assert isinstance(left, Success), left
+    return 10 - left.value
+
+
+async def awaited(answer: Any) -> Any:
+    """Return an answer that may have to be awaited."""
+    return await answer if isinstance(answer, Awaitable) else answer
+
+
+TEN = RateLimitRule(10, 1, "ip", name="ten")
+
+
+@every
+async def test_only_some_answers_count(face: str) -> None:
+    """`count_when` of the answer decides afterwards whether a request cost anything; what does not count comes back at once."""
+    if face in DECORATED:
+        app = build(
+            face, TWO, options={"count_when": lambda value: value is None, "identifier": lambda *_, **__: "192.0.2.1"}
+        )
+        assert await app.statuses(*"abcde") == [200] * 5
+        assert await app.call("get_remaining", identifier="192.0.2.1") == Success(2)
+        return
+    app = build(face, TWO, options={"count_when": lambda answer: answer.status == 404})
+    assert await app.statuses(*"abcde") == [200] * 5
+    assert await app.call("get_remaining", identifier="192.0.2.1") == Success(2)
+    assert await app.statuses("404", "404") == [404, 404]
+    assert await app.statuses("a", "404") == [429, 429]
+    assert await app.statuses("404", client="198.51.100.7") == [404]
+
+
+@every_but_decorated
+async def test_the_cost_stands_in_a_field_that_no_client_sees(face: str) -> None:
+    """What was reserved and not needed comes back; what was needed beyond it becomes debt."""
+    app = build(face, TEN, options={"answer_cost": "X-Cost", "cost": lambda _: 5})
+    answer = await app.get("cost-3")
+    assert answer.status == 200
+    assert b"item" in answer.body
+    assert "x-cost" not in answer.fields
+    assert spent(await app.call("get_remaining", identifier="192.0.2.1")) == 3
+    assert (await app.get("cost-12")).status == 200
+    assert (await app.get("cost-1")).status == 429
+    peek = await app.call("peek", identifier="192.0.2.1")
+    assert peek.value.remaining == 0
+    assert peek.value.retry_after == pytest.approx(6 * 60, abs=1)
+
+
+@every_but_decorated
+@pytest.mark.parametrize("cost", ["-1", "1.5", "many", "9" * 40])
+async def test_a_field_that_is_no_cost(face: str, cost: str) -> None:
+    """It is logged as an error and never sent, and what was reserved is charged."""
+    wanted = Wanted((TEN,), options={"answer_cost": "x-cost", "cost": lambda _: 4})
+    app = FACES[face](wanted)
+    answer = await app.get(f"cost-{cost}")
+    assert "x-cost" not in answer.fields
+    assert spent(await app.call("get_remaining", identifier="192.0.2.1")) == 4
+
+
+@every
+async def test_the_cost_is_a_function_of_the_answer(face: str) -> None:
+    """One that fails or returns no cost charges what was reserved."""
+    for cost, charged in (
+        (lambda _: 7, 7),
+        (lambda _: None, 2),
+        (lambda _: 1 / 0, 2),
+        (lambda _: -1, 2),
+        (lambda _: 0, 0),
+    ):
+        options = {"answer_cost": cost, "cost": lambda *_, **__: 2, "identifier": lambda *_, **__: "192.0.2.1"}
+        app = build(face, TEN, options=options)
+        assert await app.statuses("a") == [200]
+        assert spent(await app.call("get_remaining", identifier="192.0.2.1")) == charged
+
+
+@every_but_decorated
+async def test_the_application_commits_its_cost(face: str) -> None:
+    """By what travels with the request; without a word of it what was reserved is charged."""
+    app = build(face, TEN, options={"reserves": True, "cost": lambda _: 4})
+    assert await app.statuses("commit-1", "a") == [200, 200]
+    assert spent(await app.call("get_remaining", identifier="192.0.2.1")) == 1 + 4
+
+
+@every
+async def test_calls_in_flight_end_with_the_request(face: str) -> None:
+    """As many requests as one likes one after the other; one that another holds is denied, and charges no rate beside it."""
+    one = RateLimitRule.in_flight(1, scope="global", hold_seconds=60)
+    app = build(face, TEN, one)
+    assert await app.statuses(*"abc", "404", "d") == [200, 200, 200, 404, 200]
+    in_force = app.limiter.rules.current().rules
+    name = next(iter(in_force._beside_code), app.endpoint)  # what stands beside code is asked by a name of its own
+    held = await awaited(app.limiter.acquire(endpoint=name, identifier={"ip": "192.0.2.9"}))
+    assert await app.statuses("a") == [429]
+    await awaited(app.limiter.release(held.value))
+    assert await app.statuses("a") == [200]
+    assert spent(await app.call("get_remaining", identifier="192.0.2.1")) == 6
+
+
+@every
+@pytest.mark.parametrize("option", ["count_when", "answer_cost"])
+async def test_a_coroutine_function_of_the_answer(face: str, option: str) -> None:
+    """It is refused when it is given: nobody awaits it when the answer has been sent."""
+
+    async def judge(_: Any) -> bool:
+        return True
+
+    with pytest.raises((InvalidTypeError, Exception), match=f"{option}=.*coroutine function"):
+        await build(face, TWO, options={option: judge}).get()  # Starlette builds its middleware for the first request

@@ -5,10 +5,11 @@ from typing import Any
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_for_application
-from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import LoggerProtocol, RateLimitProtocol
 from sluicegate.domain.rule_book import Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
+from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
 from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
 from sluicegate.presentation.web.asgi_messages import ASGIApp, authenticated_user
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter
@@ -57,6 +58,11 @@ class RateLimitMiddleware(ASGIFace):
         identifiers: A function of the scope for each rule's scope that is not an address, such as `tenant`. `user` is by
             default the authenticated `scope["user"]`, else `scope["state"]["user_id"]`.
         cost: What a request takes, as a function of the scope; 0: nothing. None: its rule's cost.
+        count_when: Returns whether a request counts, as a function of its `Answer`, whose `request` is the scope. What does not
+            count costs nothing. None: all count.
+        answer_cost: What a request cost in the end: the header field in which the application tells it, which no client sees, or
+            a function of the `Answer`. `cost` is what it may cost, and is reserved meanwhile.
+        reserves: Whether the cost is reserved until the application tells it by `request.state.rate_limit.commit`.
         headers: Which header fields tell clients of their quota.
         retry_after_ms: Whether denials also carry `Retry-After-Ms`, in milliseconds.
         on_denied: Returns the response to a denied request in place of the problem details. Header fields that it leaves out
@@ -85,6 +91,9 @@ class RateLimitMiddleware(ASGIFace):
         ipv6_prefix: int = 64,
         identifiers: Mapping[str, IdentifierFunction] | None = None,
         cost: CostFunction | None = None,
+        count_when: AnswerTest | None = None,
+        answer_cost: AnswerCost | None = None,
+        reserves: bool = False,
         headers: HeaderStyle = "draft-11",
         retry_after_ms: bool = False,
         on_denied: DenialFunction | None = None,
@@ -116,8 +125,15 @@ class RateLimitMiddleware(ASGIFace):
             ipv6_prefix=ipv6_prefix,
             identifiers=named,
             cost=cost,
+            count_when=count_when,
+            answer_cost=answer_cost,
+            reserves=reserves,
             headers=headers,
             retry_after_ms=retry_after_ms,
             logger=logger,
         )
+        if requests.reserves and not isinstance(limiter, TokenBucketAdapter):
+            raise InvalidTypeError(
+                "count_when, answer_cost, reserves: expected a TokenBucketAdapter, which has reservations"
+            )
         super().__init__(app, asked, requests, on_denied, owned, recognises_router=path_readings == "auto")

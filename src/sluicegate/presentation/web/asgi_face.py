@@ -91,17 +91,22 @@ class ASGIFace:
         other.app = deepcopy(self.app, memo)
         return other
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901 - one way, in its order
         """Answer a denied request; call the application for every other."""
         kind = scope["type"]
         if kind == "http" or kind == "websocket":  # noqa: PLR1714 - compiled, two comparisons are the faster
             if self._is_first:
                 self._look_at_the_application()
+            record = record_of(scope)
+            if record.is_settled:  # by one further outside: what it has claimed is its own
+                outside = 0 if record.claims is None else len(record.claims.claims)
+            else:
+                outside = 0
+                record.is_settled = True
             view = view_of(scope) if any_exempt() else None
             decision = await self._requests.check(
                 self._limiter, ASGIRequest(scope, None, None, self._root_path, notes=scope, view=view)
             )
-            record = record_of(scope)
             if decision is not None and not decision.result.allowed:
                 record.told(decision)
                 await self._deny(scope, receive, send, self._requests.denial(decision))
@@ -115,6 +120,13 @@ class ASGIFace:
                 await self._deny(
                     scope, receive, telling, self._requests.denial(error.decision), accepted=telling.started
                 )
+            except Exception:
+                if record.claims is not None and not telling.started:
+                    record.claims.failed(outside)
+                raise
+            finally:
+                if record.claims is not None:
+                    await record.claims.settle(outside)
             return
         await self.app(scope, receive, send)
         if kind == "lifespan" and self._owned is not None:

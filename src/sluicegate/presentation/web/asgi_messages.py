@@ -5,7 +5,8 @@ from typing import Any, TypeAlias, cast
 
 from sluicegate.presentation.web.headers import DenialResponse, Headers
 from sluicegate.presentation.web.incoming_request import IncomingRequest
-from sluicegate.presentation.web.request_record import RECORD, RequestRecord, is_list
+from sluicegate.presentation.web.request_claims import RequestClaims
+from sluicegate.presentation.web.request_record import RECORD, RequestRecord, is_list, record_in
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -14,6 +15,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _WEBSOCKET = "WEBSOCKET"
+_SWITCHING = 101  # what a websocket that is accepted is answered with
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
@@ -61,6 +63,16 @@ class ASGIRequest(IncomingRequest):
         self._headers: Any = facts["headers"]
         self._root_path = root
         self._facts = facts
+
+    def is_settled(self) -> bool:
+        """Return whether a middleware outside sees the answer."""
+        record: RequestRecord | None = self._facts.get(RECORD)
+        return record is not None and record.is_settled
+
+    def offer(self, budget: object) -> None:
+        """Put it into `request.state`, as `rate_limit`."""
+        if self.notes is not None:
+            self.notes.setdefault("state", {})["rate_limit"] = budget
 
     def root_path(self) -> str:
         """Return the scope's root path, or the application's own."""
@@ -123,15 +135,39 @@ class QuotaSend:
         self._record = record
         self.started = False
         """Whether the response has begun."""
-        record.is_told = True
+        record.is_told = record.is_settled = True
 
     def __call__(self, message: Message) -> Awaitable[None]:
-        """Send a message, and return what the server's `send` returned: there is nothing else to await."""
-        if message["type"] not in _STARTS:
+        """Send a message, and return what the server's `send` returned, unless something is to be settled first."""
+        record = self._record
+        claims = record.claims
+        kind = message["type"]
+        if kind not in _STARTS:
+            if claims is not None and kind == "http.response.body" and not message.get("more_body", False):
+                return self._settle_and_send(claims, message)
             return self._send(message)
         self.started = True
-        fields = self._record.fields_to_send()
-        return self._send(with_fields(message, fields, joining=True) if fields else message)
+        fields = record.fields_to_send()
+        if fields:
+            message = with_fields(message, fields, joining=True)
+        return self._send(message if claims is None else answered(claims, message))
+
+    async def _settle_and_send(self, claims: RequestClaims, message: Message) -> None:
+        """Settle what is known before the client can come again."""
+        await claims.settle_known()
+        await self._send(message)
+
+
+def answered(claims: RequestClaims, message: Message) -> Message:
+    """Note the answer that a message starts, and return the message without the fields that are not for the client."""
+    lines: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
+    fields = [(bytes(name).lower().decode("latin-1"), bytes(value).decode("latin-1")) for name, value in lines]
+    claims.answered(message.get("status", _SWITCHING), fields)
+    if not claims.private:
+        return message
+    start: dict[str, Any] = dict(message)
+    start["headers"] = [line for line, field in zip(lines, fields, strict=True) if field[0] not in claims.private]
+    return start
 
 
 def with_fields(message: Message, fields: Headers, *, joining: bool) -> dict[str, Any]:
@@ -159,10 +195,7 @@ def with_fields(message: Message, fields: Headers, *, joining: bool) -> dict[str
 
 def record_of(scope: Scope) -> RequestRecord:
     """Return what limiters have decided about a request so far."""
-    record: RequestRecord | None = scope.get(RECORD)
-    if record is None:
-        record = scope[RECORD] = RequestRecord()
-    return record
+    return record_in(scope)
 
 
 def without_root(path: str, root: str) -> str:

@@ -21,6 +21,10 @@ class RulesToAsk(Routes, Protocol):
         """Return the rules of an endpoint."""
         ...
 
+    def counts_calls(self, endpoint: str, also: tuple[str, ...], /) -> bool:
+        """Return whether endpoints have rules of calls in flight."""
+        ...
+
 
 R = TypeVar("R", bound=RulesToAsk)
 

@@ -19,6 +19,7 @@ from django.utils import translation
 from sluicegate.application.check import Decision
 from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.presentation.web.django_answers import settle_failed, settled_at_the_end, settled_by_the_loop
 from sluicegate.presentation.web.environ import (
     EnvironLimiter,
     EnvironRequest,
@@ -28,6 +29,7 @@ from sluicegate.presentation.web.environ import (
 )
 from sluicegate.presentation.web.headers import DenialResponse
 from sluicegate.presentation.web.request_reader import require_functions
+from sluicegate.presentation.web.request_record import claims_in
 
 _LOCALE_MIDDLEWARE: Final = "django.middleware.locale.LocaleMiddleware"
 
@@ -84,7 +86,12 @@ class RateLimitMiddleware:
         decision = self._requests.check_request(incoming(request))
         if decision is not None and not decision.result.allowed:
             return self._deny(request, decision)
-        return self._told(request, self._get_response(request))
+        try:
+            response = self._get_response(request)
+        except BaseException:
+            settle_failed(request)
+            raise
+        return settled_at_the_end(request, self._told(request, response))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer a `RateLimitedError`, which a function that is limited has raised."""
@@ -94,7 +101,14 @@ class RateLimitMiddleware:
         decision = await self._requests.check_awaiting(incoming(request))
         if decision is not None and not decision.result.allowed:
             return self._deny(request, decision)
-        return self._told(request, await self._get_response(request))
+        try:
+            response = self._told(request, await self._get_response(request))
+        except BaseException:
+            claims = claims_in(request.META)
+            if claims is not None:
+                await claims.settle()
+            raise
+        return await settled_by_the_loop(request, response)
 
     def _deny(self, request: HttpRequest, decision: Decision) -> HttpResponseBase:
         denial = self._requests.denial(request.META, decision)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias, Unpack
+from typing import Any, Final, Protocol, TypeAlias, Unpack
 
 from sluicegate.application.check import Decision
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
@@ -19,6 +19,10 @@ from sluicegate.presentation.web.request_record import RECORD, RequestRecord, is
 
 Environ: TypeAlias = Mapping[str, Any]
 """The environment of WSGI (PEP 3333), which Flask's and Django's requests carry as well."""
+
+
+BUDGET: Final = "sluicegate.rate_limit"
+"""Where the environment has what an application commits its cost with: see `RequestBudget`."""
 
 
 class EnvironOptions(RequestOptions, total=False):
@@ -57,6 +61,13 @@ class EnvironRequest(IncomingRequest):
         super().__init__(method, path, route, peer if isinstance(peer, str) else None, subject, parameters, notes, view)
         self._environ = environ
 
+    def offer(self, budget: object) -> None:
+        """Put it where the application finds it: into the framework's request, as `rate_limit`, and into the environment."""
+        if self.notes is not None:
+            self.notes[BUDGET] = budget
+        if self.subject is not self._environ:
+            setattr(self.subject, "rate_limit", budget)  # noqa: B010 - whatever the framework's request is
+
     def root_path(self) -> str:
         """Return the name of the script, in CGI's words."""
         return decoded(self._environ.get("SCRIPT_NAME") or "")
@@ -85,7 +96,8 @@ class EnvironLimiter:
         path_readings: See `PathReadings`; the framework's own router has told the route if it is `exact`.
         awaits: Whether requests are checked by `check_awaiting`, so that limiter and functions may have to be awaited.
         options: `exempt`, `exempt_when`, `enabled`, `trusted_proxies`, `forwarded_header`, `trusted_hops`, `ipv4_prefix`,
-            `ipv6_prefix`, `identifiers`, `cost`, `headers`, `retry_after_ms` and `logger`: see `RateLimitMiddleware`. Functions
+            `ipv6_prefix`, `identifiers`, `cost`, `count_when`, `answer_cost`,
+            `reserves`, `headers`, `retry_after_ms` and `logger`: see `RateLimitMiddleware`. Functions
             get the framework's request.
 
     Raises:

@@ -16,6 +16,7 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules
+from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
 from sluicegate.presentation.web.asgi_messages import (
     ASGIApp,
     ASGIRequest,
@@ -93,6 +94,11 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         rules: Rules, texts such as `5/minute per user` (a text without `per` counts addresses), names of policies of the rules
             file, or functions of the request that return them.
         cost: Tokens that a request takes; 0: the rule's cost. Or a function of the request, whose 0 means none.
+        count_when: Returns whether a request counts, as a function of its `Answer`; None: all count. This and the next two need
+            `install_rate_limits` or `RateLimitMiddleware`, which see the answers.
+        answer_cost: What a request cost in the end: a header field that no client sees, or a function of the `Answer`. `cost` is
+            what it may cost, and is reserved meanwhile.
+        reserves: Whether the cost is reserved until the endpoint tells it by `request.state.rate_limit.commit`.
         identifier: A function of the request (or websocket) that names the client for all rules but global ones; None: the
             address for `ip`, the authenticated user for `user`.
         name: What keys name in the place of an endpoint; empty: the route's method and path. Routes of the same name and rules
@@ -116,6 +122,9 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         self,
         *rules: InlineRule,
         cost: int | CostOf = 0,
+        count_when: AnswerTest | None = None,
+        answer_cost: AnswerCost | None = None,
+        reserves: bool = False,
         identifier: IdentifierFunction | None = None,
         name: str = "",
         limiter: TokenBucketAdapter | None = None,
@@ -139,6 +148,9 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
             identifier=identifier,
             cost=cost if callable(cost) else None,
             fixed_cost=0 if callable(cost) else cost,
+            count_when=count_when,
+            answer_cost=answer_cost,
+            reserves=reserves,
             headers=headers,
             retry_after_ms=retry_after_ms,
         )
@@ -250,11 +262,22 @@ class _Teller:
                     raise
                 await StartupFailure(error)(scope, receive, send)
                 return
-        if scope["type"] in {"http", "websocket"}:
-            record = record_of(scope)
-            if not record.is_told:
-                send = QuotaSend(send, record)
-        await self._app(scope, receive, send)
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        record = record_of(scope)
+        outside = 0 if record.claims is None else len(record.claims.claims)
+        if not record.is_told:
+            send = QuotaSend(send, record)
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            if record.claims is not None:
+                record.claims.failed(outside)
+            raise
+        finally:
+            if record.claims is not None:
+                await record.claims.settle(outside)
 
 
 class _Answers:

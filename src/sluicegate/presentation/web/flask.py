@@ -12,6 +12,7 @@ from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.presentation.decorated import require_unregistered
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules
+from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
 from sluicegate.presentation.web.environ import (
     EnvironLimiter,
     EnvironOptions,
@@ -24,6 +25,7 @@ from sluicegate.presentation.web.headers import DenialResponse
 from sluicegate.presentation.web.incoming_request import exempt, is_exempt
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 from sluicegate.presentation.web.request_reader import CostFunction, IdentifierFunction, RequestTest, require_functions
+from sluicegate.presentation.web.settled_body import claimed_so_far, settle
 
 V = TypeVar("V")
 
@@ -91,7 +93,7 @@ class FlaskRateLimit:
         self._after_authentication = after_authentication
         self._requests = EnvironLimiter(**options)
         self._compared: set[int] = set()
-        own = ("rules", "limiter", "cost", "exempt_when", "exempt")
+        own = ("rules", "limiter", "cost", "exempt_when", "exempt", "count_when", "answer_cost", "reserves")
         self._options: dict[str, Any] = {name: value for name, value in options.items() if name not in own}
         if app is not None:
             self.init_app(app)
@@ -109,6 +111,12 @@ class FlaskRateLimit:
         else:
             app.before_request_funcs.setdefault(None, []).insert(0, self._before)
         app.after_request(self._after)
+        inner: Any = app.wsgi_app
+
+        def settling(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 - PEP 3333
+            return settle(inner, environ, start_response, claimed_so_far(environ))
+
+        app.wsgi_app = settling  # type: ignore[method-assign]  # as Flask's documentation wraps it
         app.register_error_handler(RateLimitedError, self._answer)
         app.extensions["sluicegate"] = self
 
@@ -117,11 +125,14 @@ class FlaskRateLimit:
         """The limiter, for `reset` and the like."""
         return self._requests.limiter
 
-    def limit(
+    def limit(  # noqa: PLR0913 - options, given by name
         self,
         *rules: InlineRule,
         identifier: IdentifierFunction | None = None,
         cost: int | CostFunction = 0,
+        count_when: AnswerTest | None = None,
+        answer_cost: AnswerCost | None = None,
+        reserves: bool = False,
         name: str = "",
         methods: Iterable[str] = (),
         exempt_when: RequestTest | None = None,
@@ -137,6 +148,9 @@ class FlaskRateLimit:
             identifier: A function of the request that names the client for all rules but global ones; None: as the extension
                 does.
             cost: Tokens that a request takes; 0: the rule's cost. Or a function of the request, whose 0 means none.
+            count_when: Returns whether a request counts, as a function of its `Answer`; None: all count.
+            answer_cost: What a request cost in the end: a header field that no client sees, or a function of the `Answer`.
+            reserves: Whether the cost is reserved until the view tells it by `request.rate_limit.commit`.
             name: What keys name in the place of an endpoint; empty: the route. Views of the same name and rules share buckets.
             methods: The methods whose requests count; none: all.
             exempt_when: Returns whether a request is not counted; None: all others are.
@@ -148,6 +162,9 @@ class FlaskRateLimit:
             identifier=identifier,
             cost=cost if callable(cost) else None,
             fixed_cost=0 if callable(cost) else cost,
+            count_when=count_when,
+            answer_cost=answer_cost,
+            reserves=reserves,
             exempt_when=exempt_when,
             awaits=False,
             **self._options,

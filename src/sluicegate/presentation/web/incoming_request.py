@@ -86,6 +86,13 @@ class IncomingRequest:
         """Return the lines of a header field in their order; its name is in lower case."""
         raise NotImplementedError
 
+    def is_settled(self) -> bool:
+        """Return whether somebody sees the answer, and settles what is claimed for the request when it has been sent."""
+        return self.notes is not None
+
+    def offer(self, budget: object) -> None:
+        """Let the application find what tells the request's cost; nothing here."""
+
     def root_path(self) -> str:
         """Return the root path, which may stand before the path; empty if there is none."""
         return ""

@@ -42,6 +42,10 @@ class PortLimiter:
         """Return none: they are not told."""
         return ()
 
+    def counts_calls(self, _endpoint: str, _also: tuple[str, ...]) -> bool:
+        """Return False: the port has no calls in flight."""
+        return False
+
     def ask_lists(self, *, endpoint: str, identifier: Identifier, rules: "PortLimiter") -> Decision | None:
         """Return None: whether it has lists is not told."""
 

@@ -12,7 +12,9 @@ from sluicegate.application.check import NO_RULE, Decision
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.domain.protocols import LoggerProtocol
+from sluicegate.presentation.web.answer import AnswerCost, AnswerReader, AnswerTest
 from sluicegate.presentation.web.asked_limiter import AskedLimiter, AwaitedLimiter, BlockingLimiter, R
+from sluicegate.presentation.web.claiming import Claiming
 from sluicegate.presentation.web.client_address import ForwardedHeader
 from sluicegate.presentation.web.endpoint_finder import EndpointFinder, FoundEndpoints, PathReadings, Routes
 from sluicegate.presentation.web.headers import DenialResponse, Headers, HeaderStyle, QuotaHeaders, build_denial
@@ -26,7 +28,7 @@ from sluicegate.presentation.web.request_reader import (
     RequestTest,
     require_functions,
 )
-from sluicegate.presentation.web.request_record import RECORD, RecordEntry, RequestRecord
+from sluicegate.presentation.web.request_record import RECORD, RecordEntry, RequestRecord, record_in
 
 
 class RequestOptions(TypedDict, total=False):
@@ -42,6 +44,9 @@ class RequestOptions(TypedDict, total=False):
     ipv6_prefix: int
     identifiers: Mapping[str, IdentifierFunction] | None
     cost: CostFunction | None
+    count_when: AnswerTest | None
+    answer_cost: AnswerCost | None
+    reserves: bool
     headers: HeaderStyle
     retry_after_ms: bool
     logger: LoggerProtocol | None
@@ -66,6 +71,9 @@ class RequestLimiter:
         identifier: A function of the request for all scopes that `identifiers` has none for; None: there is none.
         cost: What a request takes, as a function of it; None: `fixed_cost`.
         fixed_cost: Tokens that each request takes; 0: the rule's own cost.
+        count_when: See `AnswerReader`, whose arguments these three are.
+        answer_cost: What a request cost in the end. `cost` is what it may cost then, which is reserved.
+        reserves: Whether the cost is reserved until the application commits it.
         headers: Which header fields tell clients of their quota.
         retry_after_ms: Whether denials also carry `Retry-After-Ms`, in milliseconds.
         awaits: Whether functions may be coroutine functions: there is an event loop.
@@ -92,6 +100,9 @@ class RequestLimiter:
         identifier: IdentifierFunction | None = None,
         cost: CostFunction | None = None,
         fixed_cost: SupportsIndex = 0,
+        count_when: AnswerTest | None = None,
+        answer_cost: AnswerCost | None = None,
+        reserves: bool = False,
         headers: HeaderStyle = "draft-11",
         retry_after_ms: bool = False,
         awaits: bool = True,
@@ -116,6 +127,9 @@ class RequestLimiter:
             awaits=awaits,
             logger=logger,
         )
+        self.reserves = count_when is not None or answer_cost is not None or reserves
+        """Whether it reserves what requests cost, until their answers are known."""
+        self._claiming = Claiming(AnswerReader(count_when, answer_cost, reserves), self._reader.blame)
 
     def __copy__(self) -> "RequestLimiter":
         """Return the same one: what it knows of requests is fixed."""
@@ -125,7 +139,7 @@ class RequestLimiter:
         """Return the same one, as `__copy__` does."""
         return self
 
-    async def check(
+    async def check(  # noqa: C901 - one way, in its order
         self, limiter: AwaitedLimiter[R], request: IncomingRequest, endpoint: str | None = None
     ) -> Decision | None:
         """Take a request's tokens.
@@ -140,6 +154,8 @@ class RequestLimiter:
         """
         decision: Decision | None = None
         try:
+            if self._claiming.wanted:
+                self._claiming.offer(request)
             if self._exempt_when is not None and await self._is_exempt(self._exempt_when, request):
                 return None
             rules = limiter.current_rules()
@@ -157,13 +173,17 @@ class RequestLimiter:
                 return None
             decision = self._known(limiter, rules, request, question, identifier)
             if decision is None:
-                decision = await limiter.check(
-                    endpoint=question.endpoint,
-                    identifier=identifier,
-                    cost=question.cost,
-                    also=question.also,
-                    rules=rules,
-                )
+                holds = rules.counts_calls(question.endpoint, question.also)
+                if self._claiming.wanted or holds:
+                    decision = await self._claiming.claim(limiter, rules, request, question, identifier, holds=holds)
+                else:
+                    decision = await limiter.check(
+                        endpoint=question.endpoint,
+                        identifier=identifier,
+                        cost=question.cost,
+                        also=question.also,
+                        rules=rules,
+                    )
                 if decision is not None:
                     if decision.never_fits:
                         decision = decision.with_left(
@@ -174,12 +194,14 @@ class RequestLimiter:
             self._not_counted(error)
         return decision
 
-    def check_blocking(
+    def check_blocking(  # noqa: C901 - as in `check`
         self, limiter: BlockingLimiter[R], request: IncomingRequest, endpoint: str | None = None
     ) -> Decision | None:
         """Take a request's tokens where there is no event loop. Arguments and result are those of `check`."""
         decision: Decision | None = None
         try:
+            if self._claiming.wanted:
+                self._claiming.offer(request)
             if self._exempt_when is not None and self._is_exempt_blocking(self._exempt_when, request):
                 return None
             rules = limiter.current_rules()
@@ -196,13 +218,17 @@ class RequestLimiter:
                 return None
             decision = self._known(limiter, rules, request, question, identifier)
             if decision is None:
-                decision = limiter.check(
-                    endpoint=question.endpoint,
-                    identifier=identifier,
-                    cost=question.cost,
-                    also=question.also,
-                    rules=rules,
-                )
+                holds = rules.counts_calls(question.endpoint, question.also)
+                if self._claiming.wanted or holds:
+                    decision = self._claiming.claim_blocking(limiter, rules, request, question, identifier, holds=holds)
+                else:
+                    decision = limiter.check(
+                        endpoint=question.endpoint,
+                        identifier=identifier,
+                        cost=question.cost,
+                        also=question.also,
+                        rules=rules,
+                    )
                 if decision.never_fits:
                     decision = decision.with_left(limiter.peek(endpoint=question.endpoint, identifier=identifier))
                 self._note(limiter, rules, request, question, identifier, decision)
@@ -297,10 +323,7 @@ class RequestLimiter:
         notes = request.notes
         if notes is None:
             return
-        record: RequestRecord | None = notes.get(RECORD)
-        if record is None:
-            record = notes[RECORD] = RequestRecord()
-        record.entries.append(
+        record_in(notes).entries.append(
             RecordEntry(
                 limiter,
                 rules,

@@ -1,11 +1,13 @@
 """What limiters have decided about a request so far. It travels with the request, so that nested ones know of each other."""
 
-from typing import Final, Protocol
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, Protocol
 
 from sluicegate.application.check import Decision
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.rule import RateLimitRule
 from sluicegate.presentation.web.headers import Headers
+from sluicegate.presentation.web.request_claims import RequestClaims
 
 RECORD: Final = "sluicegate.record"
 """Where it is kept: in ASGI's scope, or in the environment of WSGI."""
@@ -77,12 +79,22 @@ class RecordEntry:
 class RequestRecord:
     """The decisions about one request, in their order."""
 
-    __slots__ = ("entries", "is_told")
+    __slots__ = ("claims", "entries", "is_settled", "is_told")
 
     def __init__(self) -> None:
         self.entries: list[RecordEntry] = []
         self.is_told = False
         """Whether somebody further outside will add to the response what the client is still to be told."""
+        self.is_settled = False
+        """Whether somebody further outside sees the answer, and settles what is claimed when it has been sent."""
+        self.claims: RequestClaims | None = None
+        """What is reserved and held for the request, if anything may be."""
+
+    def claims_to_settle(self) -> RequestClaims:
+        """Return what is reserved and held, from now on."""
+        if self.claims is None:
+            self.claims = RequestClaims()
+        return self.claims
 
     def fields_to_send(self) -> Headers:
         """Return what the client is still to be told; the limiter that is closest to the application comes first."""
@@ -98,6 +110,20 @@ class RequestRecord:
         for entry in self.entries:
             if entry.decision is decision:
                 entry.sent = True
+
+
+def record_in(notes: MutableMapping[str, Any]) -> RequestRecord:
+    """Return what limiters have decided about a request so far."""
+    record: RequestRecord | None = notes.get(RECORD)
+    if record is None:
+        record = notes[RECORD] = RequestRecord()
+    return record
+
+
+def claims_in(notes: Mapping[str, Any] | None) -> RequestClaims | None:
+    """Return what is reserved and held for a request; None if nothing may be."""
+    record: RequestRecord | None = None if notes is None else notes.get(RECORD)
+    return None if record is None else record.claims
 
 
 def is_list(name: str) -> bool:

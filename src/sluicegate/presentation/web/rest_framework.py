@@ -10,12 +10,13 @@ from rest_framework.throttling import BaseThrottle
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.container import get_sync_rate_limit
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules
+from sluicegate.presentation.web.django_answers import settle_failed, settled_at_the_end
 from sluicegate.presentation.web.environ import EnvironRequest, fields_to_send, join_fields
 from sluicegate.presentation.web.headers import DenialResponse, Headers, retry_after_seconds
 from sluicegate.presentation.web.incoming_request import is_exempt
 from sluicegate.presentation.web.request_limiter import RequestLimiter, RequestOptions
 from sluicegate.presentation.web.request_reader import IdentifierFunction
-from sluicegate.presentation.web.request_record import RECORD, RequestRecord
+from sluicegate.presentation.web.request_record import RECORD, RequestRecord, claims_in
 
 
 class RateLimitExceeded(Throttled):
@@ -61,6 +62,8 @@ class RateLimitThrottle(BaseThrottle):
         decision = self.requests.check_blocking(limiter, incoming, endpoint)
         if decision is None or decision.result.allowed:
             self._tell(view, fields_to_send(request.META))
+            if claims_in(request.META) is not None:
+                _settle_with(view, request)
             return True
         record: RequestRecord | None = request.META.get(RECORD)
         if record is not None:
@@ -122,3 +125,17 @@ def place_of(request: Request, view: Any) -> str:  # noqa: ANN401 - the framewor
 
 def _signed_in_user(request: Request) -> object:
     return request.user.pk if getattr(request.user, "is_authenticated", False) else None
+
+
+def _settle_with(view: Any, request: Request) -> None:  # noqa: ANN401 - the framework's
+    """Settle what was claimed when the view's answer has been sent, whatever the view does."""
+    finish, fail = view.finalize_response, view.raise_uncaught_exception
+
+    def finish_and_settle(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the framework's
+        return settled_at_the_end(request, finish(*args, **kwargs))
+
+    def settle_and_fail(error: Exception) -> Any:  # noqa: ANN401 - the framework's
+        settle_failed(request)
+        return fail(error)
+
+    view.finalize_response, view.raise_uncaught_exception = finish_and_settle, settle_and_fail

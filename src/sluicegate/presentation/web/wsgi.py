@@ -12,9 +12,7 @@ from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, Hea
 from sluicegate.presentation.web.known_routers import known_router
 from sluicegate.presentation.web.request_reader import require_functions
 from sluicegate.presentation.web.request_record import is_list
-
-StartResponse: TypeAlias = Callable[..., Any]
-WSGIApp: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+from sluicegate.presentation.web.settled_body import StartResponse, WSGIApp, claimed_so_far, settle
 
 DenialFunction: TypeAlias = Callable[[dict[str, Any], DenialResponse], WSGIApp]
 """Return what answers a denied request: a response, such as Werkzeug's, is an application."""
@@ -54,6 +52,7 @@ class WSGIRateLimitMiddleware:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a denied request; call the application for every other."""
+        outside = claimed_so_far(environ)
         path = decoded(environ.get("PATH_INFO", "")) or "/"
         decision = self._requests.check(environ, path, path, environ)
         if decision is not None and not decision.result.allowed:
@@ -67,7 +66,7 @@ class WSGIRateLimitMiddleware:
             return start_response(status, told, *([exc_info] if exc_info else []))
 
         try:
-            return self.app(environ, start_and_tell)
+            return settle(self.app, environ, start_and_tell, outside)
         except RateLimitedError as error:
             if started:
                 raise

@@ -1,0 +1,113 @@
+"""Reserve what requests may cost, and hold calls in flight, where a check alone would not do."""
+
+from typing import Final, cast
+
+from sluicegate.application.check import Decision
+from sluicegate.application.rules_snapshot import RulesSnapshot
+from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
+from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.domain.arguments import Identifier
+from sluicegate.domain.reservation import Hold, Reservation
+from sluicegate.domain.rule import DEFAULT_HOLD_SECONDS
+from sluicegate.presentation.web.answer import AnswerReader, Blame
+from sluicegate.presentation.web.asked_limiter import AwaitedLimiter, BlockingLimiter, R
+from sluicegate.presentation.web.incoming_request import IncomingRequest
+from sluicegate.presentation.web.request_claims import RequestBudget, RequestClaim
+from sluicegate.presentation.web.request_reader import Question
+from sluicegate.presentation.web.request_record import record_in
+
+_UNSEEN: Final = (
+    "Nothing sees the answer here, so its cost is not known, and calls in flight are not counted: the request was only checked."
+    " With FastAPI call install_rate_limits(app), or add RateLimitMiddleware."
+)
+
+
+class Claiming:
+    """Claim what requests take until they are answered.
+
+    Args:
+        answers: Tells what requests cost.
+        blame: Logs errors of the application's.
+    """
+
+    def __init__(self, answers: AnswerReader, blame: Blame) -> None:
+        self._answers = answers
+        self._blame = blame
+        self.wanted = answers.wanted
+        """Whether costs are reserved; else only calls in flight are held."""
+
+    def offer(self, request: IncomingRequest) -> None:
+        """Let the application commit its cost, also where nothing will be reserved, and keep the field that tells it private."""
+        if request.notes is None or not request.is_settled():
+            return
+        claims = record_in(request.notes).claims_to_settle()
+        if self._answers.header:
+            claims.private.add(self._answers.header)
+        request.offer(RequestBudget(claims))
+
+    async def claim(  # noqa: PLR0913 - what a check is
+        self,
+        limiter: AwaitedLimiter[R],
+        rules: R,
+        request: IncomingRequest,
+        question: Question,
+        identifier: Identifier,
+        *,
+        holds: bool,
+    ) -> Decision | None:
+        """Do what a check does, and claim what it takes; `holds`: calls in flight are counted."""
+        endpoint, cost, also = question.endpoint, question.cost, question.also
+        if not isinstance(limiter, TokenBucketAdapter) or not self._is_seen(request):
+            return await limiter.check(endpoint=endpoint, identifier=identifier, cost=cost, also=also, rules=rules)
+        snapshot = cast("RulesSnapshot", rules)  # which these limiters have
+        claim: Reservation | Hold
+        if self.wanted:
+            claim, decision = await limiter.reserve_decided(
+                endpoint, identifier, cost, DEFAULT_HOLD_SECONDS, also, snapshot
+            )
+        else:
+            claim, decision = await limiter.acquire_decided(endpoint, identifier, cost, also, snapshot)
+        self._keep(limiter, claim, request, holds)
+        return decision
+
+    def claim_blocking(  # noqa: PLR0913 - what a check is
+        self,
+        limiter: BlockingLimiter[R],
+        rules: R,
+        request: IncomingRequest,
+        question: Question,
+        identifier: Identifier,
+        *,
+        holds: bool,
+    ) -> Decision:
+        """Do what `claim` does where there is no event loop."""
+        endpoint, cost, also = question.endpoint, question.cost, question.also
+        if not isinstance(limiter, SyncTokenBucketAdapter) or not self._is_seen(request):
+            return limiter.check(endpoint=endpoint, identifier=identifier, cost=cost, also=also, rules=rules)
+        snapshot = cast("RulesSnapshot", rules)  # which these limiters have
+        claim: Reservation | Hold
+        if self.wanted:
+            claim, decision = limiter.reserve_decided(endpoint, identifier, cost, DEFAULT_HOLD_SECONDS, also, snapshot)
+        else:
+            claim, decision = limiter.acquire_decided(endpoint, identifier, cost, also, snapshot)
+        self._keep(limiter, claim, request, holds)
+        return decision
+
+    def _is_seen(self, request: IncomingRequest) -> bool:
+        if request.is_settled():
+            return True
+        self._blame("unseen", _UNSEEN, None)
+        return False
+
+    def _keep(
+        self,
+        limiter: TokenBucketAdapter | SyncTokenBucketAdapter,
+        claim: Reservation | Hold,
+        request: IncomingRequest,
+        holds: bool,
+    ) -> None:
+        if request.notes is None or not claim.name.number or (claim.degraded and claim.degraded != "local"):
+            return
+        record_in(request.notes).claims_to_settle().claims.append(
+            RequestClaim(limiter, claim, self._answers, holds, request.subject, self._blame)
+        )

@@ -1,0 +1,88 @@
+"""Settle what was claimed for Django's requests, when their answers have been sent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from sluicegate.presentation.web.request_claims import RequestClaims
+from sluicegate.presentation.web.request_record import claims_in
+
+
+def note_answer(request: HttpRequest, response: HttpResponseBase) -> RequestClaims | None:
+    """Note an answer, and take out of it what is not for the client.
+
+    Returns:
+        What is to be settled; None if nothing is.
+    """
+    claims = claims_in(request.META)
+    if claims is None:
+        return None
+    claims.answered(response.status_code, list(response.headers.items()))
+    for name in claims.private:
+        if name in response.headers:
+            del response.headers[name]
+    return claims if claims.claims else None
+
+
+def settle_failed(request: HttpRequest) -> None:
+    """Settle what was claimed for a request whose answer will not come."""
+    claims = claims_in(request.META)
+    if claims is not None:
+        claims.settle_blocking()
+
+
+def settled_at_the_end(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Return a response that settles what was claimed: at once what is known, the rest when the server closes it."""
+    claims = note_answer(request, response)
+    if claims is not None:
+        if not response.streaming:
+            claims.settle_known_blocking()
+        _close_with(response, claims.settle_blocking)
+    return response
+
+
+async def settled_by_the_loop(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Do what `settled_at_the_end` does under ASGI, where Django closes responses in a thread, or not at all.
+
+    Django does not close a response whose client goes while its body is streamed, but it ends the iterator of the body.
+    """
+    claims = note_answer(request, response)
+    if claims is None:
+        return response
+    if not response.streaming:
+        await claims.settle_known()
+    elif isinstance(response, StreamingHttpResponse):
+        parts: Any = response.streaming_content
+        if response.is_async:
+            response.streaming_content = _settling(parts, claims)
+    loop = asyncio.get_running_loop()
+
+    def settle_from_thread() -> None:
+        if not loop.is_closed():
+            asyncio.run_coroutine_threadsafe(claims.settle(), loop)
+
+    _close_with(response, settle_from_thread)
+    return response
+
+
+async def _settling(parts: AsyncIterator[bytes], claims: RequestClaims) -> AsyncIterator[bytes]:
+    try:
+        async for part in parts:
+            yield part
+    finally:
+        await claims.settle()
+
+
+def _close_with(response: HttpResponseBase, settle: Callable[[], None]) -> None:
+    close = response.close
+
+    def close_and_settle() -> None:
+        try:
+            close()
+        finally:
+            settle()
+
+    response.close = close_and_settle  # type: ignore[method-assign]  # the server, or Django itself, calls it once
