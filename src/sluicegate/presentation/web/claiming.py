@@ -57,17 +57,18 @@ class Claiming:
     ) -> Decision | None:
         """Do what a check does, and claim what it takes; `holds`: calls in flight are counted."""
         endpoint, cost, also = question.endpoint, question.cost, question.also
-        if not isinstance(limiter, TokenBucketAdapter) or not self._is_seen(request):
+        adapter: object = limiter
+        if not isinstance(adapter, TokenBucketAdapter) or not self._is_seen(request):
             return await limiter.check(endpoint=endpoint, identifier=identifier, cost=cost, also=also, rules=rules)
         snapshot = cast("RulesSnapshot", rules)  # which these limiters have
         claim: Reservation | Hold
         if self.wanted:
-            claim, decision = await limiter.reserve_decided(
+            claim, decision = await adapter.reserve_decided(
                 endpoint, identifier, cost, DEFAULT_HOLD_SECONDS, also, snapshot
             )
         else:
-            claim, decision = await limiter.acquire_decided(endpoint, identifier, cost, also, snapshot)
-        self._keep(limiter, claim, request, holds)
+            claim, decision = await adapter.acquire_decided(endpoint, identifier, cost, also, snapshot)
+        self._keep(adapter, claim, request, holds)
         return decision
 
     def claim_blocking(  # noqa: PLR0913 - what a check is
@@ -82,15 +83,16 @@ class Claiming:
     ) -> Decision:
         """Do what `claim` does where there is no event loop."""
         endpoint, cost, also = question.endpoint, question.cost, question.also
-        if not isinstance(limiter, SyncTokenBucketAdapter) or not self._is_seen(request):
+        adapter: object = limiter
+        if not isinstance(adapter, SyncTokenBucketAdapter) or not self._is_seen(request):
             return limiter.check(endpoint=endpoint, identifier=identifier, cost=cost, also=also, rules=rules)
         snapshot = cast("RulesSnapshot", rules)  # which these limiters have
         claim: Reservation | Hold
         if self.wanted:
-            claim, decision = limiter.reserve_decided(endpoint, identifier, cost, DEFAULT_HOLD_SECONDS, also, snapshot)
+            claim, decision = adapter.reserve_decided(endpoint, identifier, cost, DEFAULT_HOLD_SECONDS, also, snapshot)
         else:
-            claim, decision = limiter.acquire_decided(endpoint, identifier, cost, also, snapshot)
-        self._keep(limiter, claim, request, holds)
+            claim, decision = adapter.acquire_decided(endpoint, identifier, cost, also, snapshot)
+        self._keep(adapter, claim, request, holds)
         return decision
 
     def _is_seen(self, request: IncomingRequest) -> bool:

@@ -14,16 +14,12 @@ from sluicegate.application.check import Decision
 from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
-from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules
 from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
+from sluicegate.presentation.web.answer_watcher import AnswerWatcher
 from sluicegate.presentation.web.asgi_messages import (
-    ASGIApp,
     ASGIRequest,
-    QuotaSend,
-    Receive,
     Scope,
-    Send,
     authenticated_user,
     record_of,
 )
@@ -32,7 +28,6 @@ from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, Hea
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 from sluicegate.presentation.web.request_reader import IdentifierFunction, RequestTest, require_functions
 from sluicegate.presentation.web.request_record import RECORD, RequestRecord
-from sluicegate.presentation.web.startup_failure import StartupFailure
 
 CostOf: TypeAlias = Callable[[Any], int | Awaitable[int]]
 """Return the tokens that a request takes; 0: none, it is free."""
@@ -229,7 +224,7 @@ def install_rate_limits(app: FastAPI, *, on_denied: OnDenied | None = None) -> N
     answers = _Answers(on_denied)
     app.add_exception_handler(RateLimitExceededError, answers.exceeded)
     app.add_exception_handler(RateLimitedError, answers.limited)
-    app.add_middleware(_Teller, declare=partial(_declare, app))
+    app.add_middleware(AnswerWatcher, declare=partial(_declare, app))
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -243,41 +238,6 @@ def install_rate_limits(app: FastAPI, *, on_denied: OnDenied | None = None) -> N
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation shows it
-
-
-class _Teller:
-    """Middleware that adds to every response what the dependencies inside have decided."""
-
-    def __init__(self, app: ASGIApp, declare: Callable[[], None]) -> None:
-        self._app = app
-        self._declare: Callable[[], None] | None = declare
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._declare is not None:
-            declare, self._declare = self._declare, None
-            try:
-                declare()
-            except InvalidInputError as error:
-                if scope["type"] != "lifespan":
-                    raise
-                await StartupFailure(error)(scope, receive, send)
-                return
-        if scope["type"] not in {"http", "websocket"}:
-            await self._app(scope, receive, send)
-            return
-        record = record_of(scope)
-        outside = 0 if record.claims is None else len(record.claims.claims)
-        if not record.is_told:
-            send = QuotaSend(send, record)
-        try:
-            await self._app(scope, receive, send)
-        except Exception:
-            if record.claims is not None:
-                record.claims.failed(outside)
-            raise
-        finally:
-            if record.claims is not None:
-                await record.claims.settle(outside)
 
 
 class _Answers:

@@ -191,7 +191,7 @@ class RequestLimiter:
                         )
                     self._note(limiter, rules, request, question, identifier, decision)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
-            self._not_counted(error)
+            self.warn("bug", "A request was not counted; let pass.", error)
         return decision
 
     def check_blocking(  # noqa: C901 - as in `check`
@@ -233,7 +233,7 @@ class RequestLimiter:
                     decision = decision.with_left(limiter.peek(endpoint=question.endpoint, identifier=identifier))
                 self._note(limiter, rules, request, question, identifier, decision)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's fault
-            self._not_counted(error)
+            self.warn("bug", "A request was not counted; let pass.", error)
         return decision
 
     def headers(self, decision: Decision) -> Headers:
@@ -335,9 +335,6 @@ class RequestLimiter:
                 self._quota.build(decision),
             )
         )
-
-    def _not_counted(self, error: Exception) -> None:
-        self.warn("bug", "A request was not counted; let pass.", error)
 
 
 def require_plain(answer: object) -> object:
