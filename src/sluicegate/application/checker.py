@@ -271,7 +271,8 @@ class Checker:
         else:
             if not check.shadows:
                 self.live_rules.warn_if_everything_is_off(snapshot)
-            self._announce_skipped(check, rules)
+            if check.shadows or snapshot.switches:  # of a rule that is disabled for good nobody hears
+                self._announce_skipped(check, rules)
 
     def _announce_attempt(self, check: Check) -> None:
         if self.notifier.has_listener(RateLimitCheckAttempted):
