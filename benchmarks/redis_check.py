@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from redis.asyncio import Redis
 
 from sluicegate import RateLimitRule, RedisStorage, TokenBucketAdapter
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.script import TAKE, Call, Script, arguments
 from support.redis_servers import RedisServer
 

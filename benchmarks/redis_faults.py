@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError, TokenBucketAdapter
-from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketRequest, Verdict
 from sluicegate.testing import RecordingLogger
 from support.fault_proxy import FaultProxy
 from support.redis_servers import RedisServer, SentinelSet

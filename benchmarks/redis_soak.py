@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from redis.crc import key_slot
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 from support.borrowing_worker import Hot, run
 from support.fault_proxy import FaultProxy
 from support.redis_servers import ClusterSet, RedisServer

@@ -16,13 +16,13 @@ from threading import Lock
 import sluicegate
 from sluicegate import MemoryStorage, RateLimitRule, SyncTokenBucketAdapter, TokenBucketAdapter
 from sluicegate.application.check import prepare
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.claim import RELEASE
-from sluicegate.domain.claims import Claims
-from sluicegate.domain.compiled_rules import CompiledRules
-from sluicegate.domain.token_bucket import refill, result
+from sluicegate.domain.buckets.bucket_key import KeyFormat
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.buckets.token_bucket import refill, result
+from sluicegate.domain.claims.claim import RELEASE
+from sluicegate.domain.claims.claims import Claims
+from sluicegate.domain.rules.compiled_rules import CompiledRules
 from sluicegate.infrastructure.redis.denial_cache import DenialCache
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.runtime.system_clock import utc_now

@@ -18,9 +18,9 @@ from sluicegate import (
 from sluicegate.application.background_worker import MAX_WAITING
 from sluicegate.application.failure_policy import MAX_LOCAL_KEYS
 from sluicegate.application.notifier import Notifier
-from sluicegate.domain.bucket_store import BYTES_A_CLAIM, BYTES_A_KEY
+from sluicegate.domain.buckets.bucket_store import BYTES_A_CLAIM, BYTES_A_KEY
 from sluicegate.domain.events import RateLimitCheckDenied
-from sluicegate.domain.rule_book_entries import Listing
+from sluicegate.domain.rules.rule_book_entries import Listing
 from sluicegate.testing import FailingStorage, FakeClock, RecordingLogger
 from support.asgi_calls import http_scope, send_scope
 

@@ -4,12 +4,13 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sluicegate.application.estimator import Estimator
+from sluicegate.application.budgets.estimator import Estimator
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError
 from sluicegate.container import get_rate_limit, get_sync_rate_limit
-from sluicegate.domain import bucket_spec as _compiled_module
+from sluicegate.domain.buckets import bucket_spec as _compiled_module
+from sluicegate.domain.claims.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError, RuleFileError, StorageError
 from sluicegate.domain.events import (
     RateLimitAdministered,
@@ -36,11 +37,10 @@ from sluicegate.domain.protocols import (
     StorageProtocol,
     SyncStorageProtocol,
 )
-from sluicegate.domain.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
-from sluicegate.domain.rule import RateLimitRule, RateLimitScope
-from sluicegate.domain.rule_book import RuleBook
-from sluicegate.domain.rule_book_entries import KillSwitch, Listing, Override, RuleGroup
+from sluicegate.domain.rules.rule import RateLimitRule, RateLimitScope
+from sluicegate.domain.rules.rule_book import RuleBook
+from sluicegate.domain.rules.rule_book_entries import KillSwitch, Listing, Override, RuleGroup
 from sluicegate.infrastructure.event_bus import BufferedEventBus, InlineEventBus
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.runtime.extras import is_installed, needs_extra
@@ -48,7 +48,7 @@ from sluicegate.runtime.stdlib_logger import StdlibLogger
 
 if TYPE_CHECKING:
     from sluicegate.application.rate_limited_error import RateLimitedError
-    from sluicegate.application.rule_merging import RuleRegistry, merge_rules
+    from sluicegate.application.rules.rule_merging import RuleRegistry, merge_rules
     from sluicegate.container import watch_rules
     from sluicegate.infrastructure.redis.storage import RedisStorage
     from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage
@@ -76,7 +76,7 @@ _LAZY = {
     "RateLimitTransport": "sluicegate.presentation.httpx_transport",
     "RateLimitedError": "sluicegate.application.rate_limited_error",
     "RedisStorage": "sluicegate.infrastructure.redis.storage",
-    "RuleRegistry": "sluicegate.application.rule_merging",
+    "RuleRegistry": "sluicegate.application.rules.rule_merging",
     "SharedMemoryInfo": "sluicegate.infrastructure.shared_memory.inspection",
     "SharedMemoryStorage": "sluicegate.infrastructure.shared_memory.storage",
     "StructlogLogger": "sluicegate.infrastructure.structlog_logger",
@@ -86,7 +86,7 @@ _LAZY = {
     "exempt": "sluicegate.presentation.web.incoming_request",
     "install_rate_limits": "sluicegate.presentation.web.fastapi",
     "load_rules": "sluicegate.infrastructure.rules_file.reader",
-    "merge_rules": "sluicegate.application.rule_merging",
+    "merge_rules": "sluicegate.application.rules.rule_merging",
     "paced": "sluicegate.presentation.paced",
     "rate_limit": "sluicegate.presentation.web.fastapi",
     "rate_limited": "sluicegate.presentation.decorator",

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import describe
+from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
@@ -17,14 +17,14 @@ from sluicegate.domain.protocols import (
     StorageProtocol,
     SyncStorageProtocol,
 )
-from sluicegate.domain.rule_book import RuleBook, Rules
+from sluicegate.domain.rules.rule_book import RuleBook, Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, doubtful_names, identifier_secret, is_memory, read_settings
 from sluicegate.infrastructure.worker_count import worker_count
 from sluicegate.runtime.built_once import BuiltOnce
 
 if TYPE_CHECKING:
-    from sluicegate.application.rule_merging import CodeRules
+    from sluicegate.application.rules.rule_merging import CodeRules
     from sluicegate.infrastructure.rules_file.reader import RuleFile
     from sluicegate.infrastructure.rules_file.watcher import FileWatcher
     from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage
@@ -127,7 +127,7 @@ def watch_rules(  # noqa: PLR0913 - settings, given by name
     Raises:
         InvalidInputError: If a number is out of range.
     """
-    from sluicegate.application.rule_merging import merge_rules  # noqa: PLC0415 - only needed with a rules file
+    from sluicegate.application.rules.rule_merging import merge_rules  # noqa: PLC0415 - only needed with a rules file
 
     def read() -> RuleBook:
         file = _read_file(path)

@@ -1,7 +1,8 @@
 """What a storage implements, gets and returns, and the arithmetic of a bucket; `sluicegate.testing.StorageContract` tests one."""
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
-from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.token_bucket import anchor_after_payment, convert, full_at_us, refill
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.protocols import (
     DeadlineStorage,
@@ -12,7 +13,6 @@ from sluicegate.domain.protocols import (
     SyncReservationStorage,
     SyncStorageProtocol,
 )
-from sluicegate.domain.token_bucket import anchor_after_payment, convert, full_at_us, refill
 
 __all__ = [
     "BucketLevel",

@@ -15,7 +15,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.domain.rule_book_entries import Override
+from sluicegate.domain.rules.rule_book_entries import Override
 from sluicegate.testing import FakeClock, RecordingEventBus, RecordingLogger
 from support.awaited_storage import AwaitedStorage
 

@@ -29,9 +29,9 @@ from sluicegate.application.background_worker import BackgroundWorker
 from sluicegate.application.check import Check, requests_for
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.notifier import Notifier
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import CompiledRules
+from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.protocols import StorageTraits
+from sluicegate.domain.rules.compiled_rules import CompiledRules
 from sluicegate.runtime import system_clock
 from sluicegate.testing import FailingStorage, FakeClock, RecordingEventBus, RecordingLogger
 from support.awaited_storage import AwaitedStorage

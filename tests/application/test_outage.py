@@ -16,7 +16,7 @@ from sluicegate import (
 )
 from sluicegate.application.joint_check import Part
 from sluicegate.application.outage import Outage
-from sluicegate.domain.bucket_request import Verdict
+from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.testing import FakeClock, RecordingEventBus, RecordingLogger
 from support.awaited_storage import AwaitedStorage
 

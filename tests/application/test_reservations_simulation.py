@@ -10,10 +10,10 @@ from itertools import count
 
 import pytest
 
-from sluicegate.domain.bucket_request import BucketRequest, ClaimTerms
-from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.claim import AS_RESERVED, CHARGE, KEPT_US, NOT_FOUND, RELEASE
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.buckets.bucket_request import BucketRequest, ClaimTerms
+from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.claims.claim import AS_RESERVED, CHARGE, KEPT_US, NOT_FOUND, RELEASE
+from sluicegate.domain.rules.rule import RateLimitRule
 
 START_US = 1_000_000_000_000
 SECOND_US = 1_000_000

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageProtocol
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.infrastructure.redis.denial_cache import DenialCache
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.storage import Connections

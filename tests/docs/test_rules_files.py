@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sluicegate.application.rule_lint import lint
+from sluicegate.application.rules.rule_lint import lint
 from sluicegate.infrastructure.rules_file.reader import parse_rules, read_rule_file
 from sluicegate.runtime.system_clock import utc_now
 

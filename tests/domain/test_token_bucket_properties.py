@@ -7,11 +7,11 @@ from math import ceil
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_request import BucketRequest
-from sluicegate.domain.bucket_spec import MAX_UNITS, BucketSpec
-from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import convert, refill
+from sluicegate.domain.buckets.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_spec import MAX_UNITS, BucketSpec
+from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.buckets.token_bucket import convert, refill
+from sluicegate.domain.rules.rule import RateLimitRule
 from support.bucket_requests import client_answer
 
 START_US = 1_000_000_000_000

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sluicegate import Clock, MemoryStorage
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.storage import StorageTraits
 from sluicegate.testing import FakeClock
 

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.bucket_spec import MAX_FULL_US, MAX_UNITS, BucketSpec, bucket_spec
-from sluicegate.domain.token_bucket import anchor_after_payment, convert, refill
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_spec import MAX_FULL_US, MAX_UNITS, BucketSpec, bucket_spec
+from sluicegate.domain.buckets.token_bucket import anchor_after_payment, convert, refill
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE
 
 START_US = 1_795_000_000_123_456

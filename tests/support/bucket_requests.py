@@ -2,10 +2,10 @@
 
 import itertools
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest
+from sluicegate.domain.buckets.token_bucket import result
 from sluicegate.domain.result import RateLimitResult
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import result
+from sluicegate.domain.rules.rule import RateLimitRule
 
 _numbers = itertools.count()
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sluicegate import MemoryStorage, StorageError
-from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketRequest, Verdict
 
 
 class DownStorage(MemoryStorage):

@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan, arguments, read, settle
 from support.clocked_script import clocked_script
 from support.redis_servers import RedisServer

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE
 
 try:

@@ -5,15 +5,15 @@ from datetime import datetime
 
 from sluicegate.application.check import Check, prepare, result_of
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
-from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier, describe
+from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.domain.arguments import require_text
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_key import KeyFormat
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.token_bucket import full
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.events import RateLimitAdministered
 from sluicegate.domain.result import Failure, RateLimitResult, Success
-from sluicegate.domain.token_bucket import full
 
 
 class Administration:

@@ -6,12 +6,12 @@ from inspect import iscoroutinefunction
 from typing import Final
 
 from sluicegate.application.administration import Administration
+from sluicegate.application.budgets.reservations import Reservations
 from sluicegate.application.checker import Checker
 from sluicegate.application.failure_policy import FailurePolicy
-from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
-from sluicegate.application.reservations import Reservations
-from sluicegate.domain.bucket_key import KeyFormat
+from sluicegate.application.rules.live_rules import LiveRules
+from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.collaborators import require_clock, require_observers, require_wall_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import (
@@ -23,8 +23,8 @@ from sluicegate.domain.protocols import (
     StorageTraits,
     SyncReservationStorage,
 )
-from sluicegate.domain.rule import OnStorageError
-from sluicegate.domain.rule_book import Rules
+from sluicegate.domain.rules.rule import OnStorageError
+from sluicegate.domain.rules.rule_book import Rules
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 from sluicegate.runtime.system_clock import (
     LastingClock,

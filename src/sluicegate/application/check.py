@@ -6,16 +6,16 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from sluicegate.application.lists_and_overrides import ListAnswer, find_listed, with_overrides
+from sluicegate.application.rules.lists_and_overrides import ListAnswer, find_listed, with_overrides
 from sluicegate.domain.arguments import CERTAINLY_SHORT, read_cost, require_identifier, require_text
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import BucketRequest, ClaimTerms, Verdict
-from sluicegate.domain.compiled_rules import CompiledRules, EndpointRules, Limit
+from sluicegate.domain.buckets.bucket_key import KeyFormat
+from sluicegate.domain.buckets.bucket_request import BucketRequest, ClaimTerms, Verdict
+from sluicegate.domain.buckets.token_bucket import binding, impossible, result_at
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
-from sluicegate.domain.identifier_index import WallClock
 from sluicegate.domain.result import Failure, RateLimitResult, Result
-from sluicegate.domain.rule import OnStorageError, RateLimitRule
-from sluicegate.domain.token_bucket import binding, impossible, result_at
+from sluicegate.domain.rules.compiled_rules import CompiledRules, EndpointRules, Limit
+from sluicegate.domain.rules.identifier_index import WallClock
+from sluicegate.domain.rules.rule import OnStorageError, RateLimitRule
 
 NO_RULE: Final = RateLimitResult(allowed=True, retry_after=0.0, remaining=0, limit=0, reset_seconds=0)
 """The answer for an endpoint that no rule names."""

@@ -1,11 +1,11 @@
 """What observers are told of a check."""
 
 from sluicegate.application.check import Check
-from sluicegate.application.lists_and_overrides import ListAnswer
-from sluicegate.domain.endpoint_rules import EndpointRules
+from sluicegate.application.rules.lists_and_overrides import ListAnswer
+from sluicegate.domain.buckets.token_bucket import binding
 from sluicegate.domain.events import RateLimitCheckSkipped, RateLimitListed
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import binding
+from sluicegate.domain.rules.endpoint_rules import EndpointRules
+from sluicegate.domain.rules.rule import RateLimitRule
 
 
 def facts_of(check: Check) -> dict[str, object]:

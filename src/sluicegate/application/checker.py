@@ -8,15 +8,14 @@ from sluicegate.application.check import Check, ask_rules, prepare
 from sluicegate.application.check_facts import facts_of, listed_event, skipped_event
 from sluicegate.application.failure_policy import FailurePolicy, FallbackAnswer, reason_of
 from sluicegate.application.joint_check import JointCheck, Part
-from sluicegate.application.lists_and_overrides import ListAnswer
-from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.notifier import Notifier
-from sluicegate.application.rules_snapshot import CurrentRules, RulesSnapshot
-from sluicegate.application.shadow_rules import ShadowRules
+from sluicegate.application.rules.lists_and_overrides import ListAnswer
+from sluicegate.application.rules.live_rules import LiveRules
+from sluicegate.application.rules.rules_snapshot import CurrentRules, RulesSnapshot
+from sluicegate.application.rules.shadow_rules import ShadowRules
 from sluicegate.domain.arguments import require_cost, require_identifier, require_text
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import BucketRequest, Verdict
-from sluicegate.domain.endpoint_rules import EndpointRules, Limit, untouched
+from sluicegate.domain.buckets.bucket_key import KeyFormat
+from sluicegate.domain.buckets.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckAttempted,
@@ -29,7 +28,8 @@ from sluicegate.domain.events import (
 )
 from sluicegate.domain.protocols import NonBlockingStorage
 from sluicegate.domain.result import RateLimitResult
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.endpoint_rules import EndpointRules, Limit, untouched
+from sluicegate.domain.rules.rule import RateLimitRule
 
 _MAX_AD_HOC: Final = 1024  # rules that are in no book and are kept ready
 

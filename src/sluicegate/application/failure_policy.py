@@ -10,14 +10,14 @@ from typing import Final
 
 from sluicegate.application.check import Check
 from sluicegate.application.outage import Outage
-from sluicegate.domain.bucket_request import BucketRequest, BucketSettlement, ClaimTerms, Verdict
-from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.compiled_rules import EndpointRules
+from sluicegate.domain.buckets.bucket_request import BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.buckets.token_bucket import binding, full, result_at
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.protocols import Clock
 from sluicegate.domain.result import RateLimitResult
-from sluicegate.domain.rule import OnStorageError, RateLimitRule, require_policy
-from sluicegate.domain.token_bucket import binding, full, result_at
+from sluicegate.domain.rules.compiled_rules import EndpointRules
+from sluicegate.domain.rules.rule import OnStorageError, RateLimitRule, require_policy
 from sluicegate.runtime.mutex import held_here, new_mutex
 
 MAX_LOCAL_KEYS: Final = 100_000

@@ -5,9 +5,9 @@ from typing import Final, Literal, TypeAlias
 
 from sluicegate.application.check import Check, result_of
 from sluicegate.domain.arguments import Identifier
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import impossible
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.token_bucket import impossible
+from sluicegate.domain.rules.rule import RateLimitRule
 
 Verb: TypeAlias = Literal["take", "peek", "refund"]
 """What a part of a joint check does: pay, only look, or put tokens back."""

@@ -12,10 +12,10 @@ from mypy_extensions import mypyc_attr
 
 from sluicegate.application.check import Check, Decision, decision_of
 from sluicegate.application.checker import Checker
-from sluicegate.application.lists_and_overrides import find_listed
-from sluicegate.application.rules_snapshot import RulesSnapshot
+from sluicegate.application.rules.lists_and_overrides import find_listed
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.domain.arguments import Cost, Endpoint, Identifier, require_identifier
-from sluicegate.domain.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.result import RateLimitResult, Result, Success
 

@@ -6,12 +6,12 @@ from datetime import datetime
 from functools import partial
 
 from sluicegate.application.assembly import assemble, require_traits
+from sluicegate.application.budgets.sync_reservation_face import SyncReservationFace
 from sluicegate.application.check import Check, result_of
-from sluicegate.application.live_rules import LiveRules
-from sluicegate.application.sync_reservation_face import SyncReservationFace
+from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.application.sync_wait_queue import SyncWaitQueue
 from sluicegate.domain.arguments import Cost, Identifier
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import (
     Clock,
@@ -21,8 +21,8 @@ from sluicegate.domain.protocols import (
     SyncStorageProtocol,
 )
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
-from sluicegate.domain.rule import OnStorageError
-from sluicegate.domain.rule_book import Rules
+from sluicegate.domain.rules.rule import OnStorageError
+from sluicegate.domain.rules.rule_book import Rules
 
 
 class SyncTokenBucketAdapter(SyncReservationFace):

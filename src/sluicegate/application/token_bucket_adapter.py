@@ -12,18 +12,18 @@ from functools import partial
 from typing import TypeVar, cast
 
 from sluicegate.application.assembly import assemble, require_deadline, require_traits
+from sluicegate.application.budgets.reservation_face import AsyncReservationFace
+from sluicegate.application.budgets.timed_reservations import reservations_of
 from sluicegate.application.check import Check, result_of
 from sluicegate.application.failure_policy import reason_of
 from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.limiter_face import decide
-from sluicegate.application.live_rules import LiveRules
-from sluicegate.application.reservation_face import AsyncReservationFace
-from sluicegate.application.rules_snapshot import RulesSnapshot
-from sluicegate.application.timed_reservations import reservations_of
+from sluicegate.application.rules.live_rules import LiveRules
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.application.wait_queue import WaitQueue
 from sluicegate.domain.arguments import Cost, Identifier
-from sluicegate.domain.bucket_request import BucketRequest, Verdict
-from sluicegate.domain.bucket_spec import bucket_spec
+from sluicegate.domain.buckets.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_spec import bucket_spec
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitAdministered
 from sluicegate.domain.protocols import (
@@ -35,8 +35,8 @@ from sluicegate.domain.protocols import (
     SyncReservationStorage,
 )
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
-from sluicegate.domain.rule import OnStorageError
-from sluicegate.domain.rule_book import Rules
+from sluicegate.domain.rules.rule import OnStorageError
+from sluicegate.domain.rules.rule_book import Rules
 from sluicegate.runtime.patient_timeout import PatientTimeout
 
 DEFAULT_DEADLINE_MS = 50

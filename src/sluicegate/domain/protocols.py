@@ -6,7 +6,7 @@ from typing import Protocol, Self, TypeVar, runtime_checkable
 import msgspec
 
 from sluicegate.domain.arguments import Identifier
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.result import RateLimitResult, Result
@@ -137,7 +137,7 @@ class ReservationStorage(Protocol):
 
     A `StorageProtocol` may have it; where it has not, limiters refuse the rules and verbs that need it.
     A payment may leave a *claim* in its bucket, named by a number and with an end by the storage's clock: a reservation, from
-    which something may come back, or a hold. `domain/claims.py` has the arithmetic. Each call is one atomic step.
+    which something may come back, or a hold. `domain/claims/claims.py` has the arithmetic. Each call is one atomic step.
     """
 
     async def reserve(self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /) -> Verdict:

@@ -6,8 +6,8 @@ from typing import Final, TypeVar
 
 from mypy_extensions import mypyc_attr
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
-from sluicegate.domain.bucket_table import BucketTable, interrupting
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_table import BucketTable, interrupting
 from sluicegate.domain.collaborators import require_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, StorageTraits

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.infrastructure.locked_table import LockedTable
 

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias, get_args
 import msgspec
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.rule import ON_STORAGE_ERROR, OnStorageError
+from sluicegate.domain.rules.rule import ON_STORAGE_ERROR, OnStorageError
 from sluicegate.infrastructure.secret_file import read_secret
 
 STORAGE_SCHEMES = frozenset(

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
-from sluicegate.application.live_rules import LiveRules
+from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.domain.arguments import MAX_TEXT_BYTES, require_text
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book import reads_as_name, rules_of
+from sluicegate.domain.rules.rule import RateLimitRule
+from sluicegate.domain.rules.rule_book import reads_as_name, rules_of
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 from sluicegate.presentation.web.request_reader import require_functions
 

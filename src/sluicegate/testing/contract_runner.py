@@ -5,10 +5,10 @@ import uuid
 from collections.abc import Awaitable, Callable
 from math import ceil
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest
+from sluicegate.domain.buckets.token_bucket import result
 from sluicegate.domain.protocols import StorageProtocol
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import result
+from sluicegate.domain.rules.rule import RateLimitRule
 
 
 class ContractRunner:

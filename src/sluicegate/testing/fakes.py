@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Literal, cast
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketSettlement, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketSettlement, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.events import RateLimitEvent
 from sluicegate.domain.protocols import StorageTraits

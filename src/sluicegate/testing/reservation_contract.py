@@ -6,10 +6,10 @@ from itertools import count
 from typing import Final, Protocol, cast
 from unittest import SkipTest
 
-from sluicegate.domain.bucket_request import BucketRequest, BucketSettlement, ClaimTerms, Verdict
-from sluicegate.domain.claim import AS_RESERVED, CHARGE, HOLD, IN_TIME, LATE, NOT_FOUND, PAID, RELEASE
+from sluicegate.domain.buckets.bucket_request import BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.claims.claim import AS_RESERVED, CHARGE, HOLD, IN_TIME, LATE, NOT_FOUND, PAID, RELEASE
 from sluicegate.domain.protocols import ReservationStorage, StorageProtocol
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.testing.contract_runner import ContractRunner, new_key, peeked, request_of, wait_of
 
 _DAILY: Final = RateLimitRule.per_day(100)  # refills too slowly to show in a test

@@ -3,7 +3,7 @@
 import asyncio
 
 from sluicegate.domain.protocols import StorageProtocol
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.testing.contract_runner import new_key, peeked, refunded, request_of, tokens_in, wait_of
 from sluicegate.testing.reservation_contract import ReservationContract
 

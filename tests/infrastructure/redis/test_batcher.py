@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from sluicegate import RateLimitRule, StorageError
-from sluicegate.domain.bucket_request import Verdict
+from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.infrastructure.redis.batcher import MAX_BATCH, MAX_WAITING, Batcher
 from sluicegate.infrastructure.redis.script import TAKE, Call, Script, ScriptClient
 from support.bucket_requests import bucket_request

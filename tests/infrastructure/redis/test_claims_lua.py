@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_request import BucketRequest, ClaimTerms
-from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.claim import AS_RESERVED, CHARGE, HOLD, KEPT_US, PAID, RELEASE
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.buckets.bucket_request import BucketRequest, ClaimTerms
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.claims.claim import AS_RESERVED, CHARGE, HOLD, KEPT_US, PAID, RELEASE
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.infrastructure.redis.script import (
     EXTEND,
     PEEK,

@@ -19,9 +19,9 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.token_bucket import wait_us
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.buckets.token_bucket import wait_us
 from sluicegate.infrastructure.redis.denial_cache import MAX_AGE_US, MAX_BYTES, DenialCache
 from sluicegate.testing import FakeClock
 from support.bucket_requests import bucket_request

@@ -19,7 +19,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from support.borrowing_worker import Hot, run
 from support.bucket_requests import bucket_request
 from support.fault_proxy import FaultProxy

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.infrastructure.redis.lease import PERIOD_US, SPENT_US, LeaseRequest
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.script import LENT_US, Loan

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_request import BucketRequest, Verdict
-from sluicegate.domain.bucket_spec import BucketSpec, bucket_spec
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import wait_us
+from sluicegate.domain.buckets.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_spec import BucketSpec, bucket_spec
+from sluicegate.domain.buckets.token_bucket import wait_us
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.infrastructure.redis.script import (
     LEND,
     LENT_US,

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError
-from sluicegate.domain.bucket_request import Verdict
+from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.connection import transport_of
 from sluicegate.infrastructure.redis.pipeline import ScriptPipeline

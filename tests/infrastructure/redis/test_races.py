@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage, TokenBucketAdapter
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.infrastructure.redis import sync_storage
 from sluicegate.infrastructure.redis.lease import LeaseRequest
 from sluicegate.infrastructure.redis.lease_router import LeaseRouter

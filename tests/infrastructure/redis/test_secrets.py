@@ -19,7 +19,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.testing import RecordingLogger
 from support.bucket_requests import bucket_request
 from support.fault_proxy import FaultProxy

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError, Success, TokenBucketAdapter
-from sluicegate.domain.bucket_request import Verdict
+from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.infrastructure.redis.batcher import MAX_WAITING
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.storage import Connections
@@ -437,7 +437,7 @@ def test_a_storage_that_was_used_before_a_fork_works_on_both_sides(redis_server:
         f"""
 import asyncio, os, sys
 from sluicegate import RateLimitRule, RedisStorage
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 rule = RateLimitRule.per_day(100)
 storage = RedisStorage.from_url({redis_server.url!r}, deadline_ms=10_000)
 async def takes(count):

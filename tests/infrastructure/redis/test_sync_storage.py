@@ -114,7 +114,7 @@ def test_a_storage_that_was_used_before_a_fork_works_on_both_sides(redis_server:
         f"""
 import os
 from sluicegate import RateLimitRule, SyncRedisStorage
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 rule = RateLimitRule.per_day(100)
 storage = SyncRedisStorage.from_url({redis_server.url!r}, deadline_ms=10_000)
 def takes(count):

@@ -10,11 +10,11 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_request import BucketRequest
-from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.token_bucket import full_at_us
+from sluicegate.domain.buckets.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.buckets.token_bucket import full_at_us
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call, Script
 from support.bucket_model import START_US, Buckets, Step, drawn_request, specs, steps
 from support.redis_servers import RedisServer

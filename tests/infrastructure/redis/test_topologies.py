@@ -12,7 +12,7 @@ from redis.asyncio import RedisCluster, Sentinel
 from redis.crc import key_slot
 
 from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage, TokenBucketAdapter
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 from support.bucket_requests import bucket_request
 from support.redis_servers import ClusterSet, RedisServer, SentinelSet, redis_6
 from support.server_fixtures import run_or_skip

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate import RateLimitRule, RateLimitScope
-from sluicegate.domain.rule_book_entries import KillSwitch, Listing, Override
+from sluicegate.domain.rules.rule_book_entries import KillSwitch, Listing, Override
 from sluicegate.infrastructure.rules_file.reader import load_rules, parse_rules, read_rule_file
 from sluicegate.infrastructure.rules_file.schema import RuleFileTable, json_schema
 from sluicegate.infrastructure.rules_file.toml_positions import line_of

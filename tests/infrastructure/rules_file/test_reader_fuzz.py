@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate.domain.errors import RuleFileError
-from sluicegate.domain.rule_book import RuleBook
+from sluicegate.domain.rules.rule_book import RuleBook
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.infrastructure.rules_file.schema import json_schema
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate import RateLimitRule, StorageError
-from sluicegate.domain.bucket import Bucket
-from sluicegate.domain.bucket_request import BucketRequest, ClaimTerms
-from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.bucket_table import BucketTable
-from sluicegate.domain.claim import CHARGE, HOLD, PAID, RELEASE
+from sluicegate.domain.buckets.bucket import Bucket
+from sluicegate.domain.buckets.bucket_request import BucketRequest, ClaimTerms
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.claims.claim import CHARGE, HOLD, PAID, RELEASE
 from sluicegate.infrastructure.shared_memory.claim_cells import MAX_CHAIN
 from sluicegate.infrastructure.shared_memory.layout import CHAIN_COUNT_BITS
 from sluicegate.testing import FakeClock

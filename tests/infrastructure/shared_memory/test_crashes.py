@@ -15,7 +15,7 @@ from types import FrameType
 import pytest
 
 from sluicegate import RateLimitRule, SyncTokenBucketAdapter
-from sluicegate.domain.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE
 from support.bucket_model import START_US
 from support.bucket_requests import bucket_request

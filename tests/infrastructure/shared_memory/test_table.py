@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate import RateLimitRule, StorageError
-from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
 from sluicegate.infrastructure.redis.script import TAKE
 from sluicegate.infrastructure.shared_memory.layout import GROUP_SLOTS, MAX_REQUESTS
 from sluicegate.testing import FakeClock, RecordingLogger

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sluicegate import MemoryStorage, TokenBucketAdapter
-from sluicegate.application.rule_explanation import Explainer
-from sluicegate.application.rules_snapshot import take_snapshot
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.bucket_request import Verdict
+from sluicegate.application.rules.rule_explanation import Explainer
+from sluicegate.application.rules.rules_snapshot import take_snapshot
+from sluicegate.domain.buckets.bucket_key import KeyFormat
+from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.presentation.web.asgi import RateLimitMiddleware
 from sluicegate.testing import RecordingLogger

@@ -13,7 +13,7 @@ from django.urls import include, path, re_path
 from django.utils.translation import gettext_lazy
 
 from sluicegate import InvalidInputError, MemoryStorage, RateLimitRule, RuleBook, SyncTokenBucketAdapter
-from sluicegate.domain.rule_book_entries import Listing
+from sluicegate.domain.rules.rule_book_entries import Listing
 from sluicegate.testing import FakeClock, RecordingLogger
 from support import django_project
 

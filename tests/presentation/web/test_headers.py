@@ -9,7 +9,7 @@ import pytest
 
 from sluicegate import InvalidInputError, RateLimitResult, RateLimitRule
 from sluicegate.application.check import Decision
-from sluicegate.domain.rule import OnStorageError
+from sluicegate.domain.rules.rule import OnStorageError
 from sluicegate.presentation.web.headers import QuotaHeaders, build_denial, retry_after_seconds
 
 BURST = RateLimitRule(5, 30, "ip", name="burst")

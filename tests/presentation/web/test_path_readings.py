@@ -23,7 +23,7 @@ from sluicegate import (
     TokenBucketAdapter,
     WSGIRateLimitMiddleware,
 )
-from sluicegate.domain.rule_book_entries import RuleGroup
+from sluicegate.domain.rules.rule_book_entries import RuleGroup
 from sluicegate.presentation.web.endpoint_finder import Router
 from sluicegate.presentation.web.known_routers import known_router
 from sluicegate.testing import FakeClock, RecordingLogger

@@ -19,7 +19,7 @@ from sluicegate import (
     TokenBucketAdapter,
     WSGIRateLimitMiddleware,
 )
-from sluicegate.domain.rule_book_entries import KillSwitch, Listing, Override, RuleGroup
+from sluicegate.domain.rules.rule_book_entries import KillSwitch, Listing, Override, RuleGroup
 from sluicegate.testing import FakeClock, RecordingLogger
 from support.asgi_calls import get, http_scope, send_scope
 from support.redis_servers import RedisServer

@@ -2,7 +2,6 @@
 
 from typing import Final, Protocol
 
-from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.metrics.catalogue import (
     DURATION,
     FAILURES,
@@ -12,6 +11,7 @@ from sluicegate.application.metrics.catalogue import (
     UNCHARGED,
     Metric,
 )
+from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckDenied,
@@ -23,7 +23,7 @@ from sluicegate.domain.events import (
     RateLimitShadowDenied,
 )
 from sluicegate.domain.protocols import SubscribableBus
-from sluicegate.domain.rule_book import RuleBook
+from sluicegate.domain.rules.rule_book import RuleBook
 
 _MAX_CAUSES: Final = 64  # there are about twenty; a storage of somebody else's may make them up
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from sluicegate.application.live_rules import LiveRules
 from sluicegate.application.metrics.catalogue import (
     BORROWED,
     BREAKER_OPEN,
@@ -22,7 +21,8 @@ from sluicegate.application.metrics.catalogue import (
     SWITCHED_OFF,
     Metric,
 )
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.application.rules.live_rules import LiveRules
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.storage_figures import StorageFigures
 
 Reading = tuple[Metric, tuple[str, ...], float]

@@ -6,7 +6,8 @@ from typing import Final
 import msgspec
 
 from sluicegate.domain.arguments import require_text
-from sluicegate.domain.descriptors import (
+from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.rules.descriptors import (
     SCOPE,
     DescriptorLimit,
     DescriptorNode,
@@ -15,8 +16,7 @@ from sluicegate.domain.descriptors import (
     Window,
     endpoint_of,
 )
-from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.infrastructure.ratelimit_config.schema import DescriptorTable, DomainTable, RateLimitTable
 from sluicegate.infrastructure.rules_file.field_path import FieldError, FieldPath
 

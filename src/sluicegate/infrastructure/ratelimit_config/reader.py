@@ -5,11 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import CompiledRules
-from sluicegate.domain.descriptor_book import DescriptorBook
+from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
-from sluicegate.domain.rule_book import RuleBook
+from sluicegate.domain.rules.compiled_rules import CompiledRules
+from sluicegate.domain.rules.descriptor_book import DescriptorBook
+from sluicegate.domain.rules.rule_book import RuleBook
 from sluicegate.infrastructure.ratelimit_config.interpreter import Interpreted, interpret
 from sluicegate.infrastructure.ratelimit_config.schema import DomainTable
 from sluicegate.infrastructure.rules_file.error_messages import locate_error

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.claim import PAID
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.claims.claim import PAID
 from sluicegate.infrastructure.redis.script import (
     EXTEND,
     REFUND,

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from sluicegate.domain.bucket_request import Verdict
+from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.call_parts import joined, part_of, undoing

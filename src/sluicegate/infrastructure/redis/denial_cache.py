@@ -9,10 +9,10 @@ from typing import Final, TypeAlias
 
 from mypy_extensions import mypyc_attr
 
-from sluicegate.domain.bucket_key import key_bytes
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_key import key_bytes
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.token_bucket import refill, wait_us
 from sluicegate.domain.protocols import Clock
-from sluicegate.domain.token_bucket import refill, wait_us
 from sluicegate.runtime.mutex import new_mutex
 from sluicegate.runtime.system_clock import reader_ns
 

@@ -3,10 +3,10 @@
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from sluicegate.domain.bucket_key import key_bytes
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest
-from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.token_bucket import refill
+from sluicegate.domain.buckets.bucket_key import key_bytes
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.token_bucket import refill
 from sluicegate.infrastructure.redis.script import LENT_US, LeaseTerms
 
 SPENT_US: Final = LENT_US - 500_000

@@ -5,7 +5,7 @@ import contextlib
 from functools import partial
 from typing import Final, Protocol
 
-from sluicegate.domain.bucket_request import Verdict
+from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.lease import PERIOD_US, LeaseRequest
 from sluicegate.infrastructure.redis.lease_table import LeaseTable

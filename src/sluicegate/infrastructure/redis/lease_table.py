@@ -7,7 +7,7 @@ The server counts a loan against the bucket's capacity until it is reported as s
 from collections.abc import Callable, Iterable
 from random import SystemRandom
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.protocols import Clock
 from sluicegate.infrastructure.redis.lease import (
     GROWTH,

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 from mypy_extensions import mypyc_attr
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.connection import RedisConnection, pack
 from sluicegate.infrastructure.redis.errors import BUSY, SILENT, Fault, fault_of

@@ -1,4 +1,4 @@
--- The arithmetic of domain/token_bucket.py, inside Redis: many checks in one call, each of them all or nothing.
+-- The arithmetic of domain/buckets/token_bucket.py, inside Redis: many checks in one call, each of them all or nothing.
 --
 -- KEYS     the buckets, each once; none at all: a probe, which only returns its correlation id
 -- ARGV[1]  a MessagePack array: correlation id, number of specs, the specs, and then for each check:
@@ -16,12 +16,12 @@
 --
 -- A bucket is one string, `level last spec`, a spec `capacity units_per_token units_per_tick tick_us full_ticks`.
 -- Each claim on it follows: a loan as `|lease_id units end`, another one as `|number units end cost kind microseconds`: first
--- those that have ended, then the others in the order of their ends. `domain/claims.py` says what claims are.
+-- those that have ended, then the others in the order of their ends. `domain/claims/claims.py` says what claims are.
 -- A value that is not a bucket counts as an absent one: full, and replaced by the first check that is paid.
 -- Numbers are doubles here, and all of them stay below 2^53. They are written with %d, because Lua's own conversion keeps only
 -- 14 digits.
 local TAKE, PEEK, REFUND, RESET, LEND, RESERVE, SETTLE, EXTEND = 0, 1, 2, 3, 4, 5, 6, 7
-local CHARGE, RELEASE, HOLD, ENDED, LOAN = 1, 2, 3, 4, 5 -- the kinds of claims, as in `domain/claim.py`
+local CHARGE, RELEASE, HOLD, ENDED, LOAN = 1, 2, 3, 4, 5 -- the kinds of claims, as in `domain/claims/claim.py`
 local LENT_US = 2500000 -- how long a loan counts; the process that has it stops using it half a second earlier (lease.py)
 local MAX_LOANS = 64 -- of one bucket; each makes its value longer
 local MAX_CLAIMS = 10000

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from sluicegate.domain.rule import ON_STORAGE_ERROR
+from sluicegate.domain.rules.rule import ON_STORAGE_ERROR
 from sluicegate.infrastructure.rules_file.field_path import FieldPath
 from sluicegate.infrastructure.rules_file.schema import RuleFileTable
 

@@ -6,11 +6,11 @@ from msgspec import UNSET
 
 from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.identifier_index import read_network
 from sluicegate.domain.routing.template import parse_endpoint
-from sluicegate.domain.rule import RateLimitRule, RateLimitScope
-from sluicegate.domain.rule_book import RuleBook
-from sluicegate.domain.rule_book_entries import KillSwitch, Listing, Override, RuleGroup, is_global
+from sluicegate.domain.rules.identifier_index import read_network
+from sluicegate.domain.rules.rule import RateLimitRule, RateLimitScope
+from sluicegate.domain.rules.rule_book import RuleBook
+from sluicegate.domain.rules.rule_book_entries import KillSwitch, Listing, Override, RuleGroup, is_global
 from sluicegate.infrastructure.rules_file.field_path import FieldError, FieldPath, format_path
 from sluicegate.infrastructure.rules_file.rule_builder import RuleBuilder, did_you_mean
 from sluicegate.infrastructure.rules_file.schema import (

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import CompiledRules
+from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
-from sluicegate.domain.rule_book import RuleBook
+from sluicegate.domain.rules.compiled_rules import CompiledRules
+from sluicegate.domain.rules.rule_book import RuleBook
 from sluicegate.infrastructure.rules_file.error_messages import locate_error
 from sluicegate.infrastructure.rules_file.field_path import FieldError, FieldPath, format_path
 from sluicegate.infrastructure.rules_file.interpreter import to_rule_book

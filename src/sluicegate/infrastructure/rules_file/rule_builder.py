@@ -8,9 +8,9 @@ from typing import TypeAlias, TypeVar
 from msgspec import UNSET, UnsetType
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.rate import parse_in_flight, parse_rate
-from sluicegate.domain.rule import OnStorageError, RateLimitRule, RateLimitScope
-from sluicegate.domain.rule_book_entries import Override
+from sluicegate.domain.rules.rate import parse_in_flight, parse_rate
+from sluicegate.domain.rules.rule import OnStorageError, RateLimitRule, RateLimitScope
+from sluicegate.domain.rules.rule_book_entries import Override
 from sluicegate.infrastructure.rules_file.field_path import FieldError, FieldPath
 from sluicegate.infrastructure.rules_file.schema import (
     DefaultsTable,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from sluicegate.domain.rule import OnExpiry, OnStorageError
+from sluicegate.domain.rules.rule import OnExpiry, OnStorageError
 
 Rate: TypeAlias = Annotated[
     str, Meta(description="A rate: 5/minute, 100/hour burst 20, 5 per 10 seconds per user; or 4 in flight.")

@@ -10,8 +10,8 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from sluicegate.domain.claim import Claim
-from sluicegate.domain.claims import Claims
+from sluicegate.domain.claims.claim import Claim
+from sluicegate.domain.claims.claims import Claims
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.shared_memory.layout import (
     CELL,

@@ -8,9 +8,9 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from sluicegate.domain.bucket import RESET, Bucket
-from sluicegate.domain.bucket_request import BucketRequest
-from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.buckets.bucket import RESET, Bucket
+from sluicegate.domain.buckets.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_table import BucketTable
 from sluicegate.infrastructure.shared_memory.claim_cells import CellPlan, ClaimCells
 from sluicegate.infrastructure.shared_memory.journal import entry, removal
 from sluicegate.infrastructure.shared_memory.slots import NO_SLOT, SharedBucket, Slots

@@ -14,7 +14,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from sluicegate.domain.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
 from sluicegate.infrastructure.shared_memory.layout import (
     CHAIN_SHIFT,
     ENTRY,

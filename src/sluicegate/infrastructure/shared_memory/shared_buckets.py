@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from mypy_extensions import i64, mypyc_attr
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import InvalidInputError, StorageError
 from sluicegate.domain.protocols import StorageTraits
 from sluicegate.infrastructure.shared_memory.claimed_call import ClaimedCall

@@ -12,9 +12,9 @@ from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
 
-from sluicegate.domain.bucket import Bucket
-from sluicegate.domain.bucket_spec import BucketSpec
-from sluicegate.domain.token_bucket import convert, refill
+from sluicegate.domain.buckets.bucket import Bucket
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.token_bucket import convert, refill
 from sluicegate.infrastructure.shared_memory.claim_cells import ClaimCells
 from sluicegate.infrastructure.shared_memory.layout import (
     CHAIN_SHIFT,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self, cast
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, LoggerProtocol, StorageTraits
 from sluicegate.infrastructure.shared_memory.claimed_call import ClaimedCall

@@ -12,10 +12,10 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from sluicegate.domain.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.bucket_table import BucketTable
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.buckets.token_bucket import anchor_after_payment
 from sluicegate.domain.errors import StorageError
-from sluicegate.domain.token_bucket import anchor_after_payment
 from sluicegate.infrastructure.shared_memory.claim_cells import CellPlan, ClaimCells
 from sluicegate.infrastructure.shared_memory.claimed_call import ClaimedCall
 from sluicegate.infrastructure.shared_memory.file import SharedFile

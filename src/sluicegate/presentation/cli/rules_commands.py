@@ -6,17 +6,17 @@ from pathlib import Path
 
 import msgspec
 
-from sluicegate.application.rule_explanation import ExplainedRule, Explainer, Explanation
-from sluicegate.application.rule_lint import Finding, lint, sample_path
-from sluicegate.application.rules_snapshot import take_snapshot
+from sluicegate.application.rules.rule_explanation import ExplainedRule, Explainer, Explanation
+from sluicegate.application.rules.rule_lint import Finding, lint, sample_path
+from sluicegate.application.rules.rules_snapshot import take_snapshot
 from sluicegate.domain.arguments import Identifier
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import CompiledRules
+from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
 from sluicegate.domain.routing.readings import EXACT
 from sluicegate.domain.routing.template import parse_endpoint
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book import UNMATCHED
+from sluicegate.domain.rules.compiled_rules import CompiledRules
+from sluicegate.domain.rules.rule import RateLimitRule
+from sluicegate.domain.rules.rule_book import UNMATCHED
 from sluicegate.infrastructure.rules_file.field_path import format_path
 from sluicegate.infrastructure.rules_file.reader import RuleFile, read_rule_file
 from sluicegate.infrastructure.rules_file.schema import json_schema

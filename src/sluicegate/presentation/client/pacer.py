@@ -15,7 +15,7 @@ from sluicegate.application.wait_queue import WaitQueue, require_timeout
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import ReservationStorage, SyncReservationStorage
 from sluicegate.domain.result import RateLimitResult
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.presentation.client.adaptation import Adaptation, RetryBudget
 from sluicegate.presentation.client.server_fields import ServerWord, read_answer
 from sluicegate.presentation.client.steps import Steps, run, run_blocking

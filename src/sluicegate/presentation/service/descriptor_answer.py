@@ -10,10 +10,10 @@ import msgspec
 
 from sluicegate.application.check import Check, Decision, decision_of
 from sluicegate.application.joint_check import JointCheck, Part
-from sluicegate.application.rules_snapshot import RulesSnapshot
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.domain.descriptors import Window
 from sluicegate.domain.result import RateLimitResult
+from sluicegate.domain.rules.descriptors import Window
 from sluicegate.presentation.service.after_the_fact import AfterTheFact
 from sluicegate.presentation.service.descriptor_request import (
     UNCOUNTED,

@@ -12,11 +12,11 @@ from typing import Final
 import msgspec
 
 from sluicegate.application.joint_check import Part, Verb
-from sluicegate.application.rules_snapshot import RulesSnapshot
-from sluicegate.domain.descriptor_book import DescriptorBook
-from sluicegate.domain.descriptors import DescriptorNode, Entry, Window, identifier_of, override_endpoint
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.descriptor_book import DescriptorBook
+from sluicegate.domain.rules.descriptors import DescriptorNode, Entry, Window, identifier_of, override_endpoint
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.infrastructure.ratelimit_config.interpreter import UNIT_SECONDS, rule_per_unit
 from sluicegate.presentation.service.endpoints import match_target
 

@@ -4,7 +4,7 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from sluicegate.application.rules_snapshot import RulesSnapshot
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.domain.errors import InvalidInputError
 
 

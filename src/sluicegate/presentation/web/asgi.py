@@ -7,7 +7,7 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_for_application
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import LoggerProtocol, RateLimitProtocol
-from sluicegate.domain.rule_book import Rules
+from sluicegate.domain.rules.rule_book import Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
 from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction

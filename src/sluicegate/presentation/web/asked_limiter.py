@@ -10,7 +10,7 @@ from sluicegate.application.check import Decision
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.result import RateLimitResult, Result
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.presentation.web.endpoint_finder import Routes
 
 

@@ -3,12 +3,12 @@
 from typing import Final, cast
 
 from sluicegate.application.check import Decision
-from sluicegate.application.rules_snapshot import RulesSnapshot
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.arguments import Identifier
-from sluicegate.domain.reservation import Hold, Reservation
-from sluicegate.domain.rule import DEFAULT_HOLD_SECONDS
+from sluicegate.domain.claims.reservation import Hold, Reservation
+from sluicegate.domain.rules.rule import DEFAULT_HOLD_SECONDS
 from sluicegate.presentation.web.answer import AnswerReader, Blame
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter, BlockingLimiter, R
 from sluicegate.presentation.web.incoming_request import IncomingRequest

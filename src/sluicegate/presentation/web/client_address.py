@@ -7,8 +7,8 @@ from typing import Final, Literal, SupportsIndex, TypeAlias, get_args
 
 from mypy_extensions import mypyc_attr
 
-from sluicegate.domain.embedded_ipv4 import PREFIXES, Address, Network, network_without_wrapping, without_wrapping
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.rules.embedded_ipv4 import PREFIXES, Address, Network, network_without_wrapping, without_wrapping
 
 ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip", "true-client-ip"]
 """The header in which trusted proxies name their clients: a list, or one address (`x-real-ip`, `cf-connecting-ip`,

@@ -9,7 +9,7 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_for_application
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.rule_book import Rules
+from sluicegate.domain.rules.rule_book import Rules
 from sluicegate.presentation.web.endpoint_finder import PathReadings
 from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, Headers
 from sluicegate.presentation.web.incoming_request import IncomingRequest

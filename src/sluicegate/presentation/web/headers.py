@@ -11,7 +11,7 @@ import msgspec
 
 from sluicegate.application.check import Decision
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 
 HeaderStyle: TypeAlias = Literal["draft-11", "x-ratelimit", "both", "none"]
 """Which header fields tell clients of their quota. `Retry-After` comes with every denial, whatever the style."""

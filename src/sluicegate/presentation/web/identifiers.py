@@ -9,7 +9,7 @@ from uuid import UUID
 from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier, plain_text
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.routing.template import cut, parse_endpoint
-from sluicegate.domain.rule import RateLimitScope
+from sluicegate.domain.rules.rule import RateLimitScope
 
 EVERYBODY = "*"
 """The identifier where a rule counts all clients together; no key contains it."""

@@ -2,11 +2,11 @@
 
 from sluicegate.application.check import Decision
 from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier
-from sluicegate.domain.compiled_rules import UNMATCHED
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import RateLimitProtocol
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.compiled_rules import UNMATCHED
+from sluicegate.domain.rules.rule import RateLimitRule
 
 
 class PortLimiter:

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from sluicegate.application.renewals import AsyncRenewals, Renewals, to_the_end
+from sluicegate.application.budgets.renewals import AsyncRenewals, Renewals, to_the_end
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.arguments import Cost, read_cost
+from sluicegate.domain.claims.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.errors import RateLimitError
-from sluicegate.domain.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.result import Failure, Result
 from sluicegate.presentation.web.answer import Answer, AnswerReader, Blame
 

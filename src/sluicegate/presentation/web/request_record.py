@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 from sluicegate.application.check import Decision
 from sluicegate.domain.arguments import Identifier
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.presentation.web.headers import Headers
 from sluicegate.presentation.web.request_claims import RequestClaims
 

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book import RuleBook
+from sluicegate.domain.rules.rule import RateLimitRule
+from sluicegate.domain.rules.rule_book import RuleBook
 from sluicegate.infrastructure.rules_file.reader import load_rules
 from sluicegate.presentation.cli.replay.clients import Clients
 from sluicegate.presentation.cli.replay.comparison import Comparison

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from sluicegate.container import build_rate_limit
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.infrastructure.settings import Settings
 from sluicegate.presentation.web.asgi import RateLimitMiddleware
 

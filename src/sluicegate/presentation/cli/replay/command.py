@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from sluicegate.domain.compiled_rules import Rules
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.rules.compiled_rules import Rules
 from sluicegate.infrastructure.rules_file.reader import load_rules
 from sluicegate.presentation.cli.limiter_commands import DONE, settings_with_rules
 from sluicegate.presentation.cli.replay.clients import Clients

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 from sluicegate.application.check import Decision
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import CompiledRules, Rules
+from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.rules.compiled_rules import CompiledRules, Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.cli.replay.formats.record import LoggedRequest
 from sluicegate.presentation.cli.replay.log_clock import LogClock

@@ -1,8 +1,8 @@
 """What burst each client needed at the rate of each rule that is replayed: how far the limit is from its clients."""
 
-from sluicegate.domain.compiled_rules import CompiledRules
-from sluicegate.domain.rate import exact_rate
-from sluicegate.domain.rule import RateLimitScope
+from sluicegate.domain.rules.compiled_rules import CompiledRules
+from sluicegate.domain.rules.rate import exact_rate
+from sluicegate.domain.rules.rule import RateLimitScope
 from sluicegate.presentation.cli.replay.suggest.burst_need import Rates
 from sluicegate.presentation.cli.replay.suggest.need_table import NeedTable
 

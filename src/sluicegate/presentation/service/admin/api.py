@@ -9,8 +9,8 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.events import RateLimitAdministered
 from sluicegate.domain.result import Failure, Result
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book_entries import Override
+from sluicegate.domain.rules.rule import RateLimitRule
+from sluicegate.domain.rules.rule_book_entries import Override
 from sluicegate.presentation.service.admin.bodies import (
     BucketBody,
     Done,

@@ -13,10 +13,10 @@ from typing import Final
 
 import msgspec
 
-from sluicegate.application.live_rules import LiveRules
+from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.domain.errors import InvalidInputError, StorageError
-from sluicegate.domain.rule import RateLimitRule
-from sluicegate.domain.rule_book_entries import Override
+from sluicegate.domain.rules.rule import RateLimitRule
+from sluicegate.domain.rules.rule_book_entries import Override
 from sluicegate.presentation.service.admin.bodies import State
 from sluicegate.presentation.service.admin.client import AdminClient
 from sluicegate.presentation.service.http.web import Call

@@ -3,8 +3,8 @@
 from typing import Any, Final
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.domain.claims.reservation import Reservation
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.reservation import Reservation
 from sluicegate.domain.result import Failure, Success
 from sluicegate.presentation.service.descriptor_answer import DescriptorLimiter
 from sluicegate.presentation.service.envoy.messages import (

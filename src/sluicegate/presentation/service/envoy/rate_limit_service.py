@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 from google.protobuf import json_format
 
-from sluicegate.application.rules_snapshot import RulesSnapshot
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.descriptor_answer import Answer, DescriptorLimiter
 from sluicegate.presentation.service.descriptor_request import Target

@@ -4,8 +4,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from sluicegate.domain.descriptors import Window
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.rules.descriptors import Window
 from sluicegate.presentation.service.descriptor_request import Descriptor
 from sluicegate.presentation.service.envoy.messages import UNITS
 from sluicegate.presentation.service.settings import ServiceLimits

@@ -7,10 +7,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from sluicegate.application.check import Decision
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.domain.claims.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.errors import RateLimitError
-from sluicegate.domain.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.result import Failure, Result
-from sluicegate.domain.rule import DEFAULT_HOLD_SECONDS
+from sluicegate.domain.rules.rule import DEFAULT_HOLD_SECONDS
 from sluicegate.presentation.service.endpoints import named_endpoint
 from sluicegate.presentation.service.http.check_api import (
     CheckApi,

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from sluicegate.application.check import Decision, decision_of
 from sluicegate.application.joint_check import Part
-from sluicegate.application.rules_snapshot import RulesSnapshot
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.endpoints import named_endpoint

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sluicegate.domain.reservation import Settlement
+from sluicegate.domain.claims.reservation import Settlement
 from sluicegate.presentation.service.http.budget_api import (
     AcquireBody,
     ClaimBody,

@@ -7,7 +7,7 @@ from typing import Final
 from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.result import RateLimitResult
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 
 ENDPOINT: Final = "CL.THROTTLE"
 SCOPE: Final = "key"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.presentation.cli.main import main
 from sluicegate.presentation.cli.replay.clients import Clients
 from sluicegate.presentation.cli.replay.comparison import Comparison

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.infrastructure.rules_file.reader import load_rules
 from sluicegate.presentation.cli.replay.clients import Clients
 from sluicegate.presentation.cli.replay.comparison import Comparison

@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.presentation.cli.replay.engine import Replay
 from sluicegate.presentation.cli.replay.suggest.burst_need import BurstNeed, Rates
 from sluicegate.presentation.cli.replay.suggest.frontier import RATES, RATES_PER_HOUR

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import CompiledRules
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.buckets.bucket_key import KeyFormat
+from sluicegate.domain.rules.compiled_rules import CompiledRules
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.presentation.cli.replay.suggest.path_templates import infer
 
 ANY = RateLimitRule(1, 1, "ip")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluicegate.application.rule_lint import lint
+from sluicegate.application.rules.rule_lint import lint
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.infrastructure.rules_file.reader import load_rules
 from sluicegate.presentation.cli.replay.clients import HONEST

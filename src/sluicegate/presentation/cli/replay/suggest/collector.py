@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from sluicegate.domain.bucket_key import KeyFormat
-from sluicegate.domain.compiled_rules import UNMATCHED, CompiledRules
+from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.routing.template import parse_endpoint
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.compiled_rules import UNMATCHED, CompiledRules
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.presentation.cli.replay.clients import HONEST, Clients
 from sluicegate.presentation.cli.replay.engine import client_of
 from sluicegate.presentation.cli.replay.formats.record import LoggedRequest

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from sluicegate.domain.rule import RateLimitRule
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.presentation.cli.replay.suggest.suggestion import EndpointSuggestion, Suggestion
 from sluicegate.presentation.cli.terminal import printable
 

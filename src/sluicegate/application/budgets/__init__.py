@@ -1,0 +1,1 @@
+"""Reservations, commits and calls in flight: what the limiters share."""

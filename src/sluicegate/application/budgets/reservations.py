@@ -1,0 +1,321 @@
+"""Reservations and holds: all of them but the waiting. What comes before the storage is asked, and what is made of its answer."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sluicegate.application.administration import Administration
+from sluicegate.application.budgets.claim_numbers import ClaimNumbers
+from sluicegate.application.check import Check, require_policies, result_of
+from sluicegate.application.checker import Checker
+from sluicegate.application.failure_policy import FailurePolicy
+from sluicegate.application.notifier import Notifier
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
+from sluicegate.domain.arguments import Seconds, plain_text, read_cost, require_seconds
+from sluicegate.domain.buckets.bucket_request import BucketRequest, BucketSettlement, ClaimTerms
+from sluicegate.domain.claims.claim import AS_RESERVED, HOLD, NOT_FOUND, PAID
+from sluicegate.domain.claims.reservation import ClaimName, Hold, Reservation, RuleSettlement, Settlement, name_of
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
+from sluicegate.domain.events import RateLimitDebtCapped
+from sluicegate.domain.result import Failure, Success
+from sluicegate.domain.rules.compiled_rules import EndpointRules, Limit
+
+_MOST_UNITS: Final = 2**53 - 1  # of a cost: Lua's numbers are exact up to there
+_NOTHING: Final = Settlement(applied=False, charged=0, returned=0, debt=0)
+
+
+class Settling:
+    """A settlement that is under way.
+
+    Args:
+        check: Its buckets.
+        limits: The limit of each.
+        name: What is settled.
+    """
+
+    __slots__ = ("check", "limits", "max_debts", "name")
+
+    def __init__(self, check: Check, limits: tuple[Limit, ...], name: ClaimName) -> None:
+        self.check: Final = check
+        self.limits: Final = limits
+        self.name: Final = name
+        self.max_debts: Final[tuple[int, ...]] = tuple([limit.max_debt_units for limit in limits])
+
+
+class Reservations:
+    """Prepare reservations, holds and settlements, and tell what became of them.
+
+    Args:
+        checker: Prepares and finishes the checks.
+        administration: Finds the buckets of what is settled.
+        failure_policy: It has reservations of its own, while the storage fails.
+        notifier: Publishes events.
+        storage: The name of the storage, if it has not the verbs; empty: it has.
+    """
+
+    def __init__(
+        self,
+        checker: Checker,
+        administration: Administration,
+        failure_policy: FailurePolicy,
+        notifier: Notifier,
+        storage: str,
+    ) -> None:
+        self._checker = checker
+        self._administration = administration
+        self._failure_policy = failure_policy
+        self._notifier = notifier
+        self._without = storage
+        self._numbers = ClaimNumbers()
+
+    # Reserve and acquire
+
+    def begin(  # noqa: PLR0913, PLR0917 - what a reservation is
+        self,
+        endpoint: object,
+        identifier: object,
+        cost: object,
+        ttl_s: object,
+        also: tuple[str, ...],
+        rules: RulesSnapshot | None = None,
+    ) -> Check:
+        """Return the check of a reservation; each of the checks beside it makes claims as well.
+
+        Args:
+            endpoint: As in a check.
+            identifier: As in a check.
+            cost: As in a check.
+            ttl_s: Seconds after which it ends; None: it is a hold, which reserves no tokens and ends when its rules say so.
+            also: As in a check.
+            rules: As in a check.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+            InvalidTypeError: If the storage has no reservations.
+        """
+        self._require_verbs()
+        ttl_us = 0 if ttl_s is None else round(require_seconds("ttl_seconds", ttl_s) * 1_000_000)
+        check = self._checker.begin_claim(endpoint, identifier, cost, also, rules)
+        number = self._numbers.draw()
+        self._set_terms(check, number, ttl_us)
+        for shadow in check.shadows:
+            self._set_terms(shadow, number, ttl_us)
+        return check
+
+    def _set_terms(self, check: Check, number: int, ttl_us: int) -> None:
+        if check.rules is None or not check.requests:
+            return
+        check.number = number
+        check.terms = tuple([_terms(limit, ttl_us) for limit in check.rules.limits])
+
+    def reservation(
+        self, check: Check, endpoint: str, cost: object, ttl_s: Seconds, also: tuple[str, ...]
+    ) -> Reservation:
+        """Return what the caller gets of a check that is finished."""
+        rules = check.rules
+        tokens, by_rule = (check.cost, None) if type(cost) is int else read_cost(cost)
+        if not tokens and rules is not None and rules.limits:
+            tokens = rules.limits[0].rule.cost
+        return Reservation(
+            allowed=result_of(check).allowed,
+            result=result_of(check),
+            expires_in=float(ttl_s) if check.number else 0.0,
+            degraded=check.degraded,
+            name=_name(check, endpoint, also, by_rule=by_rule is not None),
+            cost=tokens if by_rule is None else by_rule,
+        )
+
+    def hold(self, check: Check, endpoint: str, also: tuple[str, ...]) -> Hold:
+        """Return what the caller gets of a check that is finished."""
+        ends_us = [terms.ttl_us for terms in check.terms if terms.kind == HOLD]
+        return Hold(
+            allowed=result_of(check).allowed,
+            result=result_of(check),
+            expires_in=min(ends_us, default=0) / 1e6,
+            degraded=check.degraded,
+            name=_name(check, endpoint, also, by_rule=False),
+        )
+
+    # Settle and extend
+
+    def begin_settle(self, claim: object, cost: object) -> Settling | Failure[RateLimitError] | Success[Settlement]:
+        """Return what to ask the storage, or the answer if there is nothing to ask.
+
+        Args:
+            claim: The reservation or hold, or its id.
+            cost: What it really cost, by rule or for all; None: what was reserved.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+            InvalidTypeError: If the storage has no reservations.
+        """
+        settling = self._find(claim, "commit")
+        if not isinstance(settling, Settling):
+            return settling if isinstance(settling, Failure) else Success(_NOTHING)
+        rules = settling.check.rules
+        assert rules is not None  # noqa: S101 - `find` has seen to it
+        settling.check.requests = _at_cost(settling, rules, cost)
+        return settling
+
+    def begin_extend(self, claim: object, ttl_s: object) -> Settling | Failure[RateLimitError] | Success[None]:
+        """Return what to ask the storage, or the answer if there is nothing to ask.
+
+        Args:
+            claim: The reservation or hold, or its id.
+            ttl_s: Seconds from now; None: as long as the rules say.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+            InvalidTypeError: If the storage has no reservations.
+        """
+        if ttl_s is not None:
+            require_seconds("ttl_seconds", ttl_s)
+        settling = self._find(claim, "extend")
+        if not isinstance(settling, Settling):
+            return settling if isinstance(settling, Failure) else Success(None)
+        return settling
+
+    def ttls_us(self, settling: Settling, ttl_s: Seconds | None) -> tuple[int, ...]:
+        """Return for how long each claim is extended."""
+        if ttl_s is not None:
+            return (round(ttl_s * 1_000_000),) * len(settling.limits)
+        return tuple([limit.hold_us for limit in settling.limits])
+
+    def settled(self, settling: Settling, answers: Sequence[BucketSettlement]) -> Success[Settlement]:
+        """Return what became of a reservation."""
+        rules: list[RuleSettlement] = []
+        applied = False
+        deepest: RuleSettlement | None = None
+        for at, answer in enumerate(answers):
+            limit = settling.limits[at]
+            applied = applied or answer.found != NOT_FOUND
+            if not limit.in_flight:
+                rule = _of_rule(limit, answer)
+                rules.append(rule)
+                if deepest is None or rule.debt > deepest.debt:
+                    deepest = rule
+                self._tell_if_capped(settling, at, answer)
+        if deepest is None:
+            return Success(Settlement(applied, 0, 0, 0))
+        return Success(Settlement(applied, deepest.charged, deepest.returned, deepest.debt, tuple(rules)))
+
+    def failed(self, settling: Settling, verb: str, error: Exception) -> Failure[RateLimitError]:
+        """Return the failure of a call that never fails open."""
+        return self._administration.failed(settling.check, verb, error)
+
+    def settle_local(self, settling: Settling) -> tuple[BucketSettlement, ...]:
+        """Settle what the failure policy has counted in this process."""
+        return self._failure_policy.settle(settling.check.requests, settling.name.number, settling.max_debts)
+
+    def extend_local(self, settling: Settling, ttls_us: tuple[int, ...]) -> int:
+        """Extend what the failure policy has counted in this process."""
+        return self._failure_policy.extend(settling.check.requests, settling.name.number, ttls_us)
+
+    def extended(self, settling: Settling, count: int) -> Success[None] | Failure[RateLimitError]:
+        """Return what became of an extension: a failure if there was nothing to extend in any of the buckets."""
+        if count:
+            return Success(None)
+        endpoint = settling.name.endpoint
+        return Failure(RateLimitError("ended", "It has ended or was settled; nothing was extended.", endpoint))
+
+    def warn(self, message: str, error: RateLimitError) -> None:
+        """Log that something was not done which no caller waits for."""
+        self._notifier.warn_throttled(error.reason, message, error_message=error.message, endpoint=error.endpoint)
+
+    def _find(self, claim: object, verb: str) -> Settling | Failure[RateLimitError] | None:
+        """Return the buckets of a claim; None if nothing was claimed."""
+        self._require_verbs()
+        name = name_of(claim)
+        endpoint = name.endpoint
+        if name.degraded and name.degraded != "local":
+            message = f"It was allowed while the storage failed ({name.degraded}): there is nothing to {verb}."
+            return Failure(RateLimitError("degraded", message, endpoint))
+        if not name.number:
+            return None
+        check = self._administration.find(endpoint, name.identifier, 0, verb, name.also)
+        if not isinstance(check, Check):
+            return check if isinstance(check, Failure) else None
+        rules = check.rules
+        if rules is None or not check.requests:
+            return None
+        return Settling(check, (*rules.limits, *rules.shadows), name)
+
+    def _tell_if_capped(self, settling: Settling, at: int, answer: BucketSettlement) -> None:
+        request = settling.check.requests[at]
+        if answer.found == NOT_FOUND or answer.charged_units >= request.cost_units:
+            return
+        limit, rules = settling.limits[at], settling.check.rules
+        assert rules is not None  # noqa: S101 - `find` has seen to it
+        token = limit.spec.units_per_token
+        identifier = limit.identifier_of(settling.check.identifier)
+        self._notifier.warn_throttled(
+            f"debt:{limit.policy}",
+            "A reservation cost more than the debt that its rule allows; the rest is not charged.",
+            endpoint=rules.endpoint,
+            identifier=identifier,
+            policy=limit.policy,
+        )
+        if self._notifier.has_listener(RateLimitDebtCapped):
+            self._notifier.publish(
+                RateLimitDebtCapped(
+                    endpoint=rules.endpoint,
+                    identifier=identifier,
+                    scope=limit.scope,
+                    cost=request.cost_units // token,
+                    charged=answer.charged_units // token,
+                    policy=limit.policy,
+                    max_debt=limit.max_debt_units // token,
+                )
+            )
+
+    def _require_verbs(self) -> None:
+        if self._without:
+            raise InvalidTypeError(
+                f"storage={self._without}: has no reservations and holds: it has not the verbs of ReservationStorage"
+            )
+
+
+def _terms(limit: Limit, ttl_us: int) -> ClaimTerms:
+    if ttl_us:
+        return ClaimTerms(limit.on_reserve, ttl_us)
+    return ClaimTerms(HOLD, limit.hold_us) if limit.in_flight else _PAID
+
+
+_PAID: Final = ClaimTerms(PAID, 0)
+
+
+def _name(check: Check, endpoint: str, also: tuple[str, ...], *, by_rule: bool) -> ClaimName:
+    number = check.number if result_of(check).allowed else 0
+    return ClaimName(number, plain_text(endpoint), check.identifier, by_rule, check.degraded or "", also)
+
+
+def _at_cost(settling: Settling, rules: EndpointRules, cost: object) -> tuple[BucketRequest, ...]:
+    """Return the requests of a settlement, at what each rule is to be charged."""
+    by_rule: dict[str, int] | None = None
+    for_all = AS_RESERVED
+    if cost is not None:
+        for_all, by_rule = read_cost(cost)
+    if by_rule is not None:
+        for_all = AS_RESERVED
+        require_policies(by_rule, rules)
+    elif cost is not None and for_all and settling.name.by_rule:
+        raise InvalidInputError(f"cost={for_all}: expected a cost for each rule, as when it was reserved")
+    requests: list[BucketRequest] = []
+    for at, request in enumerate(settling.check.requests):
+        limit = settling.limits[at]
+        tokens = for_all if by_rule is None else by_rule.get(limit.policy, AS_RESERVED)
+        if limit.in_flight:
+            tokens = AS_RESERVED
+        units = tokens if tokens == AS_RESERVED else min(tokens * request.spec.units_per_token, _MOST_UNITS)
+        requests.append(request.with_cost(units))
+    return tuple(requests)
+
+
+def _of_rule(limit: Limit, answer: BucketSettlement) -> RuleSettlement:
+    token = limit.spec.units_per_token
+    return RuleSettlement(
+        policy=limit.policy,
+        applied=answer.found != NOT_FOUND,
+        charged=answer.charged_units // token,
+        returned=answer.returned_units // token,
+        debt=max(0, -(answer.level.level // token)),
+    )

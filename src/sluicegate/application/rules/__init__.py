@@ -1,0 +1,1 @@
+"""The rules in force: replaced, merged, switched, overridden, explained."""

@@ -1,0 +1,348 @@
+"""Which rules hold now, how they are swapped, and the kill switches. Nothing here needs the storage."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from sluicegate.application.notifier import Notifier
+from sluicegate.application.rules.added_overrides import AddedOverrides
+from sluicegate.application.rules.rule_merging import with_controls
+from sluicegate.application.rules.rules_beside_code import RulesBesideCode
+from sluicegate.application.rules.rules_snapshot import CurrentRules, RulesSnapshot, is_over, take_snapshot
+from sluicegate.domain.buckets.bucket_key import KeyFormat
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
+from sluicegate.domain.rules.compiled_rules import CompiledRules, EndpointRules
+from sluicegate.domain.rules.rule import RateLimitRule
+from sluicegate.domain.rules.rule_book import RuleBook, Rules
+from sluicegate.domain.rules.rule_book_entries import KillSwitch, Override
+from sluicegate.runtime.mutex import new_mutex
+
+_LONGEST_S: Final = 366 * 86_400  # of a kill switch that ends by itself
+
+
+class LiveRules:
+    """Hold the rules, swap them, and switch them off and on. Safe to call from any thread.
+
+    Args:
+        rules: The first rules.
+        key_format: How buckets are named.
+        notifier: Publishes events and writes log lines.
+        utc_now: The wall clock.
+        without_claims: The name of a storage that cannot count calls in flight; empty: it can.
+        enabled: False: everything is switched off for good, and nothing is said of it.
+        followed: Other rules whose lists, overrides, policies and kill switches hold for these too; None: there are none.
+
+    Raises:
+        InvalidInputError: If the rules are wrong, or the storage cannot count what they count.
+    """
+
+    def __init__(  # noqa: PLR0913 - collaborators and settings
+        self,
+        rules: Rules,
+        key_format: KeyFormat,
+        notifier: Notifier,
+        utc_now: Callable[[], datetime],
+        without_claims: str = "",
+        *,
+        enabled: bool = True,
+        followed: "LiveRules | None" = None,
+    ) -> None:
+        self._without_claims = without_claims
+        self._key_format = key_format
+        self._notifier = notifier
+        self._utc_now = utc_now
+        self._mutex = new_mutex()
+        self._thrown: dict[str, KillSwitch] = {}
+        self._added = AddedOverrides()
+        self._enabled = enabled
+        self._followed = followed
+        self.rules_beside_code = RulesBesideCode()
+        """Those that stand beside the code that they limit."""
+        self._own = rules
+        self._without_switches: tuple[RulesSnapshot, CompiledRules] | None = None
+        self.changes = 0
+        """How often other rules came into force."""
+        self.refusals = 0
+        """How often rules were refused."""
+        self.last_error = ""
+        """Why rules were refused the last time; empty once others came into force."""
+        self.held: CurrentRules = CurrentRules(
+            self._compile(rules), utc_now, None if followed is None else followed.held
+        )
+        """What checks read, unless its `until` has passed; see `current`."""
+        self._announce_switches((), self.held.snapshot.own_switches)
+
+    def current(self) -> RulesSnapshot:
+        """Return what checks read, without kill switches that have ended."""
+        if not self.held.is_over:
+            return self.held.snapshot
+        failed: InvalidInputError | None = None
+        with self._mutex:
+            before = self.held.snapshot
+            if self.held.is_over:
+                try:
+                    self.held.snapshot = self._compile(self._own)
+                except InvalidInputError as error:  # what is followed has changed, and does not fit these rules
+                    failed, others = error, self._followed
+                    self.held.snapshot = before.seen_with(None if others is None else others.current())
+            snapshot = self.held.snapshot
+        if failed is not None:
+            self.refuse(failed)
+        self._announce_switches(before.own_switches, snapshot.own_switches)
+        return snapshot
+
+    def derive(self, rules: Rules) -> "LiveRules":
+        """Return other rules for which the lists, overrides, policies and kill switches of these hold too, also later ones.
+
+        Raises:
+            InvalidInputError: If the rules are wrong.
+        """
+        parts = self._key_format, self._notifier, self._utc_now, self._without_claims
+        return LiveRules(rules, *parts, enabled=self._enabled, followed=self)
+
+    def add_beside_code(self, endpoint: str, rules: tuple[RateLimitRule | str, ...]) -> str:
+        """Put rules into force that stand beside the code that they limit, and return what a check of them calls the endpoint.
+
+        Args:
+            endpoint: What users call the code: method and route, or a name. Different rules may be added for the same one.
+            rules: Rules, names of policies, or rates. A policy is looked up again whenever rules are replaced.
+
+        Raises:
+            InvalidInputError: If a text is neither a policy's name nor a rate, or two rules would share a bucket.
+        """
+        with self._mutex:
+            return self.rules_beside_code.add(endpoint, rules, self.held.snapshot.rules, self.held.snapshot.book)
+
+    @property
+    def beside_code(self) -> dict[str, tuple[RateLimitRule, ...]]:
+        """The rules beside code that were added so far, by the endpoint as users call it."""
+        return self.rules_beside_code.by_endpoint(self.current().book)
+
+    def without_switches(self) -> CompiledRules:
+        """Return the rules as they are without kill switches, which stop the counting and not the operators."""
+        snapshot = self.current()
+        if not snapshot.switches:
+            return snapshot.rules
+        with self._mutex:
+            known = self._without_switches
+            if known is None or known[0] is not snapshot:
+                known = self._without_switches = snapshot, CompiledRules(snapshot.effective, self._key_format)
+            self.rules_beside_code.compile_all(known[1], snapshot.book)
+        return known[1]
+
+    @property
+    def version(self) -> str:
+        """The version of the rules in force; see `RuleBook.version`."""
+        return self.held.snapshot.book.version
+
+    @property
+    def book(self) -> RuleBook:
+        """The rules in force, as they were written."""
+        return self.held.snapshot.book
+
+    @property
+    def switched_off(self) -> tuple[KillSwitch, ...]:
+        """The kill switches that are thrown."""
+        return self.current().switches
+
+    @property
+    def thrown(self) -> tuple[KillSwitch, ...]:
+        """The kill switches that `switch_off` threw, without those of the rules file."""
+        with self._mutex:
+            now = self._utc_now()
+            return tuple([switch for switch in self._thrown.values() if not is_over(switch, now)])
+
+    def replace(self, rules: Rules) -> str:
+        """Put other rules into force, and return their version. Buckets keep their tokens; see `token_bucket.convert`.
+
+        Checks that have begun end with the rules that they began with.
+
+        Raises:
+            InvalidInputError: If the rules are wrong; those before stay in force.
+        """
+        with self._mutex:
+            before, recovered = self.held.snapshot, self.last_error
+            now = self._compile(rules)
+            self._own, self.last_error = rules, ""
+            version = now.book.version
+            changed = version != before.book.version
+            if changed:
+                self.held.snapshot = now
+                self.changes += 1
+        if not changed:
+            if recovered:
+                self._notifier.log("info", "Rate limit rules are valid again.", rules_version=version)
+            return version
+        self._notifier.log(
+            "info", "Rate limit rules changed.", rules_version=version, previous_version=before.book.version
+        )
+        self._publish(
+            RateLimitRulesChanged,
+            lambda: RateLimitRulesChanged(rules_version=version, previous_version=before.book.version),
+        )
+        self._announce_switches(before.own_switches, now.own_switches)
+        return version
+
+    def refuse(self, error: Exception) -> None:
+        """Note that rules were refused before they came here, and tell it; once as long as the reason stays the same."""
+        text = str(error)
+        with self._mutex:
+            if text == self.last_error:
+                return
+            self.refusals += 1
+            self.last_error = text
+        self._notifier.log(
+            "error", "Rate limit rules refused; those before stay in force.", error=text, rules_version=self.version
+        )
+        self._publish(RateLimitRulesRefused, lambda: RateLimitRulesRefused(rules_version=self.version, error=text))
+
+    def warn(self, message: str) -> None:
+        """Log a warning about where the rules come from."""
+        self._notifier.log("warning", message, rules_version=self.version)
+
+    def switch_off(self, policy: str = "", *, for_seconds: float | None = None, reason: str = "") -> None:
+        """Throw the kill switch: a rule, or all rules and lists, let everything pass. Works while the storage is down.
+
+        Args:
+            policy: The rule's name; empty: everything.
+            for_seconds: After how many seconds it ends by itself, above 0; None: not before `switch_on`.
+            reason: Why, for people.
+
+        Raises:
+            InvalidInputError: If no rule has this name, or the time is not above 0.
+        """
+        self._require_policy(policy)
+        until = None
+        if for_seconds is not None:
+            if isinstance(for_seconds, bool) or not isinstance(for_seconds, int | float):
+                raise InvalidTypeError(f"for_seconds={for_seconds!r}: expected a number of seconds")
+            if not 0 < for_seconds <= _LONGEST_S:
+                raise InvalidInputError(f"for_seconds={for_seconds!r}: expected above 0, up to a year")
+            until = self._utc_now() + timedelta(seconds=for_seconds)
+        self._switch(policy, KillSwitch(policies=(policy,) if policy else (), until=until, reason=reason))
+
+    def switch_on(self, policy: str = "") -> None:
+        """Take back what `switch_off` did for the same argument. What a rules file switches off stays off.
+
+        Raises:
+            InvalidInputError: If no rule has this name.
+        """
+        self._require_policy(policy)
+        self._switch(policy, None)
+
+    @property
+    def added_overrides(self) -> tuple[Override, ...]:
+        """The overrides that were added while the limiter runs and have not ended."""
+        with self._mutex:
+            return self._added.in_force(self._utc_now())
+
+    def override(self, override: Override) -> None:
+        """Add an override to the rules in force, until it ends or is taken back; reloads of the rules keep it.
+
+        It wins over one of the rules file for the same identifier.
+
+        Raises:
+            InvalidInputError: If no rule has the name that it gives, or the identifier is wrong.
+        """
+        self.named_rule(override.policy)
+        with self._mutex:
+            self._added.add(override)
+            self.held.snapshot = self._compile(self._own)
+
+    def take_back_override(self, policy: str, identifier: str) -> bool:
+        """Remove an override that was added, and return whether there was one."""
+        with self._mutex:
+            found = self._added.remove(policy, identifier)
+            if found:
+                self.held.snapshot = self._compile(self._own)
+        return found
+
+    def named_rule(self, policy: str) -> RateLimitRule:
+        """Return the rule with a name of its own.
+
+        Raises:
+            InvalidInputError: If there is none.
+        """
+        policies = self.held.snapshot.book.policies
+        rule = policies.get(policy)
+        if rule is None:
+            raise InvalidInputError(
+                f"policy={policy!r:.80}: no rule has this name of its own; there are"
+                f" {', '.join(sorted(policies)) or 'none'}"
+            )
+        return rule
+
+    def warn_if_everything_is_off(self, snapshot: RulesSnapshot) -> None:
+        """Say now and then that nothing is limited: a kill switch that was forgotten must not stay unnoticed."""
+        if any(not switch.policies for switch in snapshot.switches):
+            self._notifier.warn_throttled("kill_switch", "The kill switch is thrown: nothing is limited.")
+
+    def warn_of_calls_in_flight(self, rules: EndpointRules) -> None:
+        """Say now and then that a check holds nothing: who relies on it has no limit of calls in flight."""
+        self._notifier.warn_throttled(
+            f"in_flight:{rules.endpoint}",
+            "A check does not count calls in flight, because nobody would give back what it took; use hold, acquire or reserve.",
+            endpoint=rules.endpoint,
+        )
+
+    def _switch(self, policy: str, switch: KillSwitch | None) -> None:
+        with self._mutex:
+            before = self.held.snapshot
+            if switch is None:
+                self._thrown.pop(policy, None)
+            else:
+                self._thrown[policy] = switch
+            now = self.held.snapshot = self._compile(self._own)
+        self._announce_switches(before.own_switches, now.own_switches)
+
+    def _compile(self, rules: Rules) -> RulesSnapshot:
+        followed = None if self._followed is None else self._followed.current()
+        book = with_controls(rules, None if followed is None else followed.effective)
+        if self._without_claims and any(rule.counts_in_flight for rule in book.rules):
+            raise InvalidInputError(
+                f"storage={self._without_claims}: cannot count calls in flight, as a rule asks:"
+                " it has not the verbs of ReservationStorage"
+            )
+        now = self._utc_now()
+        self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
+        thrown, effective = tuple(self._thrown.values()), self._added.merged(book, now)
+        snapshot = take_snapshot(book, self._key_format, now, thrown, effective, followed, enabled=self._enabled)
+        self.rules_beside_code.compile_all(snapshot.rules, book)
+        return snapshot
+
+    def _announce_switches(self, before: tuple[KillSwitch, ...], after: tuple[KillSwitch, ...]) -> None:
+        for off, switches, others in ((True, after, before), (False, before, after)):
+            for switch in switches:
+                if switch not in others:
+                    self._announce_switch(switch, off=off)
+
+    def _announce_switch(self, switch: KillSwitch, *, off: bool) -> None:
+        self._notifier.log(
+            "warning",
+            "Rate limit rules are switched off." if off else "Rate limit rules hold again.",
+            policies=switch.policies or "all",
+            until=switch.until and switch.until.isoformat(),
+            reason=switch.reason,
+        )
+        version = self.held.snapshot.book.version
+        self._publish(
+            RateLimitSwitched,
+            lambda: RateLimitSwitched(
+                policies=switch.policies, off=off, until=switch.until, reason=switch.reason, rules_version=version
+            ),
+        )
+
+    def _require_policy(self, policy: str) -> None:
+        names = {rule.policy for rules in (*self.book.values(), *self.beside_code.values()) for rule in rules}
+        if policy and policy not in names:
+            raise InvalidInputError(
+                f"policy={policy!r}: no rule has this name; there are {', '.join(sorted(names)) or 'none'}"
+            )
+
+    def _publish(self, event_type: type[RateLimitEvent], event: Callable[[], RateLimitEvent]) -> None:
+        if self._notifier.has_listener(event_type):
+            self._notifier.publish(event())
+
+    def __repr__(self) -> str:
+        return f"LiveRules({self.held.snapshot.book!r}, switched_off={len(self.held.snapshot.switches)})"

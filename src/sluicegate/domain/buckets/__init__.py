@@ -1,0 +1,1 @@
+"""Buckets: their keys, their arithmetic, and the table that keeps them."""

@@ -1,0 +1,53 @@
+"""The state of one bucket in memory."""
+
+from typing import Final
+
+from mypy_extensions import i64, mypyc_attr
+
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.token_bucket import convert, refill
+from sluicegate.domain.claims.claims import Claims
+
+RESET: Final = -1
+"""`Bucket.last` of a bucket that is full whatever its rule says: no clock tells such a tick."""
+
+GONE: Final = -2
+"""`Bucket.last` of a bucket that has left the table."""
+
+
+@mypyc_attr(acyclic=True)  # the garbage collector need not visit a million of them
+class Bucket:
+    """The state of one bucket.
+
+    Args:
+        spec: The arithmetic that it was written under.
+        level: Units at the tick `last`.
+        last: The tick at which `level` held; or `RESET`, or `GONE`.
+    """
+
+    __slots__ = ("claims", "last", "level", "spec")
+
+    def __init__(self, spec: BucketSpec, level: i64, last: i64) -> None:
+        self.spec = spec
+        self.level = level
+        self.last = last
+        self.claims: Claims | None = None
+        """Loans, reservations and holds; None where there are none."""
+
+    @property
+    def claim_count(self) -> i64:
+        """How many there are."""
+        return 0 if self.claims is None else len(self.claims)
+
+
+def level_of(bucket: Bucket | None, spec: BucketSpec, now_us: i64) -> tuple[i64, i64]:
+    """Return a bucket's level at `now_us` and the tick from which it counts on; change nothing."""
+    if bucket is None or bucket.last == RESET:
+        return spec.capacity, -(-now_us // spec.tick_us)
+    if bucket.claims is not None:
+        if bucket.spec is spec or bucket.spec == spec:
+            return bucket.claims.level_at(spec, bucket.level, bucket.last, now_us)
+        return bucket.claims.copy().look(bucket.spec, spec, bucket.level, bucket.last, now_us)
+    if bucket.spec is spec or bucket.spec == spec:
+        return refill(spec, bucket.level, bucket.last, now_us)
+    return convert(bucket.spec, spec, bucket.level, bucket.last, now_us)

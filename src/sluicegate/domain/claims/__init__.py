@@ -1,0 +1,1 @@
+"""Units of a bucket that belong to somebody until an instant."""

@@ -1,0 +1,200 @@
+"""Buckets with claims: reservations, holds and loans, which are changed in place."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from mypy_extensions import i64
+
+from sluicegate.domain.buckets.bucket import GONE, RESET, Bucket, level_of
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_store import BYTES_A_CLAIM, BucketStore
+from sluicegate.domain.buckets.token_bucket import anchor_after_payment
+from sluicegate.domain.claims.claim import MAX_CLAIMS, NOT_FOUND, PAID
+from sluicegate.domain.claims.claimed_bucket import (
+    deny_claimed,
+    extend_claim,
+    pay_and_claim,
+    refund_claimed,
+    reset_claimed,
+    settle_claim,
+)
+from sluicegate.domain.errors import StorageError
+
+_PAID: Final = ClaimTerms(PAID, 0)
+
+
+class ClaimedBuckets(BucketStore):
+    """Change buckets in place, those with claims among them. Meanwhile the store is closed to interruptions.
+
+    Args:
+        max_keys: The greatest number of buckets held, at least 1; see `BucketStore`.
+    """
+
+    __slots__ = ()
+
+    def reserve(
+        self, requests: tuple[BucketRequest, ...], number: int, terms: Sequence[ClaimTerms], now_us: i64
+    ) -> Verdict:
+        """Pay all requests at `now_us` and note their claims, or do nothing.
+
+        Args:
+            requests: What to pay.
+            number: What names the claims, in all of the buckets.
+            terms: What each request leaves in its bucket.
+            now_us: The storage's clock.
+
+        Raises:
+            StorageError: If a bucket has `MAX_CLAIMS`.
+        """
+        for request in requests:
+            bucket = self._find(request.key)
+            if bucket is not None and bucket.claims is not None and len(bucket.claims) >= MAX_CLAIMS:
+                raise StorageError("overload", f"{MAX_CLAIMS} reservations of one bucket are not settled.")
+        return self._take_in_place(requests, terms, number, now_us)
+
+    def settle(
+        self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], now_us: i64
+    ) -> tuple[BucketSettlement, ...]:
+        """Charge what claims really cost, `cost_units` of each request, and forget them; see `Claims.settle`."""
+        settled: list[BucketSettlement] = []
+        self._close(now_us)
+        try:
+            for at, request in enumerate(requests):
+                bucket = self._find(request.key)
+                if bucket is None or bucket.claims is None or not bucket.claims.has(number):
+                    level, anchor = level_of(bucket, request.spec, now_us)
+                    left = BucketLevel(level, anchor * request.spec.tick_us - now_us)
+                    settled.append(BucketSettlement(NOT_FOUND, 0, 0, left))
+                else:
+                    before = bucket.claim_count
+                    settled.append(settle_claim(bucket, request, number, max_debts[at], now_us))
+                    self._count_claims(bucket, before)
+            return tuple(settled)
+        finally:
+            self._closed = False
+
+    def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], now_us: i64) -> int:
+        """Let claims that are not over end later, and return how many there are."""
+        extended = 0
+        self._close(now_us)
+        try:
+            for at, request in enumerate(requests):
+                bucket = self._find(request.key)
+                claims = None if bucket is None else bucket.claims
+                if bucket is not None and claims is not None and claims.is_active(bucket.spec, number, now_us):
+                    before = bucket.claim_count
+                    extend_claim(bucket, request, number, ttls_us[at], now_us)
+                    self._count_claims(bucket, before)
+                    extended += 1
+            return extended
+        finally:
+            self._closed = False
+
+    def _take_in_place(
+        self, requests: tuple[BucketRequest, ...], terms: Sequence[ClaimTerms], number: int, now_us: i64
+    ) -> Verdict:
+        self._close(now_us)
+        try:
+            return self._take_several(requests, terms, number, now_us)
+        finally:
+            self._closed = False
+
+    def _refund_in_place(self, requests: Sequence[BucketRequest], now_us: i64) -> tuple[BucketLevel, ...]:
+        self._close(now_us)
+        try:
+            return tuple([self._refund_one(request, now_us) for request in requests])
+        finally:
+            self._closed = False
+
+    def _reset_in_place(self, requests: Sequence[BucketRequest], now_us: i64) -> None:
+        self._close(now_us)
+        try:
+            for request in requests:
+                bucket = self._find(request.key)
+                if bucket is not None and bucket.claims is not None:
+                    before = bucket.claim_count
+                    reset_claimed(bucket, request.spec, now_us)
+                    self._count_claims(bucket, before)
+                elif bucket is not None:
+                    bucket.last = RESET
+        finally:
+            self._closed = False
+
+    def _refund_one(self, request: BucketRequest, now_us: i64) -> BucketLevel:
+        spec = request.spec
+        bucket = self._find(request.key)
+        if bucket is not None and bucket.claims is not None:
+            before = bucket.claim_count
+            refunded = refund_claimed(bucket, request, now_us)
+            self._count_claims(bucket, before)
+            return refunded
+        level, anchor = level_of(bucket, spec, now_us)
+        if bucket is not None and bucket.last != RESET:
+            level = min(spec.capacity, level + request.cost_units)
+            self._write(request.key, bucket, spec, level, anchor, now_us)
+        return BucketLevel(level, anchor * spec.tick_us - now_us)
+
+    def _take_several(
+        self, requests: tuple[BucketRequest, ...], terms: Sequence[ClaimTerms], number: int, now_us: i64
+    ) -> Verdict:
+        allowed = True
+        may_rise = False
+        buckets: list[Bucket | None] = []
+        for request in requests:
+            bucket = self._find(request.key)
+            level, _ = level_of(bucket, request.spec, now_us)
+            if level < request.cost_units:
+                allowed = False
+            if bucket is not None and bucket.claims is not None:
+                may_rise = True
+            buckets.append(bucket)
+        if allowed and terms:
+            self._make_room_beside(BYTES_A_CLAIM * len(terms), now_us)
+        levels: list[BucketLevel] = []
+        for at, request in enumerate(requests):
+            bucket = buckets[at]
+            term = terms[at] if terms else _PAID
+            if (bucket is not None and bucket.claims is not None) or (allowed and term.kind != PAID):
+                levels.append(self._pay_claimed(request, bucket, term, number, allowed, now_us))
+                continue
+            level, anchor = level_of(bucket, request.spec, now_us)  # again: cheaper than to keep it in an object
+            levels.append(self._pay(request, bucket, level, anchor, allowed, now_us))
+        return Verdict(allowed, tuple(levels), may_rise and not allowed)
+
+    def _pay_claimed(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what becomes of it
+        self,
+        request: BucketRequest,
+        bucket: Bucket | None,
+        terms: ClaimTerms,
+        number: int,
+        allowed: bool,
+        now_us: i64,
+    ) -> BucketLevel:
+        """Do what `_pay` does where there are claims, or one is to be made."""
+        spec = request.spec
+        if bucket is None or bucket.last == GONE:
+            self._write(request.key, bucket, spec, spec.capacity, -(-now_us // spec.tick_us), now_us)
+            bucket = self._find(request.key)
+            assert bucket is not None  # noqa: S101 - it was written
+        before = bucket.claim_count
+        left = (
+            pay_and_claim(bucket, request, terms, number, now_us) if allowed else deny_claimed(bucket, request, now_us)
+        )
+        self._count_claims(bucket, before)
+        return left
+
+    def _pay(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what became of it
+        self, request: BucketRequest, bucket: Bucket | None, level: i64, anchor: i64, allowed: bool, now_us: i64
+    ) -> BucketLevel:
+        """Pay, or not, and return the level that is left."""
+        spec = request.spec
+        if allowed:
+            if spec.tick_us != 1:
+                anchor = anchor_after_payment(spec, level, anchor, now_us)
+            level -= request.cost_units
+            self._write(request.key, bucket, spec, level, anchor, now_us)
+        elif bucket is not None and bucket.last != RESET and (anchor < bucket.last or bucket.spec != spec):
+            # It begins anew, because the clock stepped back or its rule changed: what the client is told to wait counts
+            # from here.
+            self._write(request.key, bucket, spec, level, anchor, now_us)
+        return BucketLevel(level, anchor * spec.tick_us - now_us)

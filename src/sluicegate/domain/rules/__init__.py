@@ -1,0 +1,1 @@
+"""What limits are: rules, the book of them, and what they compile to."""
