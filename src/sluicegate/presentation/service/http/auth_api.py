@@ -10,32 +10,13 @@ from urllib.parse import parse_qsl
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.service.endpoints import path_of
+from sluicegate.presentation.service.http.forwarded_request import ForwardedRequest
 from sluicegate.presentation.service.http.web import Call, Reply, problem
 from sluicegate.presentation.web.client_address import ClientAddresses
 from sluicegate.presentation.web.headers import HeaderStyle
-from sluicegate.presentation.web.incoming_request import IncomingRequest
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 
 _DENIED_STATUSES: Final = {"": None, "401": 401, "403": 403, "429": None}
-
-
-class _ForwardedRequest(IncomingRequest):
-    """The request that a proxy asks about."""
-
-    __slots__ = ("_call", "_target")
-
-    def __init__(self, call: Call, method: str, target: str) -> None:
-        path = path_of(target)
-        super().__init__(method, path, path, call.peer, self)
-        self._call = call
-        self._target = target
-
-    def raw_path(self) -> bytes | None:
-        return self._target.partition("?")[0].encode()
-
-    def header_lines(self, name: str) -> list[str]:
-        return self._call.header_lines(name)
 
 
 class AuthApi:
@@ -80,7 +61,7 @@ class AuthApi:
         if target is None:
             raise InvalidInputError("expected a header x-forwarded-uri")
         method = (_last(call, "x-forwarded-method") or "GET").upper()
-        decision = await self._requests.check(self._limiter, _ForwardedRequest(call, method, target))
+        decision = await self._requests.check(self._limiter, ForwardedRequest(call, method, target))
         if decision is None:
             return Reply(200, b"", "")
         if decision.result.allowed:
@@ -99,7 +80,7 @@ class _HeaderReader:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __call__(self, request: _ForwardedRequest) -> str | None:
+    def __call__(self, request: ForwardedRequest) -> str | None:
         lines = request.header_lines(self._name)
         return lines[-1] if lines else None
 
