@@ -38,6 +38,8 @@ _NAMES: Final = frozenset(
             "RESP_PASSWORD_FILE",
             "ADMIN",
             "ADMIN_TOKEN_FILE",
+            "METRICS",
+            "AUDIT_LOG",
         ),
         *("WORKERS", "HEADERS", "STORAGE_ERRORS", "SERVER"),
         *("PURE", "EXPECT_COMPILED"),
