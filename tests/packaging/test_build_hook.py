@@ -162,6 +162,7 @@ def test_no_file_names_a_package_index(kind: str, request: pytest.FixtureRequest
 
 
 @compiles
+@pytest.mark.timeout(900)  # all modules are compiled
 def test_the_compiled_wheel_is_for_this_platform_and_keeps_its_sources(
     unpacked: Path, tmp_path: Path, hook_module: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +181,7 @@ def test_the_compiled_wheel_is_for_this_platform_and_keeps_its_sources(
 
 
 @compiles
+@pytest.mark.timeout(900)
 def test_an_error_in_our_own_code_is_not_answered_with_a_pure_wheel(unpacked: Path, tmp_path: Path) -> None:
     """A wheel that is slow because a module no longer compiles must not be published."""
     module = unpacked / "src/sluicegate/domain/routing/affix_index.py"
