@@ -43,7 +43,9 @@ REDIS = ("6.4.0", "7.1.1", "8.0.0")
 BESIDE = ("limits[redis]", "arq", "kombu[redis]", "throttled-py[redis]")
 """Packages that applications have beside this one, and that bound redis-py's version."""
 
-EXTRAS = "redis,cli,fastapi,flask,django,drf,httpx,httpx2,rules"
+EXTRAS = (
+    "redis,cli,fastapi,flask,django,drf,httpx,rules"  # httpx2 and the oldest starlette are too much for pip to resolve
+)
 TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "http-sf", "websockets", "fakeredis")
 
 ON_REDIS = (

@@ -75,6 +75,10 @@ class SharedMemoryStorage(SharedBuckets):
         open_table = partial(_open_table, self.path, size_bytes, now_ns, create=create)
         super().__init__(MappedTable(open_table, notice.note), deadline_ms / 1000)
 
+    def __copy__(self) -> Self:
+        """Return the same storage: a copy would have locks of its own."""
+        return self
+
     def __deepcopy__(self, _: object) -> Self:
         """Return the same storage: a copy would have locks of its own."""
         return self

@@ -112,21 +112,22 @@ class ASGIFace:
                 await self._deny(scope, receive, send, self._requests.denial(decision))
                 return
             telling = QuotaSend(send, record)
+            failure: BaseException | None = None
             try:
                 await self.app(scope, receive, telling)
-            except RateLimitedError as error:
-                if kind == "http" and telling.started:
-                    raise
-                await self._deny(
-                    scope, receive, telling, self._requests.denial(error.decision), accepted=telling.started
-                )
-            except Exception:
-                if record.claims is not None and not telling.started:
-                    record.claims.failed(outside)
-                raise
-            finally:
-                if record.claims is not None:
-                    await record.claims.settle(outside)
+            except BaseException as error:  # noqa: BLE001 - raised below: where a handler awaits, mypyc mixes up exceptions
+                failure = error
+            if isinstance(failure, RateLimitedError):
+                if kind != "http" or not telling.started:
+                    denial = self._requests.denial(failure.decision)
+                    failure = None
+                    await self._deny(scope, receive, telling, denial, accepted=telling.started)
+            elif isinstance(failure, Exception) and record.claims is not None and not telling.started:
+                record.claims.failed(outside)
+            if record.claims is not None:
+                await record.claims.settle(outside)
+            if failure is not None:
+                raise failure
             return
         await self.app(scope, receive, send)
         if kind == "lifespan" and self._owned is not None:
