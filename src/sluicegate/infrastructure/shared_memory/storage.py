@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Self, cast
 
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.protocols import Clock, LoggerProtocol, StorageTraits
+from sluicegate.domain.protocols import Clock, LoggerProtocol
 from sluicegate.infrastructure.shared_memory.claimed_call import ClaimedCall
 from sluicegate.infrastructure.shared_memory.eviction_notice import EvictionNotice
 from sluicegate.infrastructure.shared_memory.file import open_file
@@ -104,9 +103,9 @@ class SharedMemoryStorage(SharedBuckets):
         Args:
             deadline_s: The longest that a call through it may wait, in seconds; above this storage's own, that one holds.
         """
-        other = copy(self)
-        other._deadline_s = min(deadline_s, self._deadline_s)  # noqa: SLF001 - it is a copy of this very object
-        other.traits = StorageTraits(deadline_s=other._deadline_s)  # noqa: SLF001 - it is a copy
+        other = self.__class__.__new__(self.__class__)
+        other.__dict__.update(self.__dict__)  # of a compiled class it lacks what `__init__` sets
+        SharedBuckets.__init__(other, self._mapped, min(deadline_s, self._deadline_s))
         return other
 
     async def take(self, requests: Sequence[BucketRequest], /) -> Verdict:
