@@ -58,6 +58,7 @@ ON_REDIS = (
     "not moved and not dies and not on_the_move and not failover",
 )
 ELSEWHERE = (
+    "--ignore=tests/presentation/client/test_transports.py",  # it wants httpx2 beside httpx
     "tests/infrastructure/rules_file",
     "tests/infrastructure/test_structlog_logger.py",
     "tests/presentation/cli/test_main.py",
