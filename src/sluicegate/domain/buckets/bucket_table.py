@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from mypy_extensions import i64
 
-from sluicegate.domain.buckets.bucket import RESET, Bucket, level_of
+from sluicegate.domain.buckets.bucket import RESET, Bucket, level_of, pay
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
-from sluicegate.domain.buckets.token_bucket import anchor_after_payment, refill
+from sluicegate.domain.buckets.token_bucket import refill
 from sluicegate.domain.claims.claimed_buckets import ClaimedBuckets
 from sluicegate.domain.errors import StorageError
 
@@ -94,7 +94,7 @@ class BucketTable(ClaimedBuckets):
                 return None
             level, anchor = level_of(bucket, request.spec, now_us)
             allowed = level >= request.cost_units
-            return Verdict(allowed, (_pay_plain(request, bucket, level, anchor, allowed, now_us, states),))
+            return Verdict(allowed, (pay(request, bucket, level, anchor, allowed, now_us, states),))
         allowed = True
         buckets: list[Bucket | None] = []
         for request in requests:
@@ -109,7 +109,7 @@ class BucketTable(ClaimedBuckets):
         for at, request in enumerate(requests):
             bucket = buckets[at]
             level, anchor = level_of(bucket, request.spec, now_us)  # again: cheaper than to keep it in an object
-            levels.append(_pay_plain(request, bucket, level, anchor, allowed, now_us, states))
+            levels.append(pay(request, bucket, level, anchor, allowed, now_us, states))
         return Verdict(allowed, tuple(levels))
 
     def peek(self, requests: Sequence[BucketRequest], now_us: i64) -> tuple[BucketLevel, ...]:
@@ -192,26 +192,3 @@ class BucketTable(ClaimedBuckets):
 def interrupting() -> StorageError:
     """Return what is raised to an interruption that cannot be decided."""
     return StorageError("interrupted", "Asked in the midst of a call that changes claims; it cannot be decided.")
-
-
-def _pay_plain(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what became of it
-    request: BucketRequest,
-    bucket: Bucket | None,
-    level: i64,
-    anchor: i64,
-    allowed: bool,
-    now_us: i64,
-    states: list[tuple[str, Bucket]],
-) -> BucketLevel:
-    """Pay, or not: add the bucket's new state to `states` if it changes, and return the level that is left."""
-    spec = request.spec
-    if allowed:
-        if spec.tick_us != 1:
-            anchor = anchor_after_payment(spec, level, anchor, now_us)
-        level -= request.cost_units
-        states.append((request.key, Bucket(spec, level, anchor)))
-    elif bucket is not None and bucket.last != RESET and (anchor < bucket.last or bucket.spec != spec):
-        # It begins anew, because the clock stepped back or its rule changed: what the client is told to wait counts
-        # from here.
-        states.append((request.key, Bucket(spec, level, anchor)))
-    return BucketLevel(level, anchor * spec.tick_us - now_us)

@@ -5,10 +5,9 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from sluicegate.domain.buckets.bucket import GONE, RESET, Bucket, level_of
+from sluicegate.domain.buckets.bucket import GONE, RESET, Bucket, level_of, pay
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.buckets.bucket_store import BYTES_A_CLAIM, BucketStore
-from sluicegate.domain.buckets.token_bucket import anchor_after_payment
 from sluicegate.domain.claims.claim import MAX_CLAIMS, NOT_FOUND, PAID
 from sluicegate.domain.claims.claimed_bucket import (
     deny_claimed,
@@ -158,7 +157,10 @@ class ClaimedBuckets(BucketStore):
                 levels.append(self._pay_claimed(request, bucket, term, number, allowed, now_us))
                 continue
             level, anchor = level_of(bucket, request.spec, now_us)  # again: cheaper than to keep it in an object
-            levels.append(self._pay(request, bucket, level, anchor, allowed, now_us))
+            states: list[tuple[str, Bucket]] = []
+            levels.append(pay(request, bucket, level, anchor, allowed, now_us, states))
+            for key, state in states:
+                self._write(key, bucket, state.spec, state.level, state.last, now_us)
         return Verdict(allowed, tuple(levels), may_rise and not allowed)
 
     def _pay_claimed(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what becomes of it
@@ -170,7 +172,7 @@ class ClaimedBuckets(BucketStore):
         allowed: bool,
         now_us: i64,
     ) -> BucketLevel:
-        """Do what `_pay` does where there are claims, or one is to be made."""
+        """Do what `pay` does where there are claims, or one is to be made."""
         spec = request.spec
         if bucket is None or bucket.last == GONE:
             self._write(request.key, bucket, spec, spec.capacity, -(-now_us // spec.tick_us), now_us)
@@ -182,19 +184,3 @@ class ClaimedBuckets(BucketStore):
         )
         self._count_claims(bucket, before)
         return left
-
-    def _pay(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what became of it
-        self, request: BucketRequest, bucket: Bucket | None, level: i64, anchor: i64, allowed: bool, now_us: i64
-    ) -> BucketLevel:
-        """Pay, or not, and return the level that is left."""
-        spec = request.spec
-        if allowed:
-            if spec.tick_us != 1:
-                anchor = anchor_after_payment(spec, level, anchor, now_us)
-            level -= request.cost_units
-            self._write(request.key, bucket, spec, level, anchor, now_us)
-        elif bucket is not None and bucket.last != RESET and (anchor < bucket.last or bucket.spec != spec):
-            # It begins anew, because the clock stepped back or its rule changed: what the client is told to wait counts
-            # from here.
-            self._write(request.key, bucket, spec, level, anchor, now_us)
-        return BucketLevel(level, anchor * spec.tick_us - now_us)

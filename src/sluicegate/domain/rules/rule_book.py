@@ -109,17 +109,7 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
         Raises:
             InvalidInputError: If the endpoints do not fit the rest of the book.
         """
-        return RuleBook(
-            endpoints,
-            groups=self.groups,
-            overrides=self.overrides,
-            allow=self.allow,
-            deny=self.deny,
-            kill_switches=self.kill_switches,
-            costs=self.costs,
-            policies=self.policies,
-            replaces_code=self.replaces_code,
-        )
+        return self._with(endpoints, self.overrides)
 
     def with_overrides(self, overrides: Sequence[Override]) -> "RuleBook":
         """Return a book with other overrides; of what is in no rule, such as trees of descriptors, it has nothing.
@@ -127,8 +117,11 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
         Raises:
             InvalidInputError: If an override names an unknown rule.
         """
+        return self._with(self.endpoints, overrides)
+
+    def _with(self, endpoints: Rules, overrides: Sequence[Override]) -> "RuleBook":
         return RuleBook(
-            self.endpoints,
+            endpoints,
             groups=self.groups,
             overrides=overrides,
             allow=self.allow,

@@ -6,16 +6,16 @@ from pathlib import Path
 import msgspec
 
 from sluicegate.domain.buckets.bucket_key import KeyFormat
-from sluicegate.domain.errors import InvalidInputError, RuleFileError
+from sluicegate.domain.errors import RuleFileError
 from sluicegate.domain.rules.compiled_rules import CompiledRules
 from sluicegate.domain.rules.descriptor_book import DescriptorBook
 from sluicegate.domain.rules.rule_book import RuleBook
 from sluicegate.infrastructure.ratelimit_config.interpreter import Interpreted, interpret
 from sluicegate.infrastructure.ratelimit_config.schema import DomainTable
 from sluicegate.infrastructure.rules_file.error_messages import locate_error
-from sluicegate.infrastructure.rules_file.field_path import FieldError, FieldPath, format_path
-from sluicegate.infrastructure.rules_file.reader import read_text
-from sluicegate.infrastructure.rules_file.yaml_reader import YamlError, read_yaml
+from sluicegate.infrastructure.rules_file.field_path import FieldError, FieldPath
+from sluicegate.infrastructure.rules_file.reader import naming_mistakes, read_text
+from sluicegate.infrastructure.rules_file.yaml_reader import read_yaml
 
 
 def read_configs(path: str | Path, book: RuleBook | None = None) -> tuple[DescriptorBook, list[str]]:
@@ -81,24 +81,17 @@ def parse_configs(texts: Iterable[tuple[str, str]], book: RuleBook | None = None
 
 def _parse(name: str, text: str) -> Interpreted:
     lines: dict[FieldPath, int] = {}
-    try:
+    with naming_mistakes(name, lambda path: _line(path, lines)):
         document, lines = read_yaml(text, texts=True)
         one = _interpret(document)
         CompiledRules(RuleBook(one.rules), KeyFormat())  # finds mistakes that only show once the rules are compiled
-    except YamlError as error:
-        raise RuleFileError(name, error.message, line=error.line) from None
-    except FieldError as error:
-        path = error.path
-        while path and path not in lines:
-            path = path[:-1]
-        raise RuleFileError(name, error.message, line=lines.get(path, 0), field=format_path(error.path)) from None
-    except RuleFileError:
-        raise
-    except InvalidInputError as error:
-        raise RuleFileError(name, str(error)) from None
-    except RecursionError:
-        raise RuleFileError(name, "nested too deeply") from None
     return one
+
+
+def _line(path: FieldPath, lines: dict[FieldPath, int]) -> int:
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 0)
 
 
 def _interpret(document: object) -> Interpreted:

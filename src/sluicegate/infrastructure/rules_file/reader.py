@@ -4,6 +4,8 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -104,17 +106,33 @@ def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBo
         RuleFileError: If something in it is invalid; the message names file, line and field.
     """
     lines: dict[FieldPath, int] | None = None
-    try:
+    with naming_mistakes(name, lambda path: _line(text, path, lines)):
         if yaml:
             document, lines = read_yaml(text)
         else:
             document = _parse_toml(text, name)
         book = _interpret(document)
         CompiledRules(book, KeyFormat())  # finds mistakes that only show once the rules are compiled
+    return book
+
+
+@contextmanager
+def naming_mistakes(name: str, line_of_field: Callable[[FieldPath], int]) -> Iterator[None]:
+    """Raise whatever is found wrong in a file as an error that names the file, and the line and field where they are known.
+
+    Args:
+        name: The file's name.
+        line_of_field: Returns the line of a field, from 1; 0: it is not known.
+
+    Raises:
+        RuleFileError: If the body finds something wrong.
+    """
+    try:
+        yield
     except YamlError as error:
         raise RuleFileError(name, error.message, line=error.line) from None
     except FieldError as error:
-        line = _line(text, error.path, lines)
+        line = line_of_field(error.path)
         raise RuleFileError(name, error.message, line=line, field=format_path(error.path)) from None
     except RuleFileError:
         raise
@@ -122,7 +140,6 @@ def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBo
         raise RuleFileError(name, str(error)) from None
     except RecursionError:
         raise RuleFileError(name, "nested too deeply") from None
-    return book
 
 
 def _read(name: str) -> tuple[bytes, tuple[str, ...]]:
