@@ -1,15 +1,15 @@
 """Transports for httpx that keep to another service's limit: requests wait until they may be sent."""
 
 from collections.abc import Callable
+from typing import Unpack
 
 import httpx
 
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError
-from sluicegate.container import get_rate_limit, get_sync_rate_limit
 from sluicegate.domain.errors import InvalidTypeError
-from sluicegate.presentation.client.http_pacer import HTTPPacer
+from sluicegate.presentation.client.http_pacer import HTTPPacer, PacingOptions
 from sluicegate.presentation.client.pacer import Call
 from sluicegate.presentation.client.steps import run, run_blocking
 from sluicegate.presentation.inline_rules import RuleOrText
@@ -30,45 +30,24 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
         rules: Rules, or texts such as `10/second burst 1`.
         transport: The transport that sends them; None: a new `httpx.AsyncHTTPTransport`.
         identifier: What is counted separately, as a function of the request; None: the host and port.
-        timeout_s: The longest wait in seconds, of all attempts together; None: no end.
-        name: What keys name in the place of an endpoint; empty: `httpx`.
         limiter: The limiter whose storage is used; None: that of the settings.
-        retries: How often a refused request is sent again at most. All requests together are retried for a tenth of them, and ten
-            times beforehand.
-        retry_unsafe: Whether that holds for methods that are not idempotent as well (POST, PATCH). A request with an
-            `Idempotency-Key` is idempotent.
-        max_pause_s: The longest pause that a server may ask for, in seconds; a refusal that asks for more is returned at once.
+        options: See `PacingOptions`.
 
     Raises:
         InvalidInputError: If an argument is wrong.
     """
 
-    def __init__(  # noqa: PLR0913 - settings, given by name
+    def __init__(
         self,
         *rules: RuleOrText,
         transport: httpx.AsyncBaseTransport | None = None,
         identifier: Callable[[httpx.Request], str] | None = None,
-        timeout_s: float | None = 60.0,
-        name: str = "",
         limiter: TokenBucketAdapter | None = None,
-        retries: int = 2,
-        retry_unsafe: bool = False,
-        max_pause_s: float = 300.0,
+        **options: Unpack[PacingOptions],
     ) -> None:
         if transport is not None and not isinstance(transport, httpx.AsyncBaseTransport):
             raise InvalidTypeError(f"transport={transport!r:.80}: expected an httpx.AsyncBaseTransport")
-        self._pacer = HTTPPacer(
-            rules,
-            asynchronous=True,
-            limiter=limiter,
-            find=get_rate_limit,
-            name=name,
-            timeout_s=timeout_s,
-            retries=retries,
-            max_pause_s=max_pause_s,
-            identifier=identifier,
-            retry_unsafe=retry_unsafe,
-        )
+        self._pacer = HTTPPacer(rules, asynchronous=True, limiter=limiter, identifier=identifier, **options)
         self._transport = transport or httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -100,43 +79,24 @@ class SyncRateLimitTransport(httpx.BaseTransport):
         rules: See `RateLimitTransport`.
         transport: The transport that sends the requests; None: a new `httpx.HTTPTransport`.
         identifier: See `RateLimitTransport`.
-        timeout_s: See `RateLimitTransport`.
-        name: See `RateLimitTransport`.
         limiter: The limiter whose storage is used; None: that of the settings.
-        retries: See `RateLimitTransport`.
-        retry_unsafe: See `RateLimitTransport`.
-        max_pause_s: See `RateLimitTransport`.
+        options: See `PacingOptions`.
 
     Raises:
         InvalidInputError: If an argument is wrong.
     """
 
-    def __init__(  # noqa: PLR0913 - settings, given by name
+    def __init__(
         self,
         *rules: RuleOrText,
         transport: httpx.BaseTransport | None = None,
         identifier: Callable[[httpx.Request], str] | None = None,
-        timeout_s: float | None = 60.0,
-        name: str = "",
         limiter: SyncTokenBucketAdapter | None = None,
-        retries: int = 2,
-        retry_unsafe: bool = False,
-        max_pause_s: float = 300.0,
+        **options: Unpack[PacingOptions],
     ) -> None:
         if transport is not None and not isinstance(transport, httpx.BaseTransport):
             raise InvalidTypeError(f"transport={transport!r:.80}: expected an httpx.BaseTransport")
-        self._pacer = HTTPPacer(
-            rules,
-            asynchronous=False,
-            limiter=limiter,
-            find=get_sync_rate_limit,
-            name=name,
-            timeout_s=timeout_s,
-            retries=retries,
-            max_pause_s=max_pause_s,
-            identifier=identifier,
-            retry_unsafe=retry_unsafe,
-        )
+        self._pacer = HTTPPacer(rules, asynchronous=False, limiter=limiter, identifier=identifier, **options)
         self._transport = transport or httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.container import get_rate_limit, get_sync_rate_limit
 from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.presentation.client.pacer import Call, Pacer
 from sluicegate.presentation.client.steps import run, run_blocking
@@ -60,7 +59,6 @@ def paced(  # noqa: PLR0913 - settings, given by name
             rules,
             asynchronous=asynchronous,
             limiter=limiter,
-            find=get_rate_limit if asynchronous else get_sync_rate_limit,
             name=name,
             timeout_s=timeout_s,
             retries=retries,

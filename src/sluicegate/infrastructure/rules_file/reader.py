@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def parse_rules(text: str, *, name: str = "rules", yaml: bool = False) -> RuleBo
 
 
 @contextmanager
-def naming_mistakes(name: str, line_of_field: Callable[[FieldPath], int]) -> Iterator[None]:
+def naming_mistakes(name: str, line_of_field: Callable[[FieldPath], int]) -> Generator[None]:
     """Raise whatever is found wrong in a file as an error that names the file, and the line and field where they are known.
 
     Args:

@@ -1,11 +1,12 @@
 """Which limit an HTTP request counts for, and whether it may be sent again: the same for all libraries that send requests."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypedDict, TypeVar
 
 from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.presentation.client.pacer import Call, Pacer
 from sluicegate.presentation.client.steps import Steps
+from sluicegate.presentation.inline_rules import RuleOrText
 from sluicegate.presentation.web.identifiers import identifier_text
 
 R = TypeVar("R")
@@ -38,32 +39,68 @@ class HTTPRequest(Protocol):
         ...
 
 
+class PacingOptions(TypedDict, total=False):
+    """What the transports have in common."""
+
+    timeout_s: float | None
+    """The longest wait in seconds, of all attempts together; None: no end. 60 where it is not given."""
+    name: str
+    """What keys name in the place of an endpoint; `httpx` where it is not given."""
+    retries: int
+    """How often a refused request is sent again at most, 2 where it is not given. All requests together are retried for a tenth
+    of them, and ten times beforehand."""
+    retry_unsafe: bool
+    """Whether that holds for methods that are not idempotent as well (POST, PATCH). A request with an `Idempotency-Key` is
+    idempotent."""
+    max_pause_s: float
+    """The longest pause that a server may ask for, in seconds, 300 where it is not given; a refusal that asks for more is
+    returned at once."""
+
+
 class HTTPPacer:
     """Pace requests; see `Pacer`.
 
     Args:
         rules: See `Pacer`.
+        asynchronous: See `Pacer`.
+        limiter: See `Pacer`.
         identifier: What is counted separately, as a function of the request; None: the host and port.
-        retry_unsafe: Whether requests that are not idempotent may be sent again as well.
-        options: The other options of a `Pacer`.
+        timeout_s: See `PacingOptions`.
+        name: See `PacingOptions`.
+        retries: See `PacingOptions`.
+        retry_unsafe: See `PacingOptions`.
+        max_pause_s: See `PacingOptions`.
 
     Raises:
         InvalidInputError: If an argument is wrong.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, given by name
         self,
-        rules: tuple[Any, ...],
+        rules: tuple[RuleOrText, ...],
         *,
+        asynchronous: bool,
+        limiter: object,
         identifier: Callable[..., str] | None,
-        retry_unsafe: bool,
-        **options: Any,  # noqa: ANN401 - those of `Pacer`
+        timeout_s: float | None = 60.0,
+        name: str = "",
+        retries: int = 2,
+        retry_unsafe: bool = False,
+        max_pause_s: float = 300.0,
     ) -> None:
         if identifier is not None and not callable(identifier):
             raise InvalidTypeError(f"identifier={identifier!r:.80}: expected a function of the request")
         if not isinstance(retry_unsafe, bool):
             raise InvalidTypeError(f"retry_unsafe={retry_unsafe!r:.80}: expected True or False")
-        self._pacer = Pacer(rules, **options)
+        self._pacer = Pacer(
+            rules,
+            asynchronous=asynchronous,
+            limiter=limiter,
+            name=name,
+            timeout_s=timeout_s,
+            retries=retries,
+            max_pause_s=max_pause_s,
+        )
         self._identifier = identifier or _authority
         self._retry_unsafe = retry_unsafe
 

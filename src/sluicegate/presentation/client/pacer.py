@@ -12,6 +12,7 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.sync_wait_queue import SyncWaitQueue
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import WaitQueue, require_timeout
+from sluicegate.container import get_rate_limit, get_sync_rate_limit
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import ReservationStorage, SyncReservationStorage
 from sluicegate.domain.result import RateLimitResult
@@ -73,7 +74,6 @@ class Pacer:
         rules: Rules, or texts such as `10/second burst 1`.
         asynchronous: Whether calls are awaited.
         limiter: The limiter; None: the process's.
-        find: Returns the process's.
         name: What keys name in the place of an endpoint; empty: the place.
         timeout_s: The longest wait for turns in seconds; None: no end.
         retries: How often a call that was refused is made again at most.
@@ -89,7 +89,6 @@ class Pacer:
         *,
         asynchronous: bool,
         limiter: object,
-        find: Callable[[], object],
         name: str,
         timeout_s: float | None,
         retries: int,
@@ -105,6 +104,7 @@ class Pacer:
         if not 0 < max_pause_s <= _LONGEST_PAUSE_S:
             raise InvalidInputError(f"max_pause_s={max_pause_s!r}: expected more than 0, and at most 86400 seconds")
         kind: Any = TokenBucketAdapter if asynchronous else SyncTokenBucketAdapter
+        find: Callable[[], Any] = get_rate_limit if asynchronous else get_sync_rate_limit
         self._rules: InlineRules[Any] = InlineRules(rules, kind, limiter, find, name=name)
         self._pauses: InlineRules[Any] = InlineRules((_PAUSES,), kind, limiter, find)
         self._run: Callable[[Steps[Any]], Any] = run if asynchronous else run_blocking
