@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -160,29 +159,15 @@ async def test_while_the_loop_is_free_a_silent_server_costs_one_deadline(redis_s
         assert ended[0] - asked < 1.0  # of a machine that may be busy; the figures are in benchmarks/redis_faults.py
 
 
-def test_threads_that_compute_do_not_make_a_healthy_server_late(redis_server: RedisServer) -> None:
-    """The thread that asks the server gets the interpreter seldom; what it has not read yet is not late."""
-    stop = threading.Event()
-
-    def compute() -> None:
-        while not stop.is_set():
-            sum(range(10_000))
-
-    with SyncRedisStorage.from_url(redis_server.url, deadline_ms=200) as storage:
+def test_a_background_thread_that_gets_no_turn_makes_no_healthy_server_late(redis_server: RedisServer) -> None:
+    """Threads that compute keep it from the interpreter; what it has not sent or read meanwhile is not late."""
+    with SyncRedisStorage.from_url(redis_server.url, deadline_ms=100) as storage:
         limiter = SyncTokenBucketAdapter(storage=storage, rules=RULES, logger=RecordingLogger())
         limiter.is_allowed(endpoint="GET /", identifier="x")
-        threads = [threading.Thread(target=compute) for _ in range(12)]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in range(20):
-                limiter.is_allowed(endpoint="GET /", identifier="x")
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-        assert "breaker_open" not in limiter.failures
-        assert sum(limiter.failures.values()) < 10  # of a machine with other work; with none there is none
+        for _ in range(3):
+            storage._background.loop().call_soon_threadsafe(time.sleep, 0.25)
+            limiter.is_allowed(endpoint="GET /", identifier="x")
+        assert limiter.failures == {}
 
 
 async def test_a_custom_storage_is_not_late_because_the_loop_is_busy(redis_server: RedisServer) -> None:

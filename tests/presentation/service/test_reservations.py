@@ -229,3 +229,22 @@ async def test_wrong_requests_are_errors() -> None:
         assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
     with pytest.raises(InvalidInputError):
         ServiceWorld(CONFIG.replace("max_debt: 500", "max_debt: 0"))
+
+
+@pytest.mark.parametrize(("verb", "path"), [("reserve", "/v1/chat"), ("acquire", "/v1/run")])
+async def test_rules_that_are_replaced_in_the_midst_of_a_reservation(
+    verb: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that named the endpoint are claimed from: the new ones do not know it, and would let the call pass uncounted."""
+    world = world_of()
+    current = world.limiter.current_rules
+
+    def then_replaced() -> Any:
+        rules = current()
+        world.limiter.rules.replace({"GET /": "1/minute"})
+        return rules
+
+    async with running(world), HttpClient(world) as client:
+        monkeypatch.setattr(world.limiter, "current_rules", then_replaced)
+        status, claimed = await client.post(verb, path=path, method="POST", identifier="ann")
+        assert (status, claimed["limit"] > 0) == (200, True)

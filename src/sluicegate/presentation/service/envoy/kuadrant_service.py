@@ -5,7 +5,7 @@ from typing import Any, Final
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.claims.reservation import Reservation
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.result import Failure, Success
+from sluicegate.domain.result import Failure
 from sluicegate.presentation.service.descriptor_answer import DescriptorLimiter
 from sluicegate.presentation.service.envoy.messages import (
     OK,
@@ -65,20 +65,20 @@ class KuadrantService:
         request = parse(ReserveRequest, data)
         descriptors = read_descriptors(request, self._limits)
         amount, ttl_s = _amount(request.amount), _ttl_s(request)
-        targets = self._descriptors.read(self._descriptors.current_rules(), request.domain, descriptors, amount)
+        rules = self._descriptors.current_rules()
+        targets = self._descriptors.read(rules, request.domain, descriptors, amount)
         taken: list[Reservation] = []
         allowed = not any(target.is_refused for target in targets)
         for part in [target.part for target in targets if target.part is not None] if allowed else []:
             if part.rule is not None:
                 raise InvalidInputError("descriptor: a limit of its own cannot be reserved from")
-            match await self._limiter.reserve(
-                endpoint=part.endpoint, identifier=part.identifier, cost=amount, ttl_seconds=ttl_s
-            ):
-                case Success(value=reservation) if reservation.allowed:
-                    taken.append(reservation)
-                case _:
-                    allowed = False
-                    break
+            reservation, _decision = await self._limiter.reserve_decided(
+                part.endpoint, part.identifier, amount, ttl_s, rules=rules
+            )
+            if not reservation.allowed:
+                allowed = False
+                break
+            taken.append(reservation)
         if not allowed:
             for reservation in taken:
                 await self._limiter.cancel(reservation)

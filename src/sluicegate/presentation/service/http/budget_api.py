@@ -114,8 +114,11 @@ class BudgetApi:
     async def reserve(self, call: Call) -> Reply:
         """Take the tokens that a call may cost: status 200 whatever was decided."""
         body: ReserveBody = decode(call.body, ReserveBody)
-        endpoint = named_endpoint(self._limiter.current_rules(), body.endpoint, body.path, body.method)
-        claim, decision = await self._limiter.reserve_decided(endpoint, body.identifier, body.cost, body.ttl_seconds)
+        rules = self._limiter.current_rules()
+        endpoint = named_endpoint(rules, body.endpoint, body.path, body.method)
+        claim, decision = await self._limiter.reserve_decided(
+            endpoint, body.identifier, body.cost, body.ttl_seconds, rules=rules
+        )
         return self._claimed(claim, decision)
 
     async def commit(self, call: Call) -> Reply:
@@ -136,8 +139,9 @@ class BudgetApi:
     async def acquire(self, call: Call) -> Reply:
         """Count a call in flight: status 200 whatever was decided."""
         body: AcquireBody = decode(call.body, AcquireBody)
-        endpoint = named_endpoint(self._limiter.current_rules(), body.endpoint, body.path, body.method)
-        claim, decision = await self._limiter.acquire_decided(endpoint, body.identifier, body.cost)
+        rules = self._limiter.current_rules()
+        endpoint = named_endpoint(rules, body.endpoint, body.path, body.method)
+        claim, decision = await self._limiter.acquire_decided(endpoint, body.identifier, body.cost, rules=rules)
         return self._claimed(claim, decision)
 
     async def release(self, call: Call) -> Reply:
