@@ -15,7 +15,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
-from sluicegate.application.background_worker import MAX_WAITING
+from sluicegate.application.background_worker import MAX_WAITING, BackgroundWorker
 from sluicegate.application.failure_policy import MAX_LOCAL_KEYS
 from sluicegate.application.notifier import Notifier
 from sluicegate.domain.buckets.bucket_store import BYTES_A_CLAIM, BYTES_A_KEY
@@ -123,7 +123,7 @@ def test_warnings() -> None:
     assert len(logger.records) == 3_000
 
 
-async def test_events() -> None:
+async def test_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bus that nobody empties, and calls that no thread makes, hold so many and drop the others."""
     bus = BufferedEventBus(max_events=100)
     bus.subscribe(RateLimitCheckDenied, print)
@@ -134,7 +134,12 @@ async def test_events() -> None:
         limiter.is_allowed(endpoint="GET /", identifier=client(1))
     assert (len(bus._queue), bus.dropped) == (100, 1)
     bus._queue.clear()
-    assert MAX_WAITING == 1_000
+    worker = BackgroundWorker()
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_start", lambda: None)
+        for number in range(MAX_WAITING + 5):
+            worker.submit(print, client(number))
+    assert (worker._waiting.qsize(), worker.dropped) == (1_000, 5)
 
 
 @pytest.mark.parametrize("readings", ["exact", "every_ignoring_case"])

@@ -1,6 +1,7 @@
 """Threads, forks, closing and failures at a bad moment: each caller gets one answer, its own, and pays once."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
@@ -78,33 +79,34 @@ def test_a_caller_that_is_interrupted_withdraws_its_question(
         assert storage.take_blocking([bucket_request(ROOMY)]).allowed
 
 
-def test_threads_that_start_at_once_have_one_router_each(redis_server: RedisServer) -> None:
+def test_threads_that_start_at_once_have_one_router_each(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """None is lost, neither when many loops begin nor when the storage is closed meanwhile."""
-    for _ in range(20):
-        storage = RedisStorage.from_url(redis_server.url, deadline_ms=5_000)
-        barrier = threading.Barrier(8)
-        left: list[object] = []
+    forget = Connections._forget_parent
 
-        def use(storage: RedisStorage = storage, barrier: threading.Barrier = barrier, left: Any = left) -> None:
-            async def main() -> None:
-                loop = asyncio.get_running_loop()
-                barrier.wait()
-                try:
-                    assert storage.connections.router(loop) is storage.connections.router(loop)
-                except StorageError:
-                    return
-                await asyncio.sleep(0.01)
+    def forget_slowly(self: Connections) -> None:
+        if not self._closed:
+            time.sleep(0.02)  # between the look whether it is closed and what is made then
+        forget(self)
 
-            asyncio.run(main())
+    async def use(storage: RedisStorage, barrier: threading.Barrier) -> None:
+        loop = asyncio.get_running_loop()
+        barrier.wait()
+        with contextlib.suppress(StorageError):
+            assert storage.connections.router(loop) is storage.connections.router(loop)
+            await asyncio.sleep(0.01)
 
-        def close(storage: RedisStorage = storage, barrier: threading.Barrier = barrier) -> None:
-            async def main() -> None:
-                barrier.wait()
-                await storage.aclose()
+    async def close(storage: RedisStorage, barrier: threading.Barrier) -> None:
+        barrier.wait()
+        await asyncio.sleep(0.005)
+        await storage.aclose()
 
-            asyncio.run(main())
-
-        threads = [threading.Thread(target=use) for _ in range(7)] + [threading.Thread(target=close)]
+    monkeypatch.setattr(Connections, "_forget_parent", forget_slowly)
+    for _ in range(5):
+        storage, barrier = RedisStorage.from_url(redis_server.url, deadline_ms=5_000), threading.Barrier(8)
+        calls = [*[use(storage, barrier) for _ in range(7)], close(storage, barrier)]
+        threads = [threading.Thread(target=asyncio.run, args=(call,)) for call in calls]
         for thread in threads:
             thread.start()
         for thread in threads:

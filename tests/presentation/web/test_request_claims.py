@@ -180,6 +180,16 @@ async def test_an_exception_is_an_answer_of_500() -> None:
     assert await client.spent() == 0
 
 
+async def test_the_application_is_asked_once_for_the_cost_of_an_answer() -> None:
+    """It is settled before the last part of the body goes out, and not again when the request is over."""
+    asked: list[int] = []
+    app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("sent"))])
+    client = Client(app, TEN, answer_cost=lambda answer: asked.append(answer.status) or 3)
+    assert await client.ask() == 200
+    assert asked == [200]
+    assert await client.spent() == 3
+
+
 async def test_a_timeout_pays_what_was_reserved() -> None:
     """An application that is given up on has answered nothing."""
 
