@@ -19,10 +19,7 @@ from sluicegate.presentation.cli.replay.timeline import Timeline
 from sluicegate.presentation.web.identifiers import identifier_text, identify
 
 MAX_TALLIES = 1_000_000
-"""How many pairs of rule and client are counted separately; about 650 MB with their buckets.
-
-Later ones are counted as `OTHER_CLIENTS`.
-"""
+"""How many pairs of rule and client are counted separately; later ones are counted as `OTHER_CLIENTS`."""
 
 OTHER_CLIENTS = "(other clients)"
 ALLOW_LIST = "(allow list)"

@@ -6,7 +6,7 @@ from operator import attrgetter
 from sluicegate.presentation.cli.replay.formats.record import LoggedRequest
 
 DEFAULT_REORDER_LINES = 100_000
-"""How many requests are held back at least; about 25 MB if all are different, and twice as much at most."""
+"""How many requests are held back at least, and twice as many at most."""
 
 MAX_REORDER_LINES = 10_000_000
 
