@@ -106,6 +106,30 @@ def test_the_rules_file_may_come_from_the_environment(run: Run, rules: str, monk
     assert "/nowhere" in one_line(complaint)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "POST /login", "192.0.2.1"),
+        ("rules", "explain", "POST /login", "--ip", "192.0.2.1"),
+        ("storage", "info"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_told(
+    run: Run, rules: str, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever misspells a setting would think that it holds."""
+    monkeypatch.setenv("SLUICEGATE_RULES", rules)
+    monkeypatch.setenv("SLUICEGATE_STORAG_URL", "redis://127.0.0.1")
+    assert "SLUICEGATE_STORAG_URL is no setting, and changes nothing; did you mean" in run(*arguments)[2]
+
+
+def test_a_command_that_is_misspelt(run: Run) -> None:
+    """The nearest one is named, in one line."""
+    status, _, complaint = run("chek")
+    assert status == 2
+    assert one_line(complaint) == "sluicegate: No such command 'chek'. Did you mean 'check'? Try 'sluicegate --help'.\n"
+
+
 def test_check_remaining_and_reset_work_on_a_shared_storage(
     run: Run, rules: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

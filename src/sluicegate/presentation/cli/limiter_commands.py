@@ -13,6 +13,7 @@ from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.infrastructure.settings import Settings, is_memory, read_settings
+from sluicegate.presentation.cli.environment import settings_of_environment
 from sluicegate.presentation.cli.terminal import encodable, write_error, write_json, write_line
 
 T = TypeVar("T")
@@ -175,7 +176,7 @@ def settings_with_rules(rules_path: Path | None) -> Settings:
     Raises:
         InvalidInputError: If a setting is invalid, or there is no rules file.
     """
-    settings = msgspec.structs.replace(read_settings(), rules_watch="off")
+    settings = msgspec.structs.replace(settings_of_environment(), rules_watch="off")
     if rules_path is not None:
         settings = msgspec.structs.replace(settings, rules_path=str(rules_path))
     if not settings.rules_path:

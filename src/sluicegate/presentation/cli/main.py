@@ -264,10 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _bad_usage(error: typer.TyperException) -> int:
-    message = error.format_message()
+    message = error.format_message().replace("?.", "?")  # Typer puts a full stop behind its question
     if message.startswith("Usage:"):  # no arguments: the message is the help
         sys.stderr.write(f"{message}\n")
         return BAD_INPUT
     command: str = getattr(getattr(error, "ctx", None), "command_path", "sluicegate")
-    write_error(f"{message.rstrip('.')}. Try '{command} --help'.")
+    write_error(f"{message if message.endswith(('.', '?')) else f'{message}.'} Try '{command} --help'.")
     return BAD_INPUT

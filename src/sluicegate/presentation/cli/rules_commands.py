@@ -20,8 +20,9 @@ from sluicegate.domain.rules.rule_book import UNMATCHED
 from sluicegate.infrastructure.rules_file.field_path import format_path
 from sluicegate.infrastructure.rules_file.reader import RuleFile, read_rule_file
 from sluicegate.infrastructure.rules_file.schema import json_schema
-from sluicegate.infrastructure.settings import identifier_secret, read_settings
+from sluicegate.infrastructure.settings import identifier_secret
 from sluicegate.presentation.cli.app_routes import endpoints_of, load_app
+from sluicegate.presentation.cli.environment import settings_of_environment
 from sluicegate.presentation.cli.terminal import printable, write_error, write_json, write_line, write_prose
 from sluicegate.presentation.web.client_address import ClientAddresses
 from sluicegate.runtime.system_clock import utc_now
@@ -254,7 +255,7 @@ def _path(path: Path | None) -> Path:
 
 
 def _key_format() -> KeyFormat:
-    settings = read_settings()
+    settings = settings_of_environment()
     secret = identifier_secret(settings)
     return KeyFormat(settings.key_prefix, identifier_secret=secret, hash_tag="+cluster://" in settings.storage_url)
 

@@ -7,8 +7,7 @@ import msgspec
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.infrastructure.secret_file import read_secret
-from sluicegate.infrastructure.settings import doubtful_names, read_settings
-from sluicegate.presentation.cli.terminal import write_error
+from sluicegate.presentation.cli.environment import settings_of_environment
 from sluicegate.presentation.service.settings import (
     ServiceLimits,
     ServiceSettings,
@@ -56,9 +55,7 @@ def serve_with(options: ServeOptions) -> int:
     Raises:
         InvalidInputError: If an option, a setting or a file is invalid, or it cannot listen where it should.
     """
-    settings = read_settings()
-    for warning in doubtful_names():
-        write_error(warning)
+    settings = settings_of_environment()
     if options.rules is not None:
         settings = msgspec.structs.replace(settings, rules_path=str(options.rules))
     service_settings = to_settings(options)

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 
 from sluicegate.domain.errors import InvalidInputError, StorageError
-from sluicegate.infrastructure.settings import read_settings
 from sluicegate.infrastructure.shared_memory.file import remove_unused
 from sluicegate.infrastructure.shared_memory.location import location_of_url, path_of
 from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage
+from sluicegate.presentation.cli.environment import settings_of_environment
 from sluicegate.presentation.cli.limiter_commands import DONE, NOT_DONE
 from sluicegate.presentation.cli.terminal import write_error, write_json, write_line
 
@@ -23,7 +23,7 @@ def info(url: str, *, as_json: bool) -> int:
     Raises:
         InvalidInputError: If the URL is wrong, or there is no such file.
     """
-    facts = _open(url or read_settings().storage_url).info()
+    facts = _open(url or settings_of_environment().storage_url).info()
     if as_json:
         write_json(facts)
         return DONE
@@ -46,7 +46,7 @@ def clear(url: str) -> int:
     Raises:
         InvalidInputError: If the URL is wrong, or there is no such file, or it is not one of sluicegate.
     """
-    url = url or read_settings().storage_url
+    url = url or settings_of_environment().storage_url
     try:
         _open(url).clear()
     except InvalidInputError as error:
