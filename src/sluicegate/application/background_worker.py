@@ -160,7 +160,7 @@ class BackgroundWorker:
         future.add_done_callback(forget)
 
     def _give_up_ended_loops(self) -> None:
-        """Close the coroutines that event loops left undone when they were closed: nobody will go on with them."""
+        """Close the coroutines that closed event loops left unfinished."""
         for closed in [known for known in list(self._pending) if known.is_closed()]:
             for coroutines in list(self._pending.pop(closed, {}).values()):
                 self.dropped += 1

@@ -271,7 +271,7 @@ class Checker:
         else:
             if not check.shadows:
                 self.live_rules.warn_if_everything_is_off(snapshot)
-            if check.shadows or snapshot.switches:  # of a rule that is disabled for good nobody hears
+            if check.shadows or snapshot.switches:  # a rule with `enabled=False` publishes nothing
                 self._announce_skipped(check, rules)
 
     def _announce_attempt(self, check: Check) -> None:

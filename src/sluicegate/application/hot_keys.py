@@ -1,4 +1,4 @@
-"""Who asks most, and who is denied most: in bounded memory, and without a series in the metrics for each client."""
+"""The clients that ask most and are denied most, in bounded memory, without a metric series for each client."""
 
 import os
 from hashlib import blake2b

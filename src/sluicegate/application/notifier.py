@@ -157,7 +157,7 @@ class Notifier:
             if flush is not None:
                 async with asyncio.timeout(max(0.0, deadline_s - monotonic_s())):
                     await flush()
-        except Exception:  # noqa: BLE001 - a bus that hangs or raises keeps nobody from closing a limiter
+        except Exception:  # noqa: BLE001 - a bus that hangs or raises must not keep a limiter from closing
             self.failed += 1
 
     def mask(self, identifier: Identifier) -> str:

@@ -36,7 +36,7 @@ class SyncWaitQueue:
         """
         require_timeout(timeout_s)
         deadline_s = math.inf if timeout_s is None else monotonic_s() + timeout_s
-        # A forked child has lines of its own: nobody in it would leave those of its parent.
+        # A forked child starts with empty queues: the parent's waiting threads do not exist in it.
         key = (os.getpid(), endpoint, queue_name(identifier))
         with self._mutex:
             line = self._queues.get(key)

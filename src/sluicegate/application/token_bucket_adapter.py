@@ -178,7 +178,7 @@ class TokenBucketAdapter(AsyncReservationFace):
         """Ask the storage for what a joint check waits for; see `check_together`."""
         shadows = [shadow for check in joint.checks for shadow in check.shadows if shadow.is_open]
         try:
-            async with asyncio.timeout(timeout_s):  # after it nobody waits for an answer, however busy this process is
+            async with asyncio.timeout(timeout_s):  # the caller has given up by then, however busy this process is
                 await asyncio.gather(self._ask_questions(joint), *[decide(shadow, self._take) for shadow in shadows])
         except TimeoutError as error:
             joint.fail(error)

@@ -113,7 +113,7 @@ class BucketStore:
             self._closed = False
 
     def _current(self, key: str) -> Bucket | None:
-        """Return the state of a bucket as it has been decided last; None if it is full because nobody took from it."""
+        """Return the latest decided state of a bucket; None if there is none, which means that it is full."""
         if self._log:
             for states in reversed(self._log):
                 for decided, state in states:
@@ -140,7 +140,7 @@ class BucketStore:
         bucket.last = last
 
     def _make_room(self, size: i64, now_us: i64) -> None:
-        """Forget some full buckets for a new one of a size; such that are not full only where the table has no room."""
+        """Forget some full buckets to make room for a new one; others only if the table has no room otherwise."""
         freed = 0
         for _ in range(_MAX_LOOKS):
             key = self._expiry.pop_due(now_us)

@@ -10,10 +10,10 @@ PAID: Final = 0
 """No claim: a cost that is paid for good, beside others of the same call that leave one."""
 
 CHARGE: Final = 1
-"""A reservation that counts as spent if nobody settles it."""
+"""A reservation that is charged if it expires unsettled."""
 
 RELEASE: Final = 2
-"""A reservation that comes back if nobody settles it."""
+"""A reservation whose tokens come back if it expires unsettled."""
 
 HOLD: Final = 3
 """A call in flight: its units come back when it ends."""
