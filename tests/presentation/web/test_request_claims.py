@@ -1,6 +1,9 @@
 """What a request has claimed is settled exactly once, and when: bodies, disconnects, exceptions and background work."""
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -188,6 +191,32 @@ async def test_the_application_is_asked_once_for_the_cost_of_an_answer() -> None
     assert await client.ask() == 200
     assert asked == [200]
     assert await client.spent() == 3
+
+
+class _BrokenError(Exception):
+    """What an application raises; unlike a built-in one it can be referred to weakly."""
+
+
+async def test_an_exception_of_the_application_is_not_kept() -> None:
+    """It goes with all that its traceback holds as soon as it is handled, without a run of the garbage collector."""
+    raised: list[weakref.ref[_BrokenError]] = []
+
+    def broken() -> _BrokenError:
+        error = _BrokenError()
+        raised.append(weakref.ref(error))
+        return error
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise broken()
+
+    client = Client(app, TEN)
+    gc.disable()
+    try:
+        with contextlib.suppress(_BrokenError):
+            await client.ask()
+        assert raised[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_timeout_pays_what_was_reserved() -> None:

@@ -98,11 +98,7 @@ class ASGIFace:
             if self._is_first:
                 self._look_at_the_application()
             record = record_of(scope)
-            if record.is_settled:  # by one further outside: what it has claimed is its own
-                outside = 0 if record.claims is None else len(record.claims.claims)
-            else:
-                outside = 0
-                record.is_settled = True
+            outside = record.enter()
             view = view_of(scope) if any_exempt() else None
             decision = await self._requests.check(
                 self._limiter, ASGIRequest(scope, None, None, self._root_path, notes=scope, view=view)
@@ -127,7 +123,10 @@ class ASGIFace:
             if record.claims is not None:
                 await record.claims.settle(outside)
             if failure is not None:
-                raise failure
+                try:
+                    raise failure
+                finally:
+                    failure = None  # its traceback leads back to this frame: they would keep each other
             return
         await self.app(scope, receive, send)
         if kind == "lifespan" and self._owned is not None:

@@ -90,6 +90,13 @@ class RequestRecord:
         self.claims: RequestClaims | None = None
         """What is reserved and held for the request, if anything may be."""
 
+    def enter(self) -> int:
+        """Note that a limiter sees the answer, and return how many claims one further outside will settle, as its own."""
+        if not self.is_settled:
+            self.is_settled = True
+            return 0
+        return 0 if self.claims is None else len(self.claims.claims)
+
     def claims_to_settle(self) -> RequestClaims:
         """Return what is reserved and held, from now on."""
         if self.claims is None:
