@@ -17,6 +17,7 @@ from sluicegate import (
     TokenBucketAdapter,
 )
 from sluicegate.testing import FakeClock
+from support.alarms import interrupt_checks
 
 RULES = {"GET /": RateLimitRule.per_minute(50)}
 
@@ -42,10 +43,6 @@ async def test_a_thousand_tasks_admit_exactly_the_capacity() -> None:
     assert sum(result.value.allowed for result in results) == 50
 
 
-class Interrupted(BaseException):
-    """Raised by a signal's handler."""
-
-
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
 @pytest.mark.parametrize("rules", [1, 2])
 def test_a_signals_handler_that_raises_leaves_the_storage_usable(rules: int) -> None:
@@ -54,24 +51,7 @@ def test_a_signals_handler_that_raises_leaves_the_storage_usable(rules: int) -> 
     limiter = SyncTokenBucketAdapter(
         storage=storage, rules={"GET /": [RateLimitRule.per_minute(10**6 * (n + 1)) for n in range(rules)]}
     )
-
-    def raise_it(*_: object) -> None:
-        raise Interrupted
-
-    interrupted = 0
-    before = signal.signal(signal.SIGALRM, raise_it)
-    try:
-        for n in range(300):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0001 + n % 10 * 0.00001)
-                while True:
-                    limiter.is_allowed(endpoint="GET /", identifier="one")
-            except Interrupted:
-                interrupted += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert interrupted == 300
+    assert interrupt_checks(limiter, 300) == 300
     passed: list[bool] = []
     last = threading.Thread(
         target=lambda: passed.append(limiter.is_allowed(endpoint="GET /", identifier="two").value.allowed), daemon=True

@@ -14,6 +14,7 @@ import pytest
 from sluicegate import RateLimitRule, StorageError, SyncTokenBucketAdapter, TokenBucketAdapter
 from sluicegate.infrastructure.shared_memory import file
 from sluicegate.testing import FakeClock
+from support.alarms import interrupt_checks
 from support.bucket_requests import bucket_request
 from support.shared_memory import PATIENT_MS, SharedMemoryStorage, stopped_holder
 
@@ -194,10 +195,6 @@ def test_a_stopped_process_delays_only_those_that_need_the_same_lock(path: Path)
         assert level // DAILY.spec.units_per_token == 49  # paid once, not twice
 
 
-class Interrupted(BaseException):
-    """Raised by a signal's handler."""
-
-
 @pytest.mark.parametrize("rules", [1, 3])
 def test_a_signals_handler_that_raises_leaves_the_storage_usable(path: Path, rules: int) -> None:
     """An alarm that interrupts checks at random instants leaves nobody locked out, in this process and in others."""
@@ -205,24 +202,7 @@ def test_a_signals_handler_that_raises_leaves_the_storage_usable(path: Path, rul
     limiter = SyncTokenBucketAdapter(
         storage=storage, rules={"GET /": [RateLimitRule.per_minute(10**6 * (n + 1)) for n in range(rules)]}
     )
-
-    def raise_it(*_: object) -> None:
-        raise Interrupted
-
-    interrupted = 0
-    before = signal.signal(signal.SIGALRM, raise_it)
-    try:
-        for n in range(300):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0001 + n % 10 * 0.00001)
-                while True:
-                    limiter.is_allowed(endpoint="GET /", identifier="one")
-            except Interrupted:
-                interrupted += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert interrupted == 300
+    assert interrupt_checks(limiter, 300) == 300
     for other in (storage, SharedMemoryStorage(path, deadline_ms=PATIENT_MS)):
         for key in range(200):
             assert other.take_blocking([bucket_request(DAILY, str(key))]).allowed
