@@ -192,7 +192,7 @@ def test_signal_handlers_that_ask_the_limiter(outage: bool) -> None:
         for thread in threads:
             thread.start()
         signal.setitimer(signal.ITIMER_REAL, 0.000_1)
-        while len(passed) < capacity + 1_000:
+        while len(passed) < capacity + 1_000 or len(interrupted) < 100:  # a loaded machine has few alarms
             check()
     finally:
         ended.set()  # so that a handler that is still to run sets no timer
@@ -200,7 +200,6 @@ def test_signal_handlers_that_ask_the_limiter(outage: bool) -> None:
         for thread in threads:
             thread.join()
         signal.signal(signal.SIGALRM, before)
-    assert len(interrupted) > 100
     assert sum(passed) == capacity
 
 
