@@ -288,7 +288,7 @@ def ask_rules(
 def _ask_by_rule(
     rules: EndpointRules, key_format: KeyFormat, identifier: str | dict[str, str], named: dict[str, int]
 ) -> Check:
-    """Do what `_ask` does where each rule has a cost of its own.
+    """Do what `ask_rules` does where each rule has a cost of its own.
 
     Raises:
         InvalidInputError: If a cost is for a rule that the endpoint has not.

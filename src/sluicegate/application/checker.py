@@ -5,29 +5,17 @@ from datetime import datetime
 from typing import Final
 
 from sluicegate.application.check import Check, ask_rules, prepare
-from sluicegate.application.check_facts import facts_of, listed_event, skipped_event
+from sluicegate.application.check_announcer import CheckAnnouncer
 from sluicegate.application.failure_policy import FailurePolicy, FallbackAnswer, reason_of
 from sluicegate.application.joint_check import JointCheck, Part
 from sluicegate.application.notifier import Notifier
-from sluicegate.application.rules.lists_and_overrides import ListAnswer
 from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.application.rules.rules_snapshot import CurrentRules, RulesSnapshot
 from sluicegate.application.rules.shadow_rules import ShadowRules
 from sluicegate.domain.arguments import require_cost, require_identifier, require_text
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.buckets.bucket_request import BucketRequest, Verdict
-from sluicegate.domain.events import (
-    RateLimitCheckAllowed,
-    RateLimitCheckAttempted,
-    RateLimitCheckDenied,
-    RateLimitCheckSkipped,
-    RateLimitEvent,
-    RateLimitFailedClosed,
-    RateLimitFailedOpen,
-    RateLimitListed,
-)
 from sluicegate.domain.protocols import NonBlockingStorage
-from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rules.endpoint_rules import EndpointRules, Limit, untouched
 from sluicegate.domain.rules.rule import RateLimitRule
 
@@ -66,9 +54,10 @@ class Checker:
         self.shadow_rules = ShadowRules(notifier, failure_policy)
         self._key_format = key_format
         self.notifier = notifier
-        self._now_ns = now_ns
         self.utc_now = utc_now
         self._observed = observed
+        self.announcer = CheckAnnouncer(live_rules, notifier, now_ns, observed=observed)
+        """Tells observers of checks."""
         self._never_waits = bool(getattr(getattr(storage, "traits", None), "never_waits", False))
         self._ad_hoc: dict[tuple[str, RateLimitRule, bool], EndpointRules] = {}
         self._take_nowait: Callable[[Sequence[BucketRequest]], Verdict | None] = (
@@ -101,10 +90,10 @@ class Checker:
         if named is not None and named.in_flight:
             self.live_rules.warn_of_calls_in_flight(named)
         if not check.requests:
-            self._announce_unasked(check, snapshot, endpoint)
+            self.announcer.unasked(check, snapshot, endpoint)
         else:
             if self._observed:
-                self._announce_attempt(check)
+                self.announcer.attempt(check)
             self._decide_nowait(check)
         if check.shadows:
             self._decide_shadows_nowait(check)
@@ -127,9 +116,9 @@ class Checker:
             snapshot.rules, self._key_format, endpoint, identifier, cost, self.utc_now, also=also, claims=True
         )
         if not check.requests:
-            self._announce_unasked(check, snapshot, endpoint)
+            self.announcer.unasked(check, snapshot, endpoint)
         elif self._observed:
-            self._announce_attempt(check)
+            self.announcer.attempt(check)
         check.waits = bool(check.requests)
         return check
 
@@ -174,9 +163,9 @@ class Checker:
         elif part.verb == "peek":
             check.shadows = ()
         elif not check.requests:
-            self._announce_unasked(check, snapshot, part.endpoint)
+            self.announcer.unasked(check, snapshot, part.endpoint)
         elif self._observed:
-            self._announce_attempt(check)
+            self.announcer.attempt(check)
         return check
 
     def _prepare_one(self, part: Part, snapshot: RulesSnapshot, cost: int) -> Check:
@@ -236,14 +225,15 @@ class Checker:
         try:
             shadows_answered = not check.shadows or self.shadow_rules.record(check)
             if answer is not None and error is not None:
-                self._announce_failure(check, answer, error)
+                self.failure_policy.outage.note_failure(reason_of(error))
+                self.announcer.failure(check, answer, error)
                 return
             # Leases and cached denials decide while the storage is away: only who waited for it knows that it is there.
             asked = check.waits or (self._never_waits and bool(check.requests))
             if asked and shadows_answered and self.failure_policy.outage.is_on:
                 self.failure_policy.outage.note_answer(self.notifier)
             if self._observed and check.requests and check.result is not None and not check.is_quiet:
-                self._announce_result(check, check.result)
+                self.announcer.result(check, check.result)
         except Exception:  # noqa: BLE001 - what is told of a check changes nothing about it
             self.notifier.failed += 1
 
@@ -256,93 +246,6 @@ class Checker:
         check.degraded_rule = answer.rule
         check.error = None  # its traceback leads back here
         return answer
-
-    # What observers are told
-
-    def _announce_unasked(self, check: Check, snapshot: RulesSnapshot, endpoint: object) -> None:
-        """Tell of a check that asks the storage nothing."""
-        rules = check.rules
-        if check.listed is not None:
-            self.announce_listed(check.listed, check.cost)
-        elif rules is None:
-            self.notifier.log("debug", "No rate limit rule for this endpoint; allowed.", endpoint=endpoint)
-        elif rules.disabled is None:
-            self._announce_impossible(check, rules)
-        else:
-            if not check.shadows:
-                self.live_rules.warn_if_everything_is_off(snapshot)
-            if check.shadows or snapshot.switches:  # a rule with `enabled=False` publishes nothing
-                self._announce_skipped(check, rules)
-
-    def _announce_attempt(self, check: Check) -> None:
-        if self.notifier.has_listener(RateLimitCheckAttempted):
-            self.notifier.publish(RateLimitCheckAttempted(**facts_of(check)))  # type: ignore[arg-type]
-        check.started_ns = self._now_ns()
-
-    def _announce_failure(self, check: Check, answer: FallbackAnswer, error: Exception) -> None:
-        reason, policy = reason_of(error), answer.policy
-        self.failure_policy.outage.note_failure(reason)
-        self.notifier.warn_throttled(
-            reason,
-            "The storage could not decide a rate limit check; answered without it.",
-            error=error,
-            identifier=check.identifier,
-            policy=policy,
-            endpoint=None if check.rules is None else check.rules.endpoint,
-        )
-        event_type = RateLimitFailedClosed if policy == "deny" else RateLimitFailedOpen
-        if not self._observed or not self.notifier.has_listener(event_type):
-            return
-        facts = facts_of(check)
-        facts["reason"], facts["execution_time_ms"] = reason, self._elapsed_ms(check)
-        event: RateLimitEvent
-        if policy == "deny":
-            event = RateLimitFailedClosed(**facts)  # type: ignore[arg-type]
-        else:
-            event = RateLimitFailedOpen(policy=policy, allowed=answer.result.allowed, **facts)  # type: ignore[arg-type]
-        self.notifier.publish(event)
-
-    def _announce_result(self, check: Check, result: RateLimitResult) -> None:
-        event: RateLimitEvent
-        if result.allowed:
-            if self.notifier.has_listener(RateLimitCheckAllowed):
-                event = RateLimitCheckAllowed(
-                    remaining_tokens=result.remaining,
-                    execution_time_ms=self._elapsed_ms(check),
-                    **facts_of(check),  # type: ignore[arg-type]
-                )
-                self.notifier.publish(event)
-        elif self.notifier.has_listener(RateLimitCheckDenied):
-            event = RateLimitCheckDenied(
-                retry_after=result.retry_after,
-                execution_time_ms=self._elapsed_ms(check),
-                **facts_of(check),  # type: ignore[arg-type]
-            )
-            self.notifier.publish(event)
-
-    def announce_listed(self, answer: ListAnswer, cost: int) -> None:
-        """Tell that a list had a client."""
-        if self._observed and self.notifier.has_listener(RateLimitListed):
-            self.notifier.publish(listed_event(answer, cost))
-
-    def _announce_skipped(self, check: Check, rules: EndpointRules) -> None:
-        if self._observed and self.notifier.has_listener(RateLimitCheckSkipped):
-            self.notifier.publish(skipped_event(check, rules))
-
-    def _announce_impossible(self, check: Check, rules: EndpointRules) -> None:
-        self.notifier.warn_throttled(
-            f"impossible:{rules.endpoint}",
-            "A request costs more than its bucket can ever hold; denied.",
-            endpoint=rules.endpoint,
-            cost=check.cost,
-            max_tokens=rules.max_cost,
-        )
-        if self._observed and check.result is not None:
-            self._announce_attempt(check)
-            self._announce_result(check, check.result)
-
-    def _elapsed_ms(self, check: Check) -> float:
-        return (self._now_ns() - check.started_ns) / 1e6
 
 
 def _cannot_decide(_requests: Sequence[BucketRequest]) -> None:

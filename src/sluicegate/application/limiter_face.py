@@ -69,7 +69,7 @@ class LimiterFace:
         )
         if listed is None:
             return None
-        self._checker.announce_listed(listed, 0)
+        self._checker.announcer.listed(listed, 0)
         return Decision(listed.result)
 
 
