@@ -65,7 +65,7 @@ test-wheel: .venv-wheel/ready ## Run all tests against the installed compiled wh
 	$(@D)/bin/pip install $(PIP_FLAGS) -r tests/frameworks/requirements.txt
 	@touch $@
 
-test-frameworks: .venv-frameworks/ready ## Ask real frameworks on real servers for every spelling of a path
+test-frameworks: .venv-frameworks/ready .venv/ready ## Ask real frameworks on real servers for every spelling of a path
 	cd tests/frameworks && PYTHONPATH=../../src:.. ../../.venv-frameworks/bin/python -m pytest -c pytest.ini page.py matrix.py
 
 # pip's cache makes a second run quick.

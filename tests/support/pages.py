@@ -15,8 +15,12 @@ PAGES = [
 MOVING_PAGES = sorted((ROOT / "docs" / "how-to" / "moving").glob("*.md"))
 """Those that show the calls of other libraries; `tests/docs/test_moving_pages.py` runs what is on them."""
 
+FRAMEWORKS_PAGE = ROOT / "docs" / "how-to" / "protect-litestar-quart-and-others.md"
+"""Its frameworks are in an environment of their own; `tests/frameworks/page.py` runs what is on it."""
+
 _BLOCK = re.compile(
-    r"(?P<skip><!-- not run: .+? -->\n+)?```python\n(?P<code>.*?)```\n(?:\n(?:prints\n\n)?```text\n(?P<printed>.*?)```\n)?",
+    r"(?P<skip><!-- not run: .+? -->\n+)?(?P<old><!-- pair: .+? -->\n)?"
+    r"```python\n(?P<code>.*?)```\n(?:\n(?:prints\n\n)?```text\n(?P<printed>.*?)```\n)?",
     re.DOTALL,
 )
 
@@ -28,15 +32,19 @@ class Block(NamedTuple):
         line: How many lines of the page stand before the code.
         code: The code.
         printed: What the page says that it prints; None if it says nothing.
+        runs: Whether it is run: False after a comment `<!-- not run: reason -->`.
+        is_old: Whether it shows another library's call: after a comment `<!-- pair: … -->`.
     """
 
     line: int
     code: str
     printed: str | None
+    runs: bool
+    is_old: bool
 
 
 def python_blocks(text: str) -> Iterator[Block]:
-    """Return a page's Python blocks but for those after a comment `<!-- not run: reason -->`."""
+    """Return a page's Python blocks."""
     for block in _BLOCK.finditer(text):
-        if not block["skip"]:
-            yield Block(text[: block.start("code")].count("\n"), block["code"], block["printed"])
+        line = text[: block.start("code")].count("\n")
+        yield Block(line, block["code"], block["printed"], not block["skip"], bool(block["old"]))

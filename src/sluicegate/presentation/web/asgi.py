@@ -11,7 +11,7 @@ from sluicegate.domain.rules.rule_book import Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
 from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
-from sluicegate.presentation.web.asgi_messages import ASGIApp, authenticated_user
+from sluicegate.presentation.web.asgi_messages import ASGIApp, TypedASGIApp, authenticated_user
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter
 from sluicegate.presentation.web.client_address import ForwardedHeader
 from sluicegate.presentation.web.endpoint_finder import PathReadings
@@ -76,7 +76,7 @@ class RateLimitMiddleware(ASGIFace):
     @built_late(_without_limits)
     def __init__(  # noqa: PLR0913 - options, given by name
         self,
-        app: ASGIApp,
+        app: TypedASGIApp,
         *,
         rules: Rules | None = None,
         limiter: RateLimitProtocol | None = None,

@@ -91,7 +91,7 @@ class ASGIFace:
         other.app = deepcopy(self.app, memo)
         return other
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901 - one way, in its order
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, C901 - any framework's; one way
         """Answer a denied request; call the application for every other."""
         kind = scope["type"]
         if kind == "http" or kind == "websocket":  # noqa: PLR1714 - compiled, two comparisons are the faster

@@ -13,6 +13,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+TypedASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+"""An application of a framework that has types of its own for scopes and messages, as Litestar and Quart have."""
 
 _WEBSOCKET = "WEBSOCKET"
 _SWITCHING = 101  # what a websocket that is accepted is answered with
