@@ -66,6 +66,10 @@ class FailurePolicy:
         """How many checks were answered here, by reason."""
         self.outage: Outage = Outage(clock)
 
+    def policy_of(self, rule: RateLimitRule) -> OnStorageError:
+        """Return what a rule does while the storage fails."""
+        return rule.on_storage_error or self._default
+
     def answer(self, check: Check, rules: EndpointRules, reason: str) -> FallbackAnswer:
         """Decide a check without the storage: one refusing rule refuses, then local buckets decide, else it passes.
 
@@ -80,7 +84,7 @@ class FailurePolicy:
         local_rules: list[RateLimitRule] = []
         terms: list[ClaimTerms] = []
         for at, rule in enumerate(rules.rules):
-            policy = rule.on_storage_error or self._default
+            policy = self.policy_of(rule)
             if policy == "deny":
                 refused = RateLimitResult(
                     allowed=False, retry_after=RETRY_AFTER_REFUSAL, remaining=0, limit=rule.max_tokens, reset_seconds=0

@@ -98,6 +98,45 @@ class RateLimitDebtCapped(RateLimitEvent, frozen=True, kw_only=True):
     max_debt: int
 
 
+class RateLimitClaimed(RateLimitEvent, frozen=True, kw_only=True):
+    """A reservation has taken tokens of a rule, or a call in flight is counted by it, until it is settled or ends.
+
+    Args:
+        claim: The number that names the reservation or the call in all of its events; of each of its rules there is one.
+        in_flight: Whether the rule counts calls in flight.
+        cost: The tokens that it took; of a call in flight how many calls it counts as.
+        expires_in: Seconds after which it ends by itself, unless it is extended.
+    """
+
+    claim: int
+    in_flight: bool
+    cost: int
+    expires_in: float
+
+
+class RateLimitClaimExtended(RateLimitEvent, frozen=True, kw_only=True):
+    """A reservation, or a call in flight, of the number `claim` ends `expires_in` seconds from now, if that is later."""
+
+    claim: int
+    expires_in: float
+
+
+class RateLimitClaimSettled(RateLimitEvent, frozen=True, kw_only=True):
+    """A reservation was committed or cancelled, or a call in flight has ended.
+
+    Args:
+        claim: Its number; see `RateLimitClaimed`.
+        applied: Whether it still counted; False: it was settled before, or had ended long ago.
+        charged: Tokens that are charged in all; 0 of a call in flight.
+        returned: Tokens that came back.
+    """
+
+    claim: int
+    applied: bool
+    charged: int
+    returned: int
+
+
 class RateLimitListed(RateLimitEvent, frozen=True, kw_only=True):
     """An entry of the allow or deny list, `listed`, decided a check; the storage was not asked."""
 

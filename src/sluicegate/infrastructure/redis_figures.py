@@ -25,6 +25,7 @@ def redis_figures(storage: object) -> StorageFigures | None:
             for breaker in getattr(router.router, "breakers", None) or [getattr(router.router, "breaker", None)]
             if breaker is not None
         ),
+        lent=sum(leases.held.values()),
         borrowed=leases.borrowed,
         returned=leases.returned,
         lost=leases.lost,

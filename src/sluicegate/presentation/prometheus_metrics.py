@@ -10,9 +10,9 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from sluicegate.application.metrics.catalogue import DURATION_BUCKETS_S, OF_EVENTS, OF_STATE, Metric
-from sluicegate.application.metrics.decision_meter import DecisionMeter
+from sluicegate.application.metrics.catalogue import OF_EVENTS, OF_STATE, Metric
 from sluicegate.application.metrics.limiter_state import Limiter, LimiterState
+from sluicegate.application.metrics.meter import measure
 from sluicegate.domain.protocols import SubscribableBus
 from sluicegate.infrastructure.redis_figures import redis_figures
 
@@ -35,8 +35,8 @@ class PrometheusMetrics:
     def __init__(self, limiter: Limiter, bus: SubscribableBus, *, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         """Where the metrics are registered."""
-        DecisionMeter(limiter.rules, _Sink(self.registry)).subscribe(bus)
-        self.registry.register(_StateCollector(LimiterState(limiter, bus, redis_figures)))
+        state = measure(limiter, bus, _Sink(self.registry), redis_figures)
+        self.registry.register(_StateCollector(state))
 
     def exposition(self) -> str:
         """Return all metrics of the registry as text."""
@@ -76,7 +76,7 @@ class _Sink:
                 self._counters[metric] = Counter(name, metric.help, metric.labels, registry=registry)
             else:
                 self._histograms[metric] = Histogram(
-                    name, metric.help, metric.labels, registry=registry, buckets=DURATION_BUCKETS_S
+                    name, metric.help, metric.labels, registry=registry, buckets=metric.bounds
                 )
 
     def add(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:

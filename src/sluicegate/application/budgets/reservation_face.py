@@ -231,7 +231,7 @@ class AsyncReservationFace(AsyncFace):
                 count = await self._waiting().extend(requests, number, ttls_us)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._reservations.failed(settling, "extend", error)
-        return self._reservations.extended(settling, count)
+        return self._reservations.extended(settling, ttls_us, count)
 
     def _waiting(self) -> ReservationStorage:
         storage = self._awaited

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sluicegate.application.administration import Administration
+from sluicegate.application.budgets.claim_notices import ClaimNotices
 from sluicegate.application.budgets.claim_numbers import ClaimNumbers
 from sluicegate.application.check import Check, require_policies, result_of
 from sluicegate.application.checker import Checker
@@ -65,6 +66,7 @@ class Reservations:
         self._failure_policy = failure_policy
         self._notifier = notifier
         self._without = storage
+        self._notices = ClaimNotices(notifier, failure_policy)
         self._numbers = ClaimNumbers()
 
     # Reserve and acquire
@@ -99,6 +101,8 @@ class Reservations:
         self._set_terms(check, number, ttl_us)
         for shadow in check.shadows:
             self._set_terms(shadow, number, ttl_us)
+            if any(terms.kind != PAID for terms in shadow.terms):
+                check.number = number  # what only rules in shadow mode have claimed must be settled too
         return check
 
     def _set_terms(self, check: Check, number: int, ttl_us: int) -> None:
@@ -110,7 +114,8 @@ class Reservations:
     def reservation(
         self, check: Check, endpoint: str, cost: object, ttl_s: Seconds, also: tuple[str, ...]
     ) -> Reservation:
-        """Return what the caller gets of a check that is finished."""
+        """Return what the caller gets of a check that is finished, and tell observers what it has claimed."""
+        self._notices.tell_claimed(check)
         rules = check.rules
         tokens, by_rule = (check.cost, None) if type(cost) is int else read_cost(cost)
         if not tokens and rules is not None and rules.limits:
@@ -125,7 +130,8 @@ class Reservations:
         )
 
     def hold(self, check: Check, endpoint: str, also: tuple[str, ...]) -> Hold:
-        """Return what the caller gets of a check that is finished."""
+        """Return what the caller gets of a check that is finished, and tell observers what it has claimed."""
+        self._notices.tell_claimed(check)
         ends_us = [terms.ttl_us for terms in check.terms if terms.kind == HOLD]
         return Hold(
             allowed=result_of(check).allowed,
@@ -194,6 +200,7 @@ class Reservations:
                 if deepest is None or rule.debt > deepest.debt:
                     deepest = rule
                 self._tell_if_capped(settling, at, answer)
+        self._notices.tell_settled(settling.name.number, settling.check, settling.limits, answers)
         if deepest is None:
             return Success(Settlement(applied, 0, 0, 0))
         return Success(Settlement(applied, deepest.charged, deepest.returned, deepest.debt, tuple(rules)))
@@ -210,9 +217,12 @@ class Reservations:
         """Extend what the failure policy has counted in this process."""
         return self._failure_policy.extend(settling.check.requests, settling.name.number, ttls_us)
 
-    def extended(self, settling: Settling, count: int) -> Success[None] | Failure[RateLimitError]:
+    def extended(
+        self, settling: Settling, ttls_us: tuple[int, ...], count: int
+    ) -> Success[None] | Failure[RateLimitError]:
         """Return what became of an extension: a failure if there was nothing to extend in any of the buckets."""
         if count:
+            self._notices.tell_extended(settling.name.number, settling.check, settling.limits, ttls_us)
             return Success(None)
         endpoint = settling.name.endpoint
         return Failure(RateLimitError("ended", "It has ended or was settled; nothing was extended.", endpoint))

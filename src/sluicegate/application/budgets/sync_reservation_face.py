@@ -162,7 +162,7 @@ class SyncReservationFace(SyncFace):
                 )
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._reservations.failed(settling, "extend", error)
-        return self._reservations.extended(settling, count)
+        return self._reservations.extended(settling, ttls_us, count)
 
     def _storage_with_verbs(self) -> SyncReservationStorage:
         storage = self._blocking

@@ -16,6 +16,7 @@ class Metric(msgspec.Struct, frozen=True):
         help: What it means.
         labels: The names of its labels. No label has a value that a client chooses.
         unit: Its unit, where it has one: `seconds`, `tokens` or `tokens_per_second`.
+        bounds: Of a histogram, the upper bounds of its buckets.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Metric(msgspec.Struct, frozen=True):
     help: str
     labels: tuple[str, ...] = ()
     unit: str = ""
+    bounds: tuple[float, ...] = ()
 
     @property
     def prometheus_name(self) -> str:
@@ -33,6 +35,22 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 _RULE: Final = ("endpoint", "policy")
+_CHECK_BOUNDS_S: Final = (
+    0.00001,
+    0.00005,
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    1.0,
+)  # memory answers in microseconds, and the default deadline is 50 ms
+_CALL_BOUNDS_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 REQUESTS: Final = Metric(
     "sluicegate.requests",
@@ -41,7 +59,12 @@ REQUESTS: Final = Metric(
     (*_RULE, "result", "reason"),
 )
 DURATION: Final = Metric(
-    "sluicegate.request.duration", "histogram", "How long checks took that asked the storage.", ("result",), "seconds"
+    "sluicegate.request.duration",
+    "histogram",
+    "How long checks took that asked the storage.",
+    ("result",),
+    "seconds",
+    _CHECK_BOUNDS_S,
 )
 FAILURES: Final = Metric(
     "sluicegate.failures",
@@ -54,6 +77,20 @@ SHADOW_DENIED: Final = Metric(
 )
 UNCHARGED: Final = Metric(
     "sluicegate.uncharged", "counter", "Tokens of commits beyond the greatest debt, which nobody paid.", _RULE, "tokens"
+)
+LEASE_DURATION: Final = Metric(
+    "sluicegate.request_lease.duration",
+    "histogram",
+    "How long calls were in flight that have ended.",
+    _RULE,
+    "seconds",
+    _CALL_BOUNDS_S,
+)
+ACTIVE_LEASES: Final = Metric(
+    "sluicegate.active_request_leases", "gauge", "Calls that this process began and that are in flight.", _RULE
+)
+RESERVED: Final = Metric(
+    "sluicegate.reserved", "gauge", "Tokens that this process has reserved and nobody has settled.", _RULE, "tokens"
 )
 LIMIT: Final = Metric(
     "sluicegate.limit",
@@ -93,14 +130,19 @@ BORROWED: Final = Metric(
     "sluicegate.lease.borrowed", "counter", "Tokens that were lent to this process.", unit="tokens"
 )
 RETURNED: Final = Metric("sluicegate.lease.returned", "counter", "Lent tokens that were given back.", unit="tokens")
+LENT: Final = Metric(
+    "sluicegate.lease.held", "gauge", "Lent tokens that this process has and has not spent.", unit="tokens"
+)
 LOST: Final = Metric(
     "sluicegate.lease.lost", "counter", "Lent tokens that ended unspent, or are in doubt.", unit="tokens"
 )
 
-OF_EVENTS: Final = (REQUESTS, DURATION, FAILURES, SHADOW_DENIED, UNCHARGED)
+OF_EVENTS: Final = (REQUESTS, DURATION, FAILURES, SHADOW_DENIED, UNCHARGED, LEASE_DURATION)
 """Those that are counted as events come."""
 
 OF_STATE: Final = (
+    ACTIVE_LEASES,
+    RESERVED,
     LIMIT,
     LIMIT_RATE,
     RULES_CHANGES,
@@ -113,28 +155,12 @@ OF_STATE: Final = (
     STORAGE_ROUND_TRIPS,
     DENIALS_REPEATED,
     BREAKER_OPEN,
+    LENT,
     BORROWED,
     RETURNED,
     LOST,
 )
 """Those that are read when somebody asks."""
-
-DURATION_BUCKETS_S: Final = (
-    0.00001,
-    0.00005,
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    1.0,
-)
-"""The bounds of the histogram: memory answers in microseconds, and the default deadline is 50 ms."""
 
 OTHER: Final = "other"
 """The label of what no rule in force names: callers must not create series."""

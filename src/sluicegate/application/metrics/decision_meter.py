@@ -1,6 +1,6 @@
 """Count the events of a limiter. The number of series depends on the rules alone, whatever clients send."""
 
-from typing import Final, Protocol
+from typing import Final
 
 from sluicegate.application.metrics.catalogue import (
     DURATION,
@@ -9,9 +9,9 @@ from sluicegate.application.metrics.catalogue import (
     REQUESTS,
     SHADOW_DENIED,
     UNCHARGED,
-    Metric,
 )
-from sluicegate.application.rules.live_rules import LiveRules
+from sluicegate.application.metrics.meter_sink import MeterSink
+from sluicegate.application.metrics.rule_names import RuleNames
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
     RateLimitCheckDenied,
@@ -23,37 +23,21 @@ from sluicegate.domain.events import (
     RateLimitShadowDenied,
 )
 from sluicegate.domain.protocols import SubscribableBus
-from sluicegate.domain.rules.rule_book import RuleBook
 
 _MAX_CAUSES: Final = 64  # there are about twenty; a storage of somebody else's may make them up
-
-
-class MeterSink(Protocol):
-    """What keeps the numbers."""
-
-    def add(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
-        """Add to a counter."""
-        ...
-
-    def record(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
-        """Record a value in a histogram."""
-        ...
 
 
 class DecisionMeter:
     """Turn events into numbers.
 
     Args:
-        rules: The rules in force, whose names are the only labels.
+        names: The names of the rules in force.
         sink: Keeps the numbers.
     """
 
-    def __init__(self, rules: LiveRules, sink: MeterSink) -> None:
-        self._rules = rules
+    def __init__(self, names: RuleNames, sink: MeterSink) -> None:
+        self._names = names
         self._sink = sink
-        self._read: tuple[RuleBook | None, int] = (None, 0)
-        self._named: set[tuple[str, str]] = set()
-        self._endpoints: set[str] = set()
         self._causes: set[str] = set()
 
     def subscribe(self, bus: SubscribableBus) -> None:
@@ -100,32 +84,10 @@ class DecisionMeter:
         self._sink.record(DURATION, ("failed",), execution_time_ms / 1000)
 
     def _count_shadow_denied(self, event: RateLimitShadowDenied) -> None:
-        self._sink.add(SHADOW_DENIED, self._labels(event.endpoint, event.policy), 1)
+        self._sink.add(SHADOW_DENIED, self._names.labels(event.endpoint, event.policy), 1)
 
     def _count_uncharged(self, event: RateLimitDebtCapped) -> None:
-        self._sink.add(UNCHARGED, self._labels(event.endpoint, event.policy), event.cost - event.charged)
+        self._sink.add(UNCHARGED, self._names.labels(event.endpoint, event.policy), event.cost - event.charged)
 
     def _count(self, endpoint: str, rule: str, result: str, reason: str) -> None:
-        self._sink.add(REQUESTS, (*self._labels(endpoint, rule), result, reason), 1)
-
-    def _labels(self, endpoint: str, policy: str) -> tuple[str, str]:
-        """Return the labels of a rule in force, or of an endpoint alone; `other` in place of what is none."""
-        pair = endpoint, policy
-        book, count = self._rules.book, len(self._rules.rules_beside_code)
-        if self._read[0] is not book or self._read[1] != count:
-            self._read_names(book)
-            self._read = book, count
-        if pair in self._named:
-            return pair
-        return (endpoint if endpoint in self._endpoints else OTHER), ("" if not policy else OTHER)
-
-    def _read_names(self, book: RuleBook) -> None:
-        beside_code = self._rules.beside_code
-        named = {
-            (endpoint, rule.policy)
-            for rules_of in (book, beside_code)
-            for endpoint, rules in rules_of.items()
-            for rule in rules
-        }
-        self._endpoints = {*book, *beside_code}
-        self._named = named | {(endpoint, "") for endpoint in self._endpoints}
+        self._sink.add(REQUESTS, (*self._names.labels(endpoint, rule), result, reason), 1)

@@ -8,6 +8,7 @@ from sluicegate.application.metrics.catalogue import (
     BREAKER_OPEN,
     DENIALS_REPEATED,
     EVENTS_DROPPED,
+    LENT,
     LIMIT,
     LIMIT_RATE,
     LOST,
@@ -21,6 +22,7 @@ from sluicegate.application.metrics.catalogue import (
     SWITCHED_OFF,
     Metric,
 )
+from sluicegate.application.metrics.open_claims import OpenClaims
 from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.storage_figures import StorageFigures
@@ -52,29 +54,40 @@ class LimiterState:
         limiter: The limiter.
         bus: Its bus, which may lose events of its own.
         figures_of: Returns the figures of a storage; None: it has none.
+        claims: Its calls in flight and reservations.
     """
 
-    def __init__(self, limiter: Limiter, bus: object, figures_of: Callable[[object], StorageFigures | None]) -> None:
+    def __init__(
+        self,
+        limiter: Limiter,
+        bus: object,
+        figures_of: Callable[[object], StorageFigures | None],
+        claims: OpenClaims,
+    ) -> None:
         self._limiter = limiter
         self._figures_of = figures_of
         self._bus = bus
+        self._claims = claims
 
     def read(self) -> Iterator[Reading]:
         """Return the values of `OF_STATE` at this moment. A storage without figures has none of its metrics."""
         rules = self._limiter.rules
+        yield from self._claims.read()
         yield from _limits(rules)
         yield RULES_CHANGES, (), rules.changes
         yield RULES_REFUSALS, (), rules.refusals
         yield RULES_VALID, (), 0 if rules.last_error else 1
         yield SWITCHED_OFF, (), len(rules.switched_off)
         yield OVERRIDES, (), len(rules.added_overrides)
-        yield EVENTS_DROPPED, (), self._limiter.events_dropped + int(getattr(self._bus, "dropped", 0))
+        lost = self._limiter.events_dropped + int(getattr(self._bus, "dropped", 0)) + self._claims.overlooked
+        yield EVENTS_DROPPED, (), lost
         figures = self._figures_of(self._limiter.storage)
         if figures is not None:
             yield STORAGE_CALLS, (), figures.calls
             yield STORAGE_ROUND_TRIPS, (), figures.round_trips
             yield DENIALS_REPEATED, (), figures.denials_repeated
             yield BREAKER_OPEN, (), int(figures.breaker_open)
+            yield LENT, (), figures.lent
             yield BORROWED, (), figures.borrowed
             yield RETURNED, (), figures.returned
             yield LOST, (), figures.lost
