@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sluicegate import MemoryStorage, RateLimitResult, RateLimitRule, RedisStorage, Success, TokenBucketAdapter
-from sluicegate.infrastructure.redis.storage import Connections
+from sluicegate.infrastructure.redis.connections import Connections
 from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.infrastructure.rules_file.reader import parse_rules
 from sluicegate.testing import FakeClock, RecordingLogger

@@ -6,11 +6,14 @@ from sluicegate.domain.buckets.token_bucket import anchor_after_payment, convert
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.protocols import (
     DeadlineStorage,
+    NamelessStorage,
     NonBlockingStorage,
     ReservationStorage,
+    ResettableStorage,
     StorageProtocol,
     StorageTraits,
     SyncReservationStorage,
+    SyncResettableStorage,
     SyncStorageProtocol,
 )
 
@@ -21,12 +24,15 @@ __all__ = [
     "BucketSpec",
     "ClaimTerms",
     "DeadlineStorage",
+    "NamelessStorage",
     "NonBlockingStorage",
     "ReservationStorage",
+    "ResettableStorage",
     "StorageError",
     "StorageProtocol",
     "StorageTraits",
     "SyncReservationStorage",
+    "SyncResettableStorage",
     "SyncStorageProtocol",
     "Verdict",
     "anchor_after_payment",

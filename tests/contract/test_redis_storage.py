@@ -7,9 +7,9 @@ import pytest
 
 from sluicegate import RateLimitRule, RedisStorage, StorageProtocol
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
+from sluicegate.infrastructure.redis.connections import Connections
 from sluicegate.infrastructure.redis.denial_cache import DenialCache
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.storage import Connections
 from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.testing import FakeClock, StorageContract
 from support.bucket_requests import bucket_request

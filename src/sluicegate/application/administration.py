@@ -1,12 +1,13 @@
 """Peek, reset and refund: which buckets they mean, and what is told of them. Reset and refund never fail open."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sluicegate.application.check import Check, prepare, result_of
 from sluicegate.application.failure_policy import FailurePolicy, reason_of
 from sluicegate.application.notifier import Notifier, describe
 from sluicegate.application.rules.live_rules import LiveRules
+from sluicegate.application.rules.relatives import Relative
 from sluicegate.domain.arguments import require_text
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
@@ -25,16 +26,20 @@ class Administration:
         failure_policy: It has local buckets as well.
         notifier: Writes the log lines.
         utc_now: The wall clock.
+        storage: Where the buckets are.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - collaborators
         self,
         live_rules: LiveRules,
         key_format: KeyFormat,
         failure_policy: FailurePolicy,
         notifier: Notifier,
         utc_now: Callable[[], datetime],
+        storage: object,
     ) -> None:
+        self._relative = Relative(live_rules, key_format, failure_policy, storage)
+        live_rules.relatives.add(self._relative)
         self._live_rules = live_rules
         self._key_format = key_format
         self._failure_policy = failure_policy
@@ -134,6 +139,31 @@ class Administration:
         )
         message = f"The storage did not {verb} the bucket ({reason}): {describe(error)}"
         return Failure(RateLimitError(reason, message, str(context["endpoint"])))
+
+    def all_prefixes(self) -> tuple[str, ...]:
+        """Return what the names of all buckets begin with: this limiter's, and those of limiters whose rules follow each other.
+
+        Rules beside code are among them, those that are switched off, and those of middlewares that were built from the settings.
+        """
+        return self._live_rules.relatives.prefixes
+
+    def did_reset_all(self, prefixes: Sequence[str]) -> Success[None]:
+        """Forget what is kept of buckets in this process, once the storage has reset them, and tell that it was done.
+
+        Raises:
+            StorageError: If it is asked in the midst of another call of this thread.
+        """
+        self._live_rules.relatives.forget_all(prefixes)
+        self.notifier.log("info", "Rate limit reset of all buckets done.", prefixes=", ".join(prefixes))
+        return Success(None)
+
+    def did_not_reset_all(self, error: Exception) -> Failure[RateLimitError]:
+        """Return the failure of a reset of all buckets: some of them may have been reset."""
+        reason = reason_of(error)
+        self.notifier.log(
+            "error", "A rate limit reset of all buckets was not done.", reason=reason, error=describe(error)
+        )
+        return Failure(RateLimitError(reason, f"The storage did not reset all buckets ({reason}): {describe(error)}"))
 
     def record(self, event: RateLimitAdministered) -> None:
         """Tell observers and the log what an operator did."""

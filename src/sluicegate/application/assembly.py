@@ -13,15 +13,18 @@ from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.collaborators import require_clock, require_observers, require_wall_clock
-from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
 from sluicegate.domain.protocols import (
     Clock,
     DeadlineStorage,
     EventBusProtocol,
     LoggerProtocol,
+    NamelessStorage,
     ReservationStorage,
+    ResettableStorage,
     StorageTraits,
     SyncReservationStorage,
+    SyncResettableStorage,
 )
 from sluicegate.domain.rules.rule import OnStorageError
 from sluicegate.domain.rules.rule_book import Rules
@@ -101,7 +104,9 @@ def assemble(  # noqa: PLR0913 - the arguments of both limiters
         observed=event_bus is not None,
         storage=storage,
     )
-    administration = Administration(live_rules, key_format, failure_policy, notifier, wall_clock)
+    if isinstance(storage, NamelessStorage):
+        storage.note_prefix(key_format.prefix)
+    administration = Administration(live_rules, key_format, failure_policy, notifier, wall_clock, storage)
     return checker, administration, Reservations(checker, administration, failure_policy, notifier, name)
 
 
@@ -139,6 +144,33 @@ def require_traits(storage: object, *, blocking: bool) -> StorageTraits:
     if traits.deadline_s is not None and not isinstance(storage, DeadlineStorage):
         raise InvalidTypeError(f"storage={name}: has `traits.deadline_s`, but no `with_deadline`")
     return traits
+
+
+def require_resettable(storage: object) -> ResettableStorage:
+    """Return a storage that can reset all buckets.
+
+    Raises:
+        StorageError: If it cannot.
+    """
+    if not isinstance(storage, ResettableStorage):
+        raise _not_resettable(storage)
+    return storage
+
+
+def require_sync_resettable(storage: object) -> SyncResettableStorage:
+    """Return a storage that can reset all buckets in a plain call.
+
+    Raises:
+        StorageError: If it cannot.
+    """
+    if not isinstance(storage, SyncResettableStorage):
+        raise _not_resettable(storage)
+    return storage
+
+
+def _not_resettable(storage: object) -> StorageError:
+    message = f"{type(storage).__name__} has not the verbs of ResettableStorage; reset each client by `reset`."
+    return StorageError("unsupported", message)
 
 
 def require_deadline(deadline_ms: object) -> int:

@@ -6,12 +6,14 @@ storage does not lift the limit but at most doubles it per process.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from sluicegate.application.check import Check
 from sluicegate.application.outage import Outage
 from sluicegate.domain.buckets.bucket_request import BucketRequest, BucketSettlement, ClaimTerms, Verdict
-from sluicegate.domain.buckets.bucket_table import BucketTable
+from sluicegate.domain.buckets.bucket_store import SHARDS
+from sluicegate.domain.buckets.bucket_table import BucketTable, interrupting
 from sluicegate.domain.buckets.token_bucket import binding, full, result_at
 from sluicegate.domain.errors import StorageError
 from sluicegate.domain.protocols import Clock
@@ -145,6 +147,19 @@ class FailurePolicy:
             return
         with self._mutex:
             self._buckets.reset(check.requests, now_us)
+
+    def forget_all(self, prefixes: Iterable[str]) -> None:
+        """Fill the local buckets whose keys begin with one of some prefixes.
+
+        Raises:
+            StorageError: If it is asked in the midst of another call of this thread.
+        """
+        several = tuple(prefixes)
+        if held_here(self._mutex):
+            raise interrupting()
+        for shard in range(SHARDS if len(self._buckets) else 0):
+            with self._mutex:
+                self._buckets.reset_shard(shard, several, self._clock.now_us())
 
 
 def _capacity(rule: RateLimitRule) -> int:

@@ -46,6 +46,21 @@ class LimiterFace:
         """How many events and log lines were lost so far, because an observer raised or could not keep up."""
         return self._checker.notifier.dropped
 
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes that the rules count, all together."""
+        return self._checker.current().rules.scopes
+
+    @property
+    def shadow_denials(self) -> dict[str, int]:
+        """How many requests each rule in shadow mode would have denied, by its name."""
+        return dict(self._checker.shadow_rules.denials)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many checks the storage could not decide, by reason."""
+        return dict(self._checker.failure_policy.failures)
+
     def current_rules(self) -> RulesSnapshot:
         """Return the rules in force, for all that one request asks of them: they may be replaced between two questions."""
         return self._checker.current()

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 
-from sluicegate.application.assembly import assemble, require_traits
+from sluicegate.application.assembly import assemble, require_sync_resettable, require_traits
 from sluicegate.application.budgets.sync_reservation_face import SyncReservationFace
 from sluicegate.application.check import Check, result_of
 from sluicegate.application.rules.live_rules import LiveRules
@@ -20,7 +20,7 @@ from sluicegate.domain.protocols import (
     SyncReservationStorage,
     SyncStorageProtocol,
 )
-from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
+from sluicegate.domain.result import RateLimitResult, Result, Success
 from sluicegate.domain.rules.rule import OnStorageError
 from sluicegate.domain.rules.rule_book import Rules
 
@@ -106,11 +106,6 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         """Where the buckets are."""
         return self._storage
 
-    @property
-    def scopes(self) -> frozenset[str]:
-        """The scopes that the rules count, all together."""
-        return self.rules.current().rules.scopes
-
     def wait(
         self, *, endpoint: str, identifier: Identifier, cost: Cost = 0, timeout_s: float | None = None
     ) -> RateLimitResult:
@@ -152,11 +147,8 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        match self.peek(endpoint=endpoint, identifier=identifier):
-            case Success(value=result):
-                return Success(result.remaining)
-            case Failure(error=error):
-                return Failure(error)
+        peeked = self.peek(endpoint=endpoint, identifier=identifier)
+        return Success(peeked.value.remaining) if isinstance(peeked, Success) else peeked
 
     def reset(self, *, endpoint: str, identifier: Identifier) -> Result[None, RateLimitError]:
         """Fill the endpoint's buckets of this identifier again, also while a kill switch is thrown. Never fails open.
@@ -166,6 +158,21 @@ class SyncTokenBucketAdapter(SyncReservationFace):
             did not do it.
         """
         return self._administer("reset", self._storage.reset_blocking, endpoint, identifier, 0)
+
+    def reset_all(self) -> Result[None, RateLimitError]:
+        """Fill all buckets of all clients again, in bounded steps; see `TokenBucketAdapter.reset_all`.
+
+        Returns:
+            `Failure` if the storage did not do it: some buckets may be full then.
+        """
+        administration = self._administration
+        prefixes = administration.all_prefixes()
+        try:
+            if prefixes:
+                require_sync_resettable(self._storage).reset_all_blocking(prefixes)
+            return administration.did_reset_all(prefixes)
+        except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
+            return administration.did_not_reset_all(error)
 
     def refund(self, *, endpoint: str, identifier: Identifier, cost: Cost = 0) -> Result[None, RateLimitError]:
         """Put tokens back that a check took, also while a kill switch is thrown; never above the capacity. Never fails open.
@@ -190,16 +197,6 @@ class SyncTokenBucketAdapter(SyncReservationFace):
         This one's lists, overrides and kill switches hold for those rules too, also when they change.
         """
         return self._like_this(rules=self.rules.derive(rules))
-
-    @property
-    def shadow_denials(self) -> dict[str, int]:
-        """How many requests each rule in shadow mode would have denied, by its name."""
-        return dict(self._checker.shadow_rules.denials)
-
-    @property
-    def failures(self) -> dict[str, int]:
-        """How many checks the storage could not decide, by reason."""
-        return dict(self._checker.failure_policy.failures)
 
     def _try_to_take(self, endpoint: str, identifier: Identifier, cost: Cost) -> RateLimitResult:
         return self.check(endpoint=endpoint, identifier=identifier, cost=cost).result

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import partial
 from typing import TypeVar, cast
 
-from sluicegate.application.assembly import assemble, require_deadline, require_traits
+from sluicegate.application.assembly import assemble, require_deadline, require_resettable, require_traits
 from sluicegate.application.budgets.reservation_face import AsyncReservationFace
 from sluicegate.application.budgets.timed_reservations import reservations_of
 from sluicegate.application.check import Check, result_of
@@ -34,12 +34,14 @@ from sluicegate.domain.protocols import (
     StorageProtocol,
     SyncReservationStorage,
 )
-from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
+from sluicegate.domain.result import RateLimitResult, Result, Success
 from sluicegate.domain.rules.rule import OnStorageError
 from sluicegate.domain.rules.rule_book import Rules
 from sluicegate.runtime.patient_timeout import PatientTimeout
 
 DEFAULT_DEADLINE_MS = 50
+
+_RESET_ALL_S = 30.0  # a storage that hangs must not keep the caller for ever
 
 _PROBE = BucketRequest("sluicegate:probe", bucket_spec(1, Fraction(1)), 0)
 
@@ -135,11 +137,6 @@ class TokenBucketAdapter(AsyncReservationFace):
     def storage(self) -> StorageProtocol:
         """Where the buckets are."""
         return self._storage
-
-    @property
-    def scopes(self) -> frozenset[str]:
-        """The scopes that the rules count, all together."""
-        return self.rules.current().rules.scopes
 
     async def check_together(
         self,
@@ -242,11 +239,8 @@ class TokenBucketAdapter(AsyncReservationFace):
         Raises:
             InvalidInputError: If an argument is wrong.
         """
-        match await self.peek(endpoint=endpoint, identifier=identifier):
-            case Success(value=result):
-                return Success(result.remaining)
-            case Failure(error=error):
-                return Failure(error)
+        peeked = await self.peek(endpoint=endpoint, identifier=identifier)
+        return Success(peeked.value.remaining) if isinstance(peeked, Success) else peeked
 
     async def reset(self, *, endpoint: str, identifier: Identifier) -> Result[None, RateLimitError]:
         """Fill the endpoint's buckets of this identifier again, also while a kill switch is thrown. Never fails open.
@@ -260,13 +254,27 @@ class TokenBucketAdapter(AsyncReservationFace):
         """
         return await self._administer("reset", self._storage.reset, endpoint, identifier, 0)
 
+    async def reset_all(self) -> Result[None, RateLimitError]:
+        """Fill all buckets of all clients again, in bounded steps, as `reset` does one client's. Never fails open.
+
+        That is every bucket whose key begins with this limiter's prefix and a scope of its rules, or of rules that follow them:
+        those of dependencies, decorators and middlewares of the process too. No other key is touched.
+
+        Returns:
+            `Failure` if the storage did not do it: some buckets may be full then.
+        """
+        administration, storage = self._administration, self._storage
+        prefixes = administration.all_prefixes()
+        try:
+            if prefixes:
+                async with asyncio.timeout(_RESET_ALL_S):
+                    await require_resettable(storage).reset_all(prefixes)
+            return administration.did_reset_all(prefixes)
+        except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
+            return administration.did_not_reset_all(error)
+
     async def refund(self, *, endpoint: str, identifier: Identifier, cost: Cost = 0) -> Result[None, RateLimitError]:
         """Put tokens back that a check took, also while a kill switch is thrown; never above the capacity. Never fails open.
-
-        Args:
-            endpoint: As in the check.
-            identifier: As in the check.
-            cost: As in the check; 0: the rule's own cost.
 
         Returns:
             `Failure` if the storage did not do it or no rule names the endpoint.
@@ -301,16 +309,6 @@ class TokenBucketAdapter(AsyncReservationFace):
             await self._storage.aclose()
         finally:
             await self._administration.notifier.flush_from_loop()
-
-    @property
-    def shadow_denials(self) -> dict[str, int]:
-        """How many requests each rule in shadow mode would have denied, by its name."""
-        return dict(self._checker.shadow_rules.denials)
-
-    @property
-    def failures(self) -> dict[str, int]:
-        """How many checks the storage could not decide, by reason."""
-        return dict(self._checker.failure_policy.failures)
 
     async def _try_to_take(self, endpoint: str, identifier: Identifier, cost: Cost) -> RateLimitResult:
         return (await self.check(endpoint=endpoint, identifier=identifier, cost=cost)).result

@@ -51,10 +51,10 @@ class StorageError(Exception):
 
 
 class RateLimitError(msgspec.Struct, frozen=True):
-    """Why an administrative call (`reset`, `refund`) was not done. It is not raised: a `Failure` holds it.
+    """Why an administrative call (`reset`, `reset_all`, `refund`) was not done. It is not raised: a `Failure` holds it.
 
     Args:
-        reason: One word of a fixed set: a storage's reason, or `no_rule`.
+        reason: One word of a fixed set: a storage's reason, `no_rule`, or `unsupported` where a storage has not the verb.
         message: One sentence for a person, without identifiers.
         endpoint: The endpoint of the call.
     """

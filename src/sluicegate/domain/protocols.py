@@ -198,6 +198,51 @@ class SyncReservationStorage(Protocol):
 
 
 @runtime_checkable
+class ResettableStorage(Protocol):
+    """A storage that can make all buckets of a limiter full, whoever they belong to."""
+
+    async def reset_all(self, prefixes: Sequence[str], /) -> None:
+        """Do what `reset` does with each bucket whose name begins with one of some prefixes, and touch no other one.
+
+        It goes in steps of bounded time, between which checks are decided as ever: a bucket that is paid from meanwhile may be
+        reset before or after that.
+
+        Args:
+            prefixes: What names begin with, such as `rate_limit:ip:`; at least one.
+
+        Raises:
+            StorageError: If some may not have been reset.
+        """
+        ...
+
+    def forget_all(self, prefixes: Sequence[str], /) -> None:
+        """Forget what this process remembers or keeps of such buckets, which were reset through another storage."""
+        ...
+
+
+@runtime_checkable
+class SyncResettableStorage(Protocol):
+    """The verbs of `ResettableStorage`, with the same meaning, as calls that block."""
+
+    def reset_all_blocking(self, prefixes: Sequence[str], /) -> None:
+        """Do what `reset` does with each bucket whose name begins with one of some prefixes."""
+        ...
+
+    def forget_all(self, prefixes: Sequence[str], /) -> None:
+        """Forget what this process remembers or keeps of such buckets, which were reset through another storage."""
+        ...
+
+
+@runtime_checkable
+class NamelessStorage(Protocol):
+    """A storage, of either kind, that keeps no names of buckets, and must be told whose buckets it has to reset them all."""
+
+    def note_prefix(self, key_prefix: str, /) -> None:
+        """Note that a limiter uses the storage, whose buckets' names begin with a prefix and a colon."""
+        ...
+
+
+@runtime_checkable
 class NonBlockingStorage(Protocol):
     """A storage, of either kind, that can decide some checks, or all, without waiting."""
 

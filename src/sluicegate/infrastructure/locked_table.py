@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from mypy_extensions import mypyc_attr
 
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_store import SHARDS
 from sluicegate.domain.buckets.bucket_table import BucketTable, interrupting
 from sluicegate.domain.collaborators import require_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
@@ -118,6 +119,24 @@ class LockedTable:
             lambda now_us: self._table.reset(requests, now_us),
             lambda now_us: self._table.reset_within(requests, now_us),
         )
+
+    def reset_all_blocking(self, prefixes: Sequence[str], /) -> None:
+        """Make each bucket full whose name begins with one of some prefixes, in steps of a few milliseconds at most.
+
+        Raises:
+            StorageError: If it is asked in the midst of another call of this thread.
+        """
+        for shard in range(SHARDS):
+            self.reset_shard(shard, prefixes)
+
+    def reset_shard(self, shard: int, prefixes: Sequence[str]) -> None:
+        """Do one step of `reset_all_blocking`, of which there are `SHARDS`."""
+        several = tuple(prefixes)
+        self._locked(lambda now_us: self._table.reset_shard(shard, several, now_us))
+
+    def forget_all(self, prefixes: Sequence[str], /) -> None:
+        """Make such buckets full: nobody else has them."""
+        self.reset_all_blocking(prefixes)
 
     def _locked(self, verb: Callable[[int], T], verb_within: Callable[[int], T] | None = None) -> T:
         """Call a verb of the table, at the clock's instant, while no other thread uses it.

@@ -1,12 +1,15 @@
 """The embedded storage: buckets in this process, for one process, with no server at all."""
 
+import asyncio
 from collections.abc import Sequence
 
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_store import SHARDS
 from sluicegate.domain.protocols import Clock
 from sluicegate.infrastructure.locked_table import LockedTable
 
 DEFAULT_MAX_KEYS = 1_000_000
+_SHARDS_A_TURN = 8  # of the event loop
 
 
 class MemoryStorage(LockedTable):
@@ -40,6 +43,13 @@ class MemoryStorage(LockedTable):
     async def reset(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
         self.reset_blocking(requests)
+
+    async def reset_all(self, prefixes: Sequence[str], /) -> None:
+        """Make each bucket full whose name begins with one of some prefixes; other tasks run meanwhile."""
+        for shard in range(SHARDS):
+            self.reset_shard(shard, prefixes)
+            if shard % _SHARDS_A_TURN == 0:
+                await asyncio.sleep(0)
 
     async def reserve(self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /) -> Verdict:
         """Pay all requests or none, and note their claims."""

@@ -119,6 +119,13 @@ class FailingStorage:
         """Fail."""
         return cast("int", await self._fail(requests))
 
+    async def reset_all(self, prefixes: object, /) -> None:
+        """Fail."""
+        await self._fail(prefixes)
+
+    def forget_all(self, prefixes: object, /) -> None:
+        """Do nothing."""
+
     async def aclose(self) -> None:
         """Do nothing."""
 

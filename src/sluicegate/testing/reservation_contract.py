@@ -8,7 +8,8 @@ from unittest import SkipTest
 
 from sluicegate.domain.buckets.bucket_request import BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.claims.claim import AS_RESERVED, CHARGE, HOLD, IN_TIME, LATE, NOT_FOUND, PAID, RELEASE
-from sluicegate.domain.protocols import ReservationStorage, StorageProtocol
+from sluicegate.domain.errors import StorageError
+from sluicegate.domain.protocols import ReservationStorage, ResettableStorage, StorageProtocol
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.testing.contract_runner import ContractRunner, new_key, peeked, request_of, wait_of
 
@@ -171,18 +172,22 @@ class ReservationContract(ContractRunner):
         self._run_reserving(scenario)
 
     def test_a_reset_frees_what_is_held(self) -> None:
-        """After it all slots are free; a reservation that was out then costs no more than what exceeds it."""
+        """After it all slots are free; a reservation that was out then costs no more than what exceeds it. Of all, too."""
 
         async def scenario(storage: _Storage) -> None:
-            key, slots, number = new_key(), new_key(), next(_numbers)
-            await _hold(storage, next(_numbers), slots)
-            await _hold(storage, next(_numbers), slots)
-            await _reserve(storage, number, key, 80)
-            await storage.reset([request_of(_TWO, slots), request_of(_DAILY, key)])
-            assert (await _hold(storage, next(_numbers), slots)).allowed
-            assert await peeked(storage, request_of(_DAILY, key)) == [100]
-            assert await _settle(storage, number, key, 90) == (IN_TIME, 90, 0)
-            assert await peeked(storage, request_of(_DAILY, key)) == [90]
+            for of_all in (False, True):
+                key, slots, number = new_key(), new_key(), next(_numbers)
+                await _hold(storage, next(_numbers), slots)
+                await _hold(storage, next(_numbers), slots)
+                await _reserve(storage, number, key, 80)
+                if not of_all:
+                    await storage.reset([request_of(_TWO, slots), request_of(_DAILY, key)])
+                elif not await _reset_all(storage, key, slots):
+                    return
+                assert (await _hold(storage, next(_numbers), slots)).allowed
+                assert await peeked(storage, request_of(_DAILY, key)) == [100]
+                assert await _settle(storage, number, key, 90) == (IN_TIME, 90, 0)
+                assert await peeked(storage, request_of(_DAILY, key)) == [90]
 
         self._run_reserving(scenario)
 
@@ -228,6 +233,17 @@ async def _settle(storage: _Storage, number: int, key: str, tokens: int, max_deb
     request = request_of(_DAILY, key, cost=tokens)
     one: BucketSettlement = (await storage.settle([request], number, [max_debt * _DAILY_TOKEN]))[0]
     return one.found, one.charged_units // _DAILY_TOKEN, one.returned_units // _DAILY_TOKEN
+
+
+async def _reset_all(storage: StorageProtocol, *prefixes: str) -> bool:
+    """Reset all buckets of some prefixes; return whether the storage can."""
+    if not isinstance(storage, ResettableStorage):
+        return False
+    try:
+        await storage.reset_all(prefixes)
+    except StorageError:  # it cannot tell them from others
+        return False
+    return True
 
 
 async def _hold(storage: _Storage, number: int, key: str, ttl_s: float = 60) -> Verdict:

@@ -1,8 +1,10 @@
 """Tests that every storage must pass. They know nothing about any particular storage."""
 
 import asyncio
+from unittest import SkipTest
 
-from sluicegate.domain.protocols import StorageProtocol
+from sluicegate.domain.errors import StorageError
+from sluicegate.domain.protocols import ResettableStorage, StorageProtocol
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.testing.contract_runner import new_key, peeked, refunded, request_of, tokens_in, wait_of
 from sluicegate.testing.reservation_contract import ReservationContract
@@ -145,6 +147,34 @@ class StorageContract(ReservationContract):
             await storage.take([request_of(_DAILY, request.key, cost=5)])
             await storage.reset([request, request_of(_DAILY)])
             assert [(await storage.take([request])).allowed for _ in range(6)] == [True] * 5 + [False]
+
+        self._run(scenario)
+
+    def test_a_reset_of_all_fills_the_buckets_of_its_prefixes_and_no_others(self) -> None:
+        """Each bucket whose name begins with one of the prefixes is full, all others are as they were.
+
+        A storage that cannot tell them apart raises, and has changed nothing.
+        """
+
+        async def scenario(storage: StorageProtocol) -> None:
+            if not isinstance(storage, ResettableStorage):
+                raise SkipTest(f"{type(storage).__name__} cannot reset all buckets")
+            space = new_key()
+            names = [f"{space}:{end}" for end in ("ip:a", "ip:b", "user~#2:a", "user:[*]?:é", "other:a")]
+            names += [f"{space}*:ip:a", f"{space[:-1]}:ip:a", new_key()]
+            requests = [request_of(_DAILY, name, cost=5) for name in names]
+            for request in requests:
+                assert (await storage.take([request])).allowed
+                assert not (await storage.take([request])).allowed
+            try:
+                await storage.reset_all([f"{space}:{scope}" for scope in ("ip:", "ip~", "user:", "user~")])
+            except StorageError:
+                assert await peeked(storage, *requests) == [0] * 8
+                return
+            assert await peeked(storage, *requests) == [5, 5, 5, 5, 0, 0, 0, 0]
+            assert [(await storage.take([request])).allowed for request in requests] == [True] * 4 + [False] * 4
+            await storage.reset_all([f"{space}:ip:"])
+            assert await peeked(storage, *requests[:3]) == [5, 5, 0]
 
         self._run(scenario)
 

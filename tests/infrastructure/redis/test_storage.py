@@ -18,8 +18,8 @@ import redis
 from sluicegate import RateLimitRule, RedisStorage, StorageError, Success, TokenBucketAdapter
 from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.infrastructure.redis.batcher import MAX_WAITING
+from sluicegate.infrastructure.redis.connections import Connections
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.storage import Connections
 from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.testing import FakeClock, RecordingLogger
 from support.bucket_requests import bucket_request

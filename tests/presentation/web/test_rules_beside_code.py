@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from flask import Blueprint, Flask, g
 from flask import request as flask_request
 from starlette.applications import Starlette
+from starlette.responses import Response as StarletteResponse
 from starlette.routing import Mount, Route
 
 from sluicegate import (
@@ -278,6 +279,52 @@ async def test_reset_knows_code_by_its_name() -> None:
     assert await limiter.get_remaining(endpoint=name, identifier="ann") == Success(0)
     get_sync_rate_limit().reset(endpoint=name, identifier="ann")
     send("ann")
+
+
+@pytest.mark.parametrize("face", ["async", "sync"])
+@pytest.mark.usefixtures("_process")
+async def test_reset_all_of_the_process(face: str) -> None:
+    """One call reaches the buckets of dependencies, decorators of both kinds, and middlewares built from the settings."""
+    app = FastAPI()
+    app.get("/login", dependencies=[Depends(rate_limit("auth_login", "1/hour per user"))])(lambda: None)
+
+    @rate_limited("1/minute")
+    async def awaited() -> None: ...
+
+    @rate_limited("1/minute", identifier=lambda: "ann")
+    def plain() -> None: ...
+
+    page = Starlette(routes=[Route("/x", lambda _: StarletteResponse())])
+    own = RateLimitMiddleware(page, rules={"GET /x": "1/minute"})
+    of_file = RateLimitMiddleware(page, rules=None)
+    wsgi = WSGIRateLimitMiddleware(lambda _, start: start("200 OK", []) or [], rules={"GET /x": "1/minute per user"})
+    get_rate_limit().rules.replace(
+        parse_rules('[policies]\nauth_login = "1/minute"\n[endpoints]\n"GET /x" = "1/hour"\n')
+    )
+    other = TokenBucketAdapter(storage=get_rate_limit().storage, rules={"a": "1/minute"}, key_prefix="others")
+
+    async def passed() -> list[bool]:
+        found = [(await get(app, "/login")).status == 200]
+        for call in (awaited, plain):
+            try:
+                answer = call()
+                if answer is not None:
+                    await answer
+                found.append(True)
+            except RateLimitedError:
+                found.append(False)
+        found += [(await get(one, "/x")).status == 200 for one in (own, of_file)]
+        seen: list[str] = []
+        list(
+            wsgi({"REQUEST_METHOD": "GET", "PATH_INFO": "/x", "REMOTE_ADDR": "192.0.2.1"}, lambda s, _: seen.append(s))
+        )
+        return [*found, seen[0].startswith("200"), (await other.is_allowed(endpoint="a", identifier="x")).value.allowed]
+
+    assert await passed() == [True] * 7
+    assert await passed() == [False] * 7
+    done = await get_rate_limit().reset_all() if face == "async" else get_sync_rate_limit().reset_all()
+    assert done == Success(None)
+    assert await passed() == [True] * 6 + [False]
 
 
 @pytest.mark.usefixtures("_process")

@@ -6,12 +6,14 @@ from typing import Final
 
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules.added_overrides import AddedOverrides
+from sluicegate.application.rules.relatives import Relatives
 from sluicegate.application.rules.rule_merging import with_controls
 from sluicegate.application.rules.rules_beside_code import RulesBesideCode
 from sluicegate.application.rules.rules_snapshot import CurrentRules, RulesSnapshot, is_over, take_snapshot
+from sluicegate.application.rules.switch_news import announce_switches
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused, RateLimitSwitched
+from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused
 from sluicegate.domain.rules.compiled_rules import CompiledRules, EndpointRules
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.rules.rule_book import RuleBook, Rules
@@ -59,6 +61,8 @@ class LiveRules:
         self._followed = followed
         self.rules_beside_code = RulesBesideCode()
         """Those that stand beside the code that they limit."""
+        self.relatives: Relatives = Relatives() if followed is None else followed.relatives
+        """The limiters that have these rules, or rules that follow them or are followed by them."""
         self._own = rules
         self._without_switches: tuple[RulesSnapshot, CompiledRules] | None = None
         self.changes = 0
@@ -118,6 +122,12 @@ class LiveRules:
     def beside_code(self) -> dict[str, tuple[RateLimitRule, ...]]:
         """The rules beside code that were added so far, by the endpoint as users call it."""
         return self.rules_beside_code.by_endpoint(self.current().book)
+
+    @property
+    def all_scopes(self) -> set[str]:
+        """The scopes of all rules, of those beside code as well, and whether or not they are switched off."""
+        declared = [*self.current().book.rules, *[rule for rules in self.beside_code.values() for rule in rules]]
+        return {str(rule.scope) for rule in declared}
 
     def without_switches(self) -> CompiledRules:
         """Return the rules as they are without kill switches, which stop the counting and not the operators."""
@@ -312,26 +322,7 @@ class LiveRules:
         return snapshot
 
     def _announce_switches(self, before: tuple[KillSwitch, ...], after: tuple[KillSwitch, ...]) -> None:
-        for off, switches, others in ((True, after, before), (False, before, after)):
-            for switch in switches:
-                if switch not in others:
-                    self._announce_switch(switch, off=off)
-
-    def _announce_switch(self, switch: KillSwitch, *, off: bool) -> None:
-        self._notifier.log(
-            "warning",
-            "Rate limit rules are switched off." if off else "Rate limit rules hold again.",
-            policies=switch.policies or "all",
-            until=switch.until and switch.until.isoformat(),
-            reason=switch.reason,
-        )
-        version = self.held.snapshot.book.version
-        self._publish(
-            RateLimitSwitched,
-            lambda: RateLimitSwitched(
-                policies=switch.policies, off=off, until=switch.until, reason=switch.reason, rules_version=version
-            ),
-        )
+        announce_switches(self._notifier, self.version, before, after)
 
     def _require_policy(self, policy: str) -> None:
         names = {rule.policy for rules in (*self.book.values(), *self.beside_code.values()) for rule in rules}

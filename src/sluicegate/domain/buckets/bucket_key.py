@@ -5,7 +5,7 @@ escaped, and the endpoint stands last: two different triples never share a key.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Final
 
@@ -58,6 +58,15 @@ class KeyFormat:
             return f"{self._prefix}:{scope}:{endpoint}", None
         brace, closing = ("{", "}") if self._hash_tag else ("", "")
         return f"{self._prefix}:{scope}:{brace}", f"{closing}:{endpoint}"
+
+    @property
+    def prefix(self) -> str:
+        """What every key begins with."""
+        return self._prefix
+
+    def prefixes(self, scopes: Iterable[str]) -> set[str]:
+        """Return what the keys of some scopes begin with, up to the identifier or the variant."""
+        return {f"{self._prefix}:{scope}{end}" for scope in scopes for end in ":~"}
 
     def encode(self, identifier: str) -> str:
         """Return an identifier as keys write it: readable where it is ordinary, injective always.

@@ -11,8 +11,10 @@ from sluicegate.domain.buckets.token_bucket import full_at_us
 from sluicegate.domain.claims.claimed_bucket import over_by_us
 
 # A large dictionary stops everything when it grows: `benchmarks/small_parts.py` measures it.
-_SHARDS: Final = 256
-_SHARD_MASK: Final = _SHARDS - 1
+SHARDS: Final = 256
+"""In how many parts the buckets are kept."""
+
+_SHARD_MASK: Final = SHARDS - 1
 
 BYTES_A_KEY: Final = 296
 """How much memory there is for each of `max_keys` buckets: a key of 80 characters fits. Longer ones leave room for fewer."""
@@ -56,7 +58,7 @@ class BucketStore:
     def __init__(self, max_keys: int) -> None:
         self._max_keys = max_keys
         self._max_bytes = max(_LEAST_MAX_BYTES, max_keys * BYTES_A_KEY)
-        self._shards: list[dict[str, Bucket]] = [{} for _ in range(_SHARDS)]
+        self._shards: list[dict[str, Bucket]] = [{} for _ in range(SHARDS)]
         self._size = 0
         self._bytes = 0
         self._expiry = ExpiryQueue()

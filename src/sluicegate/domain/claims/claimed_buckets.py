@@ -7,6 +7,7 @@ from mypy_extensions import i64
 
 from sluicegate.domain.buckets.bucket import GONE, RESET, Bucket, level_of, pay
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
+from sluicegate.domain.buckets.bucket_spec import BucketSpec
 from sluicegate.domain.buckets.bucket_store import BYTES_A_CLAIM, BucketStore
 from sluicegate.domain.claims.claim import MAX_CLAIMS, NOT_FOUND, PAID
 from sluicegate.domain.claims.claimed_bucket import (
@@ -89,6 +90,22 @@ class ClaimedBuckets(BucketStore):
         finally:
             self._closed = False
 
+    def reset_shard(self, shard: i64, prefixes: tuple[str, ...], now_us: i64) -> None:
+        """Make each bucket full whose key begins with one of some prefixes, as a reset does.
+
+        Args:
+            shard: The part of the buckets that is looked at, below `SHARDS`: that bounds the time of the call.
+            prefixes: What the keys begin with.
+            now_us: The storage's clock.
+        """
+        self._close(now_us)
+        try:
+            for key, bucket in self._shards[shard].items():
+                if key.startswith(prefixes):
+                    self._reset_one(bucket, bucket.spec, now_us)
+        finally:
+            self._closed = False
+
     def _take_in_place(
         self, requests: tuple[BucketRequest, ...], terms: Sequence[ClaimTerms], number: int, now_us: i64
     ) -> Verdict:
@@ -110,14 +127,18 @@ class ClaimedBuckets(BucketStore):
         try:
             for request in requests:
                 bucket = self._find(request.key)
-                if bucket is not None and bucket.claims is not None:
-                    before = bucket.claim_count
-                    reset_claimed(bucket, request.spec, now_us)
-                    self._count_claims(bucket, before)
-                elif bucket is not None:
-                    bucket.last = RESET
+                if bucket is not None:
+                    self._reset_one(bucket, request.spec, now_us)
         finally:
             self._closed = False
+
+    def _reset_one(self, bucket: Bucket, spec: BucketSpec, now_us: i64) -> None:
+        if bucket.claims is None:
+            bucket.last = RESET
+            return
+        before = bucket.claim_count
+        reset_claimed(bucket, spec, now_us)
+        self._count_claims(bucket, before)
 
     def _refund_one(self, request: BucketRequest, now_us: i64) -> BucketLevel:
         spec = request.spec

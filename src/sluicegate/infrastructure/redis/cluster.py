@@ -217,7 +217,7 @@ class ClusterRouter:
         try:
             async with PatientTimeout(self._connect_timeout_s):
                 connection = await connector.open()
-                owners = _owners(await ask(connection, "CLUSTER", "SLOTS"), address[0])
+                owners = owners_of(await ask(connection, "CLUSTER", "SLOTS"), address[0])
         except Exception:  # noqa: BLE001 - the next node may know
             return False
         finally:
@@ -242,8 +242,8 @@ class ClusterRouter:
         return f"ClusterRouter(nodes={len(self._nodes)}, slots={len(self._owners)})"
 
 
-def _owners(reply: object, host: str) -> dict[int, Address]:
-    """Read a CLUSTER SLOTS reply: lists of first slot, last slot, master, replicas.
+def owners_of(reply: object, host: str) -> dict[int, Address]:
+    """Return which node keeps each slot, from a CLUSTER SLOTS reply: lists of first slot, last slot, master, replicas.
 
     A master is a list of host, port, id and, from Redis 7 on, a list of what else is known of its address. Without a host it is
     where the node that was asked is; `?` says that the host's name is not known, but its address may be.

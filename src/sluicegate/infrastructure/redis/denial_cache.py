@@ -192,6 +192,15 @@ class DenialCache:
                     self._floor = next(iter(self._raised.values()))  # before the key goes, for the same reason
                     self._raised.popitem(last=False)
 
+    def forget_all(self) -> None:
+        """Forget all denials: any bucket's level may have been raised."""
+        with self._mutex:
+            self._forgets += 1
+            self._floor = self._forgets  # before the rest goes, because `lookup` takes no lock
+            self._raised.clear()
+            self._denials.clear()
+            self._bytes = 0
+
     def _now_us(self) -> int:
         return self._now_ns() // 1000
 

@@ -51,7 +51,7 @@ _CODE: Final = re.compile(rf"(?:^|[\s-])({'|'.join(_REASON_OF)})\b")
 # Redis 6.2 and 7.0, and later versions, about a command that the script's user may not run.
 _NO_PERMISSION: Final = ("The user executing the script can't", "ACL failure in script")
 _COMMAND: Final = re.compile(
-    r"'(evalsha|eval|time|mget|set|del|select|auth|asking|hello|cluster\|slots|sentinel\|masters)'"
+    r"'(evalsha|eval|time|mget|set|del|scan|select|auth|asking|hello|cluster\|slots|sentinel\|masters)'"
 )
 
 # Versions of redis-py before 8 cut the code off, and leave the class.

@@ -155,6 +155,21 @@ class SyncRedisStorage:
         finally:
             self._storage.forget_denials(requests)
 
+    def reset_all_blocking(self, prefixes: Sequence[str], /) -> None:
+        """Make each bucket full whose name begins with one of some prefixes; see `RedisStorage.reset_all`."""
+        loop = self._background.loop()
+        if self._background.runs_here:
+            raise _in_the_thread()
+        swept = asyncio.run_coroutine_threadsafe(self._storage.reset_all(prefixes), loop)
+        try:
+            swept.result()
+        finally:
+            swept.cancel()  # if the caller was interrupted
+
+    def forget_all(self, prefixes: Sequence[str], /) -> None:
+        """Forget all denials; see `RedisStorage.forget_all`."""
+        self._storage.forget_all(prefixes)
+
     def close(self) -> None:
         """Close the connections and end the thread. Calling it twice is harmless."""
         self._background.close(self._storage)
@@ -169,7 +184,7 @@ class SyncRedisStorage:
         deadline_s = cast("float", self.traits.deadline_s)
         loop = self._background.loop()
         if self._background.runs_here:
-            raise StorageError("no_thread", "Asked by a finaliser in the thread that would have to answer.")
+            raise _in_the_thread()
         answer: Future[Any] = Future()
         call = Call(verb, requests, answer, loop.time() + deadline_s, terms)
         loop.call_soon_threadsafe(self._submit, loop, call)
@@ -198,6 +213,10 @@ class SyncRedisStorage:
 
     def __repr__(self) -> str:
         return f"Sync{self._storage!r}"
+
+
+def _in_the_thread() -> StorageError:
+    return StorageError("no_thread", "Asked by a finaliser in the thread that would have to answer.")
 
 
 class _LoopThread:

@@ -25,6 +25,10 @@ HEADER: Final = struct.Struct("=8sIIQ16sII16sQQ")
 The first five fields have this place and form in every version.
 """
 
+PREFIX_MARKS_AT: Final = 2048
+PREFIX_MARKS: Final = 2048
+"""Behind the header, bytes that tell by which prefixes limiters name their buckets: see `prefixes.py`."""
+
 DIGEST_BYTES: Final = 16
 STATE: Final = struct.Struct("@6q")
 """Level, last tick; then the arithmetic: capacity, units a token, units a tick, length of the tick. All zero: no bucket.

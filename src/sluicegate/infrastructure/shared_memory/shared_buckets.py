@@ -11,6 +11,7 @@ from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest,
 from sluicegate.domain.errors import InvalidInputError, StorageError
 from sluicegate.domain.protocols import StorageTraits
 from sluicegate.infrastructure.shared_memory.claimed_call import ClaimedCall
+from sluicegate.infrastructure.shared_memory.prefixes import is_only_prefix, note_prefix
 from sluicegate.infrastructure.shared_memory.table import PEEK, REFUND, RESET, TAKE, SharedTable
 from sluicegate.runtime.system_clock import reader_ns
 
@@ -20,6 +21,10 @@ _PAUSE_S: Final = 0.000_05
 _LONGEST_PAUSE_S: Final = 0.002
 _FIRST_WAIT_S: Final = 5.0
 _WAIT_S: Final = 0.02  # in a check
+_OF_OTHERS: Final = (
+    "A file in shared memory keeps no names of buckets, and limiters with other key prefixes have used this one, whose"
+    " buckets would be reset too: give each prefix a file of its own, or empty it with `sluicegate storage clear`."
+)
 _LOOK_US: Final = 1_000_000
 """How often it is looked whether the path still leads to the mapped file."""
 
@@ -40,6 +45,7 @@ class MappedTable:
         self._note_evictions = note_evictions
         self._open_table = open_table
         self._table: SharedTable | None = open_table(_FIRST_WAIT_S)
+        self._prefixes: list[str] = []
         self.look_at_us: i64 = 0
         """When to look whether the path still leads to the mapped file."""
 
@@ -54,6 +60,20 @@ class MappedTable:
             raise StorageError("connection", "The storage was closed.")
         return table
 
+    def note_prefix(self, prefix: str) -> None:
+        """Note by which prefix a limiter names its buckets, in this file and in the next one."""
+        if prefix not in self._prefixes:
+            self._prefixes.append(prefix)
+        note_prefix(self.table().file.memory, prefix)
+
+    def belongs_to(self, prefixes: Sequence[str]) -> bool:
+        """Return whether the names of all buckets in the file begin with some prefixes, as far as limiters have told."""
+        memory = self.table().file.memory
+        for prefix in self._prefixes:
+            if is_only_prefix(memory, prefix):
+                return not [one for one in prefixes if not one.startswith(f"{prefix}:")]
+        return False
+
     def look(self, table: SharedTable) -> None:
         """Map another file if the path leads to one: somebody has removed or replaced the one that is mapped.
 
@@ -65,6 +85,8 @@ class MappedTable:
         if self._table is table and not table.file.is_current():
             try:
                 self._table = self._open_table(_WAIT_S)
+                for prefix in self._prefixes:
+                    note_prefix(self._table.file.memory, prefix)
             except InvalidInputError as error:
                 raise StorageError("connection", str(error)) from None
         self._note_evictions(table.evicted_unfull, table.now_us)
@@ -119,6 +141,31 @@ class SharedBuckets:
     def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
         self._wait(RESET, requests)
+
+    def reset_all_blocking(self, prefixes: Sequence[str], /) -> None:
+        """Make each bucket of the file full, if all of them have names that begin with the prefixes.
+
+        Raises:
+            StorageError: If limiters with other prefixes have used the file, or a lock was not free in time.
+        """
+        table = self._mapped.table()
+        for stripe, part in self._parts(table, prefixes):
+            tries = Tries(self._deadline_s)
+            while not table.reset_part(stripe, part):
+                sleep(tries.next_pause_s())
+
+    def forget_all(self, prefixes: Sequence[str], /) -> None:
+        """Do nothing: all processes have the same buckets."""
+
+    def _parts(self, table: SharedTable, prefixes: Sequence[str]) -> list[tuple[int, int]]:
+        """Return the stripes and their parts.
+
+        Raises:
+            StorageError: If the file has buckets of other prefixes.
+        """
+        if not self._mapped.belongs_to(prefixes):
+            raise StorageError("unsupported", _OF_OTHERS)
+        return [(stripe, part) for stripe in range(table.file.layout.stripes) for part in range(table.slots.parts)]
 
     def reserve_blocking(
         self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /

@@ -30,6 +30,8 @@ from sluicegate.infrastructure.shared_memory.layout import (
 
 NO_DIGEST: Final = bytes(DIGEST_BYTES)
 NO_SLOT: Final = -1
+ALL_PARTS: Final = -1
+_GROUPS_A_PART: Final = 64
 _STATE_BYTES: Final = STATE.size
 _SLOT: Final = struct.Struct("@q")
 _DIGEST_AT: Final = _SLOT.size
@@ -200,19 +202,53 @@ class Slots:
         at += GROUP_DIGESTS_BYTES + nth * (_STATE_BYTES - DIGEST_BYTES)
         self._memory[at : at + _STATE_BYTES] = line[_STATE_AT:]
 
-    def claimed_in(self, stripe: i64) -> list[i64]:
-        """Return the slots of a stripe whose buckets have claims."""
-        first = stripe * self._groups_per_stripe * GROUP_SLOTS
-        slots: list[i64] = [first + nth for nth in range(self._groups_per_stripe * GROUP_SLOTS)]
-        return [slot for slot in slots if self.chain_of(slot)]
+    def claimed_in(self, stripe: i64, part: i64 = ALL_PARTS) -> list[i64]:
+        """Return the slots of a stripe, or of one part of it, whose buckets have claims."""
+        first, end = self._groups_of(stripe, part)
+        return [slot for slot in range(first * GROUP_SLOTS, end * GROUP_SLOTS) if self.chain_of(slot)]
 
-    def clear(self, stripe: i64) -> None:
-        """Remove all buckets of a stripe, each as a whole: an empty digest comes before an empty state."""
-        for group in range(stripe * self._groups_per_stripe, (stripe + 1) * self._groups_per_stripe):
+    def clear(self, stripe: i64, part: i64 = ALL_PARTS) -> None:
+        """Remove all buckets of a stripe, or of one part of it, that have no claims.
+
+        Each is removed as a whole: an empty digest comes before an empty state.
+        """
+        first, end = self._groups_of(stripe, part)
+        for group in range(first, end):
+            digests, states = bytearray(GROUP_DIGESTS_BYTES), bytearray(GROUP_STATES.size)
+            for nth in range(GROUP_SLOTS):
+                slot: i64 = group * GROUP_SLOTS + nth
+                if self.chain_of(slot):
+                    digests[nth * DIGEST_BYTES : (nth + 1) * DIGEST_BYTES] = self.digest_of(slot)
+                    at = self.state_at(slot)
+                    states[nth * _STATE_BYTES : (nth + 1) * _STATE_BYTES] = self._memory[at : at + _STATE_BYTES]
             at = self._groups_at + group * GROUP_BYTES
-            self._memory[at : at + GROUP_DIGESTS_BYTES] = bytes(GROUP_DIGESTS_BYTES)
+            self._memory[at : at + GROUP_DIGESTS_BYTES] = bytes(digests)
             at += GROUP_DIGESTS_BYTES
-            self._memory[at : at + GROUP_STATES.size] = bytes(GROUP_STATES.size)
+            self._memory[at : at + GROUP_STATES.size] = bytes(states)
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a stripe is reset, each of which keeps its lock for a short time."""
+        return -(-self._groups_per_stripe // _GROUPS_A_PART)
+
+    def _groups_of(self, stripe: i64, part: i64) -> tuple[i64, i64]:
+        first = stripe * self._groups_per_stripe
+        end = first + self._groups_per_stripe
+        if part == ALL_PARTS:
+            return first, end
+        first += part * _GROUPS_A_PART
+        return first, min(end, first + _GROUPS_A_PART)
+
+    def digest_of(self, slot: i64) -> bytes:
+        """Return the digest in a slot."""
+        group = slot // GROUP_SLOTS
+        at = self._groups_at + group * GROUP_BYTES + (slot - group * GROUP_SLOTS) * DIGEST_BYTES
+        return self._memory[at : at + DIGEST_BYTES]
+
+    def at(self, slot: i64) -> SharedBucket:
+        """Return the bucket in a slot as a call finds it."""
+        group = slot // GROUP_SLOTS
+        return SharedBucket(self.digest_of(slot), group // self._groups_per_stripe, group, group)
 
     def state_at(self, slot: i64) -> i64:
         """Return the place of a slot's state."""

@@ -124,6 +124,23 @@ class SharedMemoryStorage(SharedBuckets):
         """Make each bucket full."""
         await self._wait_async(RESET, requests)
 
+    async def reset_all(self, prefixes: Sequence[str], /) -> None:
+        """Make each bucket of the file full, if all of them have names that begin with the prefixes.
+
+        Raises:
+            StorageError: If limiters with other prefixes have used the file, or a lock was not free in time.
+        """
+        table = self._mapped.table()
+        for stripe, part in self._parts(table, prefixes):
+            tries = Tries(self._deadline_s)
+            while not table.reset_part(stripe, part):  # noqa: ASYNC110 - of locks between processes there are no events
+                await asyncio.sleep(tries.next_pause_s())
+            await asyncio.sleep(0)
+
+    def note_prefix(self, key_prefix: str, /) -> None:
+        """Note by which prefix a limiter names its buckets: the file keeps hashes of the names, and `reset_all` must know."""
+        self._mapped.note_prefix(key_prefix)
+
     async def reserve(self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /) -> Verdict:
         """Pay all requests or none, and note their claims."""
         return cast("Verdict", await self._wait_claimed_async(reserving(requests, number, terms)))

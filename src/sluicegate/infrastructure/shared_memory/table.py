@@ -31,6 +31,8 @@ REFUND: Final = 2
 RESET: Final = 3
 _CLEAR: Final = 4  # of a whole stripe
 _CLAIM: Final = 5
+_RESET_PART: Final = 16
+"""The reset of the first part of a stripe; the next number is that of its second part, and so on."""
 
 
 class SharedTable:
@@ -130,6 +132,11 @@ class SharedTable:
         """Remove all buckets of a stripe; return whether its lock and that of the cells were free."""
         return self._locked(_CLEAR, (), [], [stripe, self._cells_stripe], 0, None) is not None
 
+    def reset_part(self, stripe: int, part: int) -> bool:
+        """Reset all buckets of one part of a stripe; return whether its lock and that of the cells were free."""
+        stripes: list[i64] = [stripe, self._cells_stripe]
+        return self._locked(_RESET_PART + part, (), [], stripes, 0, None) is not None
+
     def _locked(  # noqa: PLR0913, PLR0917 - a call, and the lock that is to be taken next
         self,
         verb: i64,
@@ -218,6 +225,9 @@ class SharedTable:
         if verb == _CLEAR:
             self._clear(stripes)
             return Verdict(allowed=True, levels=())
+        if verb >= _RESET_PART:
+            self._reset_part(stripes, verb - _RESET_PART, now_us)
+            return Verdict(allowed=True, levels=())
         paid = verb == TAKE
         for at, request in enumerate(requests):
             bucket = buckets[at]
@@ -270,6 +280,16 @@ class SharedTable:
             plan.give_back(self.slots.chain_of(slot))
             self.journal.commit(stripes, [removal(slot), *plan.lines()])
         self.slots.clear(stripes[0])
+
+    def _reset_part(self, stripes: list[i64], part: i64, now_us: i64) -> None:
+        """Reset the buckets of one part of the first of two stripes; the other one is that of the cells."""
+        for slot in self.slots.claimed_in(stripes[0], part):
+            requests = (BucketRequest(str(slot), self.slots.load(slot).spec, 0),)
+            call = ClaimedCall(requests, partial(_in_table, RESET, requests))
+            entries = call.run(self.slots, self.cells, [self.slots.at(slot)], now_us)
+            if entries:
+                self.journal.commit(stripes, entries)
+        self.slots.clear(stripes[0], part)
 
 
 def _change(verb: i64, paid: bool, bucket: SharedBucket, request: BucketRequest, now_us: i64) -> bytes | None:
