@@ -191,6 +191,7 @@ async def _check(
 
 def _spread(function: Callable[..., Any], option: str, *, awaits: bool) -> Callable[[_Arguments], Any]:
     """Return a function of a call's arguments, given as one value."""
+    require_functions({option: function})
     if not awaits and returns_coroutine(function):
         raise InvalidTypeError(f"{option}={function!r:.80}: a coroutine function, but what is decorated is none")
     return lambda arguments: function(*arguments[0], **arguments[1])

@@ -4,7 +4,7 @@ The lines are those of `httpx_transport.py`: the two libraries have the same nam
 either module would keep a type checker from telling them apart. All that decides is in `client/http_pacer.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Unpack
 
 import httpx2
@@ -13,7 +13,7 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError
 from sluicegate.domain.errors import InvalidTypeError
-from sluicegate.presentation.client.http_pacer import HTTPPacer, PacingOptions
+from sluicegate.presentation.client.http_pacer import ClientName, HTTPPacer, PacingOptions
 from sluicegate.presentation.client.pacer import Call
 from sluicegate.presentation.client.steps import run, run_blocking
 from sluicegate.presentation.inline_rules import RuleOrText
@@ -33,7 +33,7 @@ class RateLimitTransport(httpx2.AsyncBaseTransport):
     Args:
         rules: Rules, or texts such as `10/second burst 1`.
         transport: The transport that sends them; None: a new `httpx2.AsyncHTTPTransport`.
-        identifier: What is counted separately, as a function of the request; None: the host and port.
+        identifier: What is counted separately, as a function of the request, or a coroutine function; None: the host and port.
         limiter: The limiter whose storage is used; None: that of the settings.
         options: See `PacingOptions`.
 
@@ -45,7 +45,7 @@ class RateLimitTransport(httpx2.AsyncBaseTransport):
         self,
         *rules: RuleOrText,
         transport: httpx2.AsyncBaseTransport | None = None,
-        identifier: Callable[[httpx2.Request], str] | None = None,
+        identifier: Callable[[httpx2.Request], ClientName | Awaitable[ClientName]] | None = None,
         limiter: TokenBucketAdapter | None = None,
         **options: Unpack[PacingOptions],
     ) -> None:
@@ -82,7 +82,7 @@ class SyncRateLimitTransport(httpx2.BaseTransport):
     Args:
         rules: See `RateLimitTransport`.
         transport: The transport that sends the requests; None: a new `httpx2.HTTPTransport`.
-        identifier: See `RateLimitTransport`.
+        identifier: See `RateLimitTransport`; a plain function.
         limiter: The limiter whose storage is used; None: that of the settings.
         options: See `PacingOptions`.
 
@@ -94,7 +94,7 @@ class SyncRateLimitTransport(httpx2.BaseTransport):
         self,
         *rules: RuleOrText,
         transport: httpx2.BaseTransport | None = None,
-        identifier: Callable[[httpx2.Request], str] | None = None,
+        identifier: Callable[[httpx2.Request], ClientName] | None = None,
         limiter: SyncTokenBucketAdapter | None = None,
         **options: Unpack[PacingOptions],
     ) -> None:

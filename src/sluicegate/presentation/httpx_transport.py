@@ -1,6 +1,6 @@
 """Transports for httpx that keep to another service's limit: requests wait until they may be sent."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Unpack
 
 import httpx
@@ -9,7 +9,7 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.application.wait_queue import SlotTimeoutError
 from sluicegate.domain.errors import InvalidTypeError
-from sluicegate.presentation.client.http_pacer import HTTPPacer, PacingOptions
+from sluicegate.presentation.client.http_pacer import ClientName, HTTPPacer, PacingOptions
 from sluicegate.presentation.client.pacer import Call
 from sluicegate.presentation.client.steps import run, run_blocking
 from sluicegate.presentation.inline_rules import RuleOrText
@@ -29,7 +29,7 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
     Args:
         rules: Rules, or texts such as `10/second burst 1`.
         transport: The transport that sends them; None: a new `httpx.AsyncHTTPTransport`.
-        identifier: What is counted separately, as a function of the request; None: the host and port.
+        identifier: What is counted separately, as a function of the request, or a coroutine function; None: the host and port.
         limiter: The limiter whose storage is used; None: that of the settings.
         options: See `PacingOptions`.
 
@@ -41,7 +41,7 @@ class RateLimitTransport(httpx.AsyncBaseTransport):
         self,
         *rules: RuleOrText,
         transport: httpx.AsyncBaseTransport | None = None,
-        identifier: Callable[[httpx.Request], str] | None = None,
+        identifier: Callable[[httpx.Request], ClientName | Awaitable[ClientName]] | None = None,
         limiter: TokenBucketAdapter | None = None,
         **options: Unpack[PacingOptions],
     ) -> None:
@@ -78,7 +78,7 @@ class SyncRateLimitTransport(httpx.BaseTransport):
     Args:
         rules: See `RateLimitTransport`.
         transport: The transport that sends the requests; None: a new `httpx.HTTPTransport`.
-        identifier: See `RateLimitTransport`.
+        identifier: See `RateLimitTransport`; a plain function.
         limiter: The limiter whose storage is used; None: that of the settings.
         options: See `PacingOptions`.
 
@@ -90,7 +90,7 @@ class SyncRateLimitTransport(httpx.BaseTransport):
         self,
         *rules: RuleOrText,
         transport: httpx.BaseTransport | None = None,
-        identifier: Callable[[httpx.Request], str] | None = None,
+        identifier: Callable[[httpx.Request], ClientName] | None = None,
         limiter: SyncTokenBucketAdapter | None = None,
         **options: Unpack[PacingOptions],
     ) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
@@ -11,12 +11,10 @@ from sluicegate.presentation.client.pacer import Call, Pacer
 from sluicegate.presentation.client.steps import run, run_blocking
 from sluicegate.presentation.decorated import dressed_as, name_of, require_function
 from sluicegate.presentation.inline_rules import RuleOrText
-from sluicegate.presentation.web.identifiers import EVERYBODY, identifier_text
+from sluicegate.presentation.web.identifiers import EVERYBODY
 from sluicegate.presentation.web.request_reader import returns_coroutine
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_Identify: TypeAlias = Callable[[tuple[Any, ...], dict[str, Any]], str]
 
 
 def paced(  # noqa: PLR0913 - settings, given by name
@@ -36,7 +34,8 @@ def paced(  # noqa: PLR0913 - settings, given by name
 
     Args:
         rules: Rules, or texts such as `10/second burst 1`.
-        identifier: Called with the arguments of each call; returns what is counted separately. None: all calls together.
+        identifier: Called with the arguments of each call; returns what is counted separately. None: all calls together. A
+            coroutine function only where the decorated function is one.
         timeout_s: The longest wait in seconds, of all attempts together; None: no end.
         name: What keys name in the place of an endpoint; empty: the function's module and name.
         limiter: The limiter whose storage is used: a `TokenBucketAdapter` for coroutine functions, a `SyncTokenBucketAdapter` for
@@ -51,14 +50,13 @@ def paced(  # noqa: PLR0913 - settings, given by name
     Raises:
         InvalidInputError: If an argument is wrong.
     """
-    if identifier is not None and (not callable(identifier) or returns_coroutine(identifier)):
-        raise InvalidTypeError(f"identifier={identifier!r:.80}: expected a plain function of the call's arguments")
 
     def pacer_of(asynchronous: bool, limiter: object) -> Pacer:
         return Pacer(
             rules,
             asynchronous=asynchronous,
             limiter=limiter,
+            identifier=identifier,
             name=name,
             timeout_s=timeout_s,
             retries=retries,
@@ -67,21 +65,18 @@ def paced(  # noqa: PLR0913 - settings, given by name
 
     pacer_of(asynchronous=True, limiter=None)  # raises what is wrong
 
-    def identify(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        return (identifier_text(identifier(*args, **kwargs)) if identifier else "") or EVERYBODY
-
     def decorate(function: F) -> F:
         require_function(function)
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidTypeError(f"{name_of(function)}: a generator; decorate a function that makes one call")
         awaits = returns_coroutine(function)
         pacer = pacer_of(asynchronous=awaits, limiter=limiter)
-        return cast("F", dressed_as(function, (_waiting if awaits else _blocking)(function, pacer, identify)))
+        return cast("F", dressed_as(function, (_waiting if awaits else _blocking)(function, pacer)))
 
     return decorate
 
 
-def _waiting(function: Callable[..., Any], pacer: Pacer, identify: _Identify) -> Callable[..., Any]:
+def _waiting(function: Callable[..., Any], pacer: Pacer) -> Callable[..., Any]:
     async def paced_function(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
         async def send() -> _Outcome:
             try:
@@ -90,12 +85,12 @@ def _waiting(function: Callable[..., Any], pacer: Pacer, identify: _Identify) ->
                 return _refused(error)
 
         call = Call(send=send, read=_read, discard=_aclose, repeatable=True)
-        return _result(await run(pacer.steps(name_of(function), identify(args, kwargs), call)))
+        return _result(await run(pacer.steps(name_of(function), call, EVERYBODY, args, kwargs)))
 
     return paced_function
 
 
-def _blocking(function: Callable[..., Any], pacer: Pacer, identify: _Identify) -> Callable[..., Any]:
+def _blocking(function: Callable[..., Any], pacer: Pacer) -> Callable[..., Any]:
     def paced_function(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
         def send() -> _Outcome:
             try:
@@ -104,7 +99,7 @@ def _blocking(function: Callable[..., Any], pacer: Pacer, identify: _Identify) -
                 return _refused(error)
 
         call = Call(send=send, read=_read, discard=_close, repeatable=True)
-        return _result(run_blocking(pacer.steps(name_of(function), identify(args, kwargs), call)))
+        return _result(run_blocking(pacer.steps(name_of(function), call, EVERYBODY, args, kwargs)))
 
     return paced_function
 

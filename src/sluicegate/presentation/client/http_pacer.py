@@ -1,18 +1,22 @@
 """Which limit an HTTP request counts for, and whether it may be sent again: the same for all libraries that send requests."""
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol, TypedDict, TypeVar
+from typing import Final, Protocol, TypeAlias, TypedDict, TypeVar
+from uuid import UUID
 
 from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.presentation.client.pacer import Call, Pacer
 from sluicegate.presentation.client.steps import Steps
 from sluicegate.presentation.inline_rules import RuleOrText
-from sluicegate.presentation.web.identifiers import identifier_text
 
 R = TypeVar("R")
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
 _PLACE: Final = "httpx"  # for httpx2 as well: whoever moves to it keeps the buckets
+
+
+ClientName: TypeAlias = str | int | UUID | None
+"""What names whose limit a request counts for."""
 
 
 class _URL(Protocol):
@@ -64,7 +68,8 @@ class HTTPPacer:
         rules: See `Pacer`.
         asynchronous: See `Pacer`.
         limiter: See `Pacer`.
-        identifier: What is counted separately, as a function of the request; None: the host and port.
+        identifier: What is counted separately, as a function of the request, which may be a coroutine function where requests are
+            awaited; None: the host and port.
         timeout_s: See `PacingOptions`.
         name: See `PacingOptions`.
         retries: See `PacingOptions`.
@@ -81,27 +86,25 @@ class HTTPPacer:
         *,
         asynchronous: bool,
         limiter: object,
-        identifier: Callable[..., str] | None,
+        identifier: Callable[..., object] | None,
         timeout_s: float | None = 60.0,
         name: str = "",
         retries: int = 2,
         retry_unsafe: bool = False,
         max_pause_s: float = 300.0,
     ) -> None:
-        if identifier is not None and not callable(identifier):
-            raise InvalidTypeError(f"identifier={identifier!r:.80}: expected a function of the request")
         if not isinstance(retry_unsafe, bool):
             raise InvalidTypeError(f"retry_unsafe={retry_unsafe!r:.80}: expected True or False")
         self._pacer = Pacer(
             rules,
             asynchronous=asynchronous,
             limiter=limiter,
+            identifier=identifier,
             name=name,
             timeout_s=timeout_s,
             retries=retries,
             max_pause_s=max_pause_s,
         )
-        self._identifier = identifier or _authority
         self._retry_unsafe = retry_unsafe
 
     def may_repeat(self, request: HTTPRequest) -> bool:
@@ -110,9 +113,4 @@ class HTTPPacer:
 
     def request_steps(self, request: HTTPRequest, call: Call[R]) -> Steps[R]:
         """Wait for a turn and send a request; see `Pacer.steps`."""
-        identifier = identifier_text(self._identifier(request)) or _authority(request)
-        return self._pacer.steps(_PLACE, identifier, call)
-
-
-def _authority(request: HTTPRequest) -> str:
-    return request.url.netloc.decode("ascii")
+        return self._pacer.steps(_PLACE, call, request.url.netloc.decode("ascii"), (request,), {})

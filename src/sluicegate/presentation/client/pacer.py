@@ -21,6 +21,9 @@ from sluicegate.presentation.client.adaptation import Adaptation, RetryBudget
 from sluicegate.presentation.client.server_fields import ServerWord, read_answer
 from sluicegate.presentation.client.steps import Steps, run, run_blocking
 from sluicegate.presentation.inline_rules import InlineRules, RuleOrText
+from sluicegate.presentation.web.identifiers import identifier_text, is_name
+from sluicegate.presentation.web.request_limiter import require_plain
+from sluicegate.presentation.web.request_reader import require_functions
 from sluicegate.runtime.mutex import new_mutex
 from sluicegate.runtime.system_clock import monotonic_s, utc_now
 
@@ -78,6 +81,7 @@ class Pacer:
         timeout_s: The longest wait for turns in seconds; None: no end.
         retries: How often a call that was refused is made again at most.
         max_pause_s: The longest pause that a server may ask for, in seconds.
+        identifier: Returns whose limit a call counts for; a coroutine function only where calls are awaited. None: `steps` tells.
 
     Raises:
         InvalidInputError: If an argument is wrong.
@@ -89,11 +93,13 @@ class Pacer:
         *,
         asynchronous: bool,
         limiter: object,
+        identifier: Callable[..., object] | None,
         name: str,
         timeout_s: float | None,
         retries: int,
         max_pause_s: float,
     ) -> None:
+        require_functions({"identifier": identifier}, awaits=asynchronous)
         require_timeout(timeout_s)
         if type(retries) is not int:
             raise InvalidTypeError(f"retries={retries!r:.80}: expected a whole number")
@@ -110,6 +116,7 @@ class Pacer:
         self._run: Callable[[Steps[Any]], Any] = run if asynchronous else run_blocking
         self._sleep: Callable[[float], Any] = asyncio.sleep if asynchronous else time.sleep
         self._queue: Any = WaitQueue() if asynchronous else SyncWaitQueue()
+        self._identifier = identifier
         self._timeout_s = timeout_s
         self._retries = retries
         self._max_pause_s = max_pause_s
@@ -117,20 +124,31 @@ class Pacer:
         self._servers: dict[str, _Server] = {}
         self._mutex = new_mutex()
 
-    def steps(self, place: str, identifier: str, call: Call[R]) -> Steps[R]:
+    def steps(
+        self, place: str, call: Call[R], otherwise: str, arguments: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> Steps[R]:
         """Wait for a turn and make a call, again if it was refused and may be.
 
         Args:
             place: What keys name, if the pacer has no name.
-            identifier: Whose limit it is that the call counts for, such as a host.
             call: The call.
+            otherwise: Whose limit it counts for where no function tells, or it returns None: such as a host.
+            arguments: What the function of the identifier gets.
+            keywords: The same, by name.
 
         Returns:
             What the last attempt returned, a refusal as well.
 
         Raises:
             SlotTimeoutError: If there is no turn in time; the call was not made, or was refused before.
+            InvalidTypeError: If the function of the identifier returned something that names nobody; the call was not made.
         """
+        identifier = otherwise
+        if self._identifier is not None:
+            name = require_plain((yield partial(self._identifier, *arguments, **keywords)))
+            if not is_name(name):
+                raise InvalidTypeError(f"identifier: returned a {type(name).__name__}, expected str, int, UUID or None")
+            identifier = identifier_text(name) or otherwise
         endpoint, limiter = self._rules.at(place)
         deadline_s = None if self._timeout_s is None else monotonic_s() + self._timeout_s
         attempt = 0
