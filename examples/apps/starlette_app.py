@@ -1,4 +1,4 @@
-"""A Starlette application: signed-in users are counted by name, a websocket by its handshakes, CORS stands outside.
+"""A Starlette application: signed-in users are counted by name, a websocket by handshakes and messages, CORS outside.
 
 Run: `python examples/apps/starlette_app.py 8000`, then four times
 `curl -i -H "Authorization: Bearer alice" http://127.0.0.1:8000/me`.
@@ -35,10 +35,11 @@ async def me(request: Request) -> Response:
 
 
 async def feed(websocket: WebSocket) -> None:
-    """Greet, and close."""
+    """Greet, and say again what the client says."""
     await websocket.accept()
     await websocket.send_text("hello")
-    await websocket.close()
+    async for text in websocket.iter_text():
+        await websocket.send_text(text)
 
 
 app = Starlette(
@@ -55,7 +56,9 @@ app = Starlette(
             rules={
                 "GET /me": RateLimitRule.parse("3/minute per user"),
                 "WEBSOCKET /feed/{room}": RateLimitRule.parse("2/minute"),
+                "MESSAGE /feed/{room}": RateLimitRule.parse("3/minute"),
             },
+            denied_messages=1013,
             trusted_proxies=["10.0.0.0/8"],
         ),
     ],

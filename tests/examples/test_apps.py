@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from support.redis_servers import RedisServer, free_port, redis_7
@@ -68,7 +68,7 @@ def test_fastapi() -> None:
 
 
 def test_starlette() -> None:
-    """Users are counted by name, those who are not signed in by address, and handshakes too."""
+    """Users are counted by name, those who are not signed in by address, and handshakes and messages too."""
     with example("starlette_app.py") as client:
         alice, bob = {"Authorization": "Bearer alice"}, {"Authorization": "Bearer bob"}
         answers = [client.get("/me", headers=alice) for _ in range(4)]
@@ -78,9 +78,16 @@ def test_starlette() -> None:
         forged = [client.get("/me", headers={"Authorization": f"Bearer {number}"}).status_code for number in range(4)]
         assert forged[-1] == 429
         feed = f"ws://{client.base_url.host}:{client.base_url.port}/feed/"
-        for room in "ab":
+        for room, texts in (("a", "123"), ("b", "4")):
             with connect(feed + room) as websocket:
                 assert websocket.recv() == "hello"
+                for text in texts:
+                    websocket.send(text)
+                    if text == "4":
+                        with pytest.raises(ConnectionClosed, match="1013"):
+                            websocket.recv()
+                    else:
+                        assert websocket.recv() == text
         with pytest.raises(InvalidStatus) as caught, connect(feed + "c"):
             pass
         assert caught.value.response.status_code == 429

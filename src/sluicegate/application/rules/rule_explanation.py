@@ -10,6 +10,7 @@ from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.routing.readings import EXACT, readings_of
+from sluicegate.domain.routing.template import A_MESSAGE, MESSAGE
 from sluicegate.domain.rules.compiled_rules import EndpointRules, Limit
 from sluicegate.domain.rules.identifier_index import WallClock
 from sluicegate.domain.rules.rule import RateLimitRule
@@ -188,6 +189,7 @@ def _readings(snapshot: RulesSnapshot, endpoint: str) -> tuple[MatchedReading, .
     method, space, path = endpoint.partition(" ")
     if endpoint in snapshot.book or not space or not path:
         return ()
+    method = A_MESSAGE if method == MESSAGE else method
     found: dict[str, str] = {}
     exact = snapshot.rules.match(method, path)
     if exact is not None and exact != UNMATCHED:

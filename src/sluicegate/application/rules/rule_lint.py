@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import msgspec
 
 from sluicegate.domain.routing.table import RouteTable
-from sluicegate.domain.routing.template import Parameter, RouteTemplate, parse_endpoint
+from sluicegate.domain.routing.template import Parameter, RouteTemplate, parse_endpoint, sample_method
 from sluicegate.domain.rules.identifier_index import read_network
 from sluicegate.domain.rules.rate import exact_rate
 from sluicegate.domain.rules.rule import RateLimitRule, RateLimitScope
@@ -72,8 +72,7 @@ def _unreachable_endpoints(book: RuleBook) -> Iterator[Finding]:
     templates = [template for template in map(parse_endpoint, book) if template is not None]
     table = RouteTable(templates)
     for template in templates:
-        method = "GET" if template.method == "*" else template.method
-        first = table.match(method, sample_path(template))
+        first = table.match(sample_method(template), sample_path(template))
         if first is not None and first != template.endpoint:
             yield Finding(
                 code="shadowed",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from sluicegate.domain.routing.every_table import EveryTable
 from sluicegate.domain.routing.segment_tree import NEVER, SegmentTree
-from sluicegate.domain.routing.template import RouteTemplate
+from sluicegate.domain.routing.template import A_MESSAGE, MESSAGE, RouteTemplate
 
 
 class RouteTable:
@@ -21,7 +21,7 @@ class RouteTable:
     def __init__(self, templates: Iterable[RouteTemplate]) -> None:
         declared = tuple(templates)
         self._declared = declared
-        methods = {template.method for template in declared}
+        methods = {template.method for template in declared} - {MESSAGE} | {A_MESSAGE}
         if "GET" in methods:
             methods.add("HEAD")
         self._by_method = {method: _MethodTable(declared, method, _template_methods(method)) for method in methods}
@@ -36,7 +36,7 @@ class RouteTable:
         """Return the endpoint of the first declared template that matches; None if none does.
 
         Args:
-            method: The request's method in capitals, or `WEBSOCKET`. Templates for `GET` match `HEAD` as well.
+            method: The request's method in capitals, `WEBSOCKET`, or `A_MESSAGE`. Templates for `GET` match `HEAD` as well.
             path: The path, decoded, without the query: ASGI's `path` without its `root_path`.
         """
         return self._by_method.get(method, self._any).match(path)
@@ -68,7 +68,9 @@ class RouteTable:
 
 
 def _template_methods(method: str) -> tuple[str, ...]:
-    """Return the methods of the templates that match requests of a method."""
+    """Return the methods of the templates that match requests of a method: those of messages match nothing else."""
+    if method == A_MESSAGE:
+        return (MESSAGE,)
     return ("HEAD", "GET", "*") if method == "HEAD" else (method, "*")
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from sluicegate.domain.errors import InvalidInputError
 
@@ -12,7 +12,15 @@ CONVERTERS = ("str", "int", "float", "uuid", "path")
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([A-Za-z_][A-Za-z0-9_]*))?\}")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*|\*")
 _EXPRESSION = re.compile(r"[\^\\\[]|\(\?|\$$")  # what Django's `re_path` writes and no path of Starlette's
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET", "*"})
+_METHODS = frozenset({
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET", "*",
+})  # fmt: skip
+MESSAGE: Final = "MESSAGE"
+"""The method of an endpoint that stands for the messages of a websocket."""
+
+A_MESSAGE: Final = "message"
+"""The method of such a message. No request has it: those of HTTP are in capitals, also one that a client calls `MESSAGE`."""
+
 _MUST_PRECEDE = "expected a path that begins with / after the method, such as 'GET /accounts/{account_id}'"
 
 
@@ -48,9 +56,9 @@ def parse_endpoint(endpoint: str) -> RouteTemplate | None:
     """Parse an endpoint such as `GET /accounts/{account_id:int}`.
 
     Args:
-        endpoint: A method in capitals, `WEBSOCKET` or `*` for any, a space, and a path as Starlette's and FastAPI's routes
-            write it. A path alone means any method. A regular expression, as Django reports routes of `re_path` and of REST
-            framework's routers, is a literal text: these are looked up by what Django calls them.
+        endpoint: A method in capitals, `WEBSOCKET`, `MESSAGE` or `*` for any, a space, and a path as Starlette's and FastAPI's
+            routes write it. A path alone means any method. A regular expression, as Django reports routes of `re_path` and of
+            REST framework's routers, is a literal text: these are looked up by what Django calls them.
 
     Returns:
         The template; None for a name that is no route, such as `send_email`.
@@ -68,6 +76,11 @@ def parse_endpoint(endpoint: str) -> RouteTemplate | None:
     if not path.startswith("/"):
         raise InvalidInputError(f"endpoint={endpoint!r}: {_MUST_PRECEDE}")
     return RouteTemplate(endpoint, method, _tokens(endpoint, path))
+
+
+def sample_method(template: RouteTemplate) -> str:
+    """Return a request's method that a template fits."""
+    return {"*": "GET", MESSAGE: A_MESSAGE}.get(template.method, template.method)
 
 
 def cut(tokens: Sequence[Token]) -> list[tuple[Token, ...]]:

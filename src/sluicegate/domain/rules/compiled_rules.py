@@ -6,7 +6,7 @@ from typing import Final
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.routing.table import RouteTable
-from sluicegate.domain.routing.template import parse_endpoint
+from sluicegate.domain.routing.template import A_MESSAGE, MESSAGE, parse_endpoint
 from sluicegate.domain.rules.endpoint_rules import EndpointRules, Limit, Substitute, joined, untouched
 from sluicegate.domain.rules.identifier_index import IdentifierIndex
 from sluicegate.domain.rules.rate import exact_rate
@@ -86,7 +86,11 @@ class CompiledRules:
         if rules is not None:
             return rules
         method, space, path = endpoint.partition(" ")
-        name = self.match(method, path) if space else self.match("*", endpoint)
+        name: str | None = None
+        if method == MESSAGE:
+            name = self.match(A_MESSAGE, path)
+        if name is None:
+            name = self.match(method, path) if space else self.match("*", endpoint)
         return self.unmatched if name is None else self._by_endpoint.get(name)
 
     def add_beside_code(
@@ -118,7 +122,7 @@ class CompiledRules:
         if endpoint not in shown:
             method, space, path = endpoint.partition(" ")
             templates = RouteTable([t for t in map(parse_endpoint, shown) if t is not None])
-            name = templates.match(method, path) if space else None
+            name = templates.match(A_MESSAGE if method == MESSAGE else method, path) if space else None
         beside = [one for one in self._beside_code.values() if one.endpoint == name]
         if not beside:
             return rules
@@ -130,14 +134,15 @@ class CompiledRules:
         """Return the endpoint that a request belongs to; None if there is nothing to ask.
 
         If no template fits, that is `*` if it has a rule, or if there are lists, which may know the client all the same.
-        Unlike in `find`, a path that reads like a template's text is a path like any other.
+        Unlike in `find`, a path that reads like a template's text is a path like any other. Of a message there is nothing to ask
+        if no template is for it.
 
         Args:
-            method: The request's method in capitals, or `WEBSOCKET`.
+            method: The request's method in capitals, `WEBSOCKET`, or `A_MESSAGE`.
             path: The path, decoded, without the query.
         """
         endpoint = self.routes.match(method, path)
-        return self.fallback if endpoint is None else endpoint
+        return self.fallback if endpoint is None and method != A_MESSAGE else endpoint
 
     def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool) -> list[str]:
         """Return the endpoints that a request may belong to where the router is not known; empty if no template fits.

@@ -13,7 +13,7 @@ from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, RuleFileError
 from sluicegate.domain.routing.readings import EXACT
-from sluicegate.domain.routing.template import parse_endpoint
+from sluicegate.domain.routing.template import parse_endpoint, sample_method
 from sluicegate.domain.rules.compiled_rules import CompiledRules
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.rules.rule_book import UNMATCHED
@@ -241,8 +241,7 @@ def _has_rule(rules: CompiledRules, endpoint: str) -> bool:
     template = parse_endpoint(endpoint)
     if template is None:
         return rules.find(endpoint) is not rules.unmatched
-    method = "GET" if template.method == "*" else template.method
-    return rules.match(method, sample_path(template)) not in {None, UNMATCHED}
+    return rules.match(sample_method(template), sample_path(template)) not in {None, UNMATCHED}
 
 
 def _path(path: Path | None) -> Path:

@@ -12,6 +12,7 @@ from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
 from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
 from sluicegate.presentation.web.asgi_messages import ASGIApp, TypedASGIApp, authenticated_user
+from sluicegate.presentation.web.asgi_websocket import POLICY_VIOLATION, DeniedMessages, require_denied_messages
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter
 from sluicegate.presentation.web.client_address import ForwardedHeader
 from sluicegate.presentation.web.endpoint_finder import PathReadings
@@ -41,8 +42,8 @@ class RateLimitMiddleware(ASGIFace):
     Args:
         app: The application.
         rules: Endpoints and their rules, in the order of the application's routes: `{"POST /login": …, "GET /items/{id}": …}`;
-            `WEBSOCKET /feed` for handshakes, `* /path` for any method, `*` for requests that no other endpoint matches. None: the
-            rules file of the settings.
+            `WEBSOCKET /feed` for handshakes, `MESSAGE /feed` for messages of clients, `* /path` for any method, `*` for requests
+            that no other endpoint matches. None: the rules file of the settings.
         limiter: The limiter; None: one built from the settings and the rules. It may be any `RateLimitProtocol`; one that is no
             `TokenBucketAdapter` gets the method and the concrete path as the endpoint.
         exempt: Paths that are not counted: exact ones (`/health`) or with all below them (`/static/*`).
@@ -67,6 +68,9 @@ class RateLimitMiddleware(ASGIFace):
         retry_after_ms: Whether denials also carry `Retry-After-Ms`, in milliseconds.
         on_denied: Returns the response to a denied request in place of the problem details. Header fields that it leaves out
             are added.
+        denied_messages: What becomes of a message of a websocket that is denied by a rule such as `MESSAGE /feed`: the code with
+            which the connection is closed, 1008, 1013 or 3000 to 4999; `drop`: the application does not get it; or a function
+            of the scope and the `DenialResponse`, which returns the text or the bytes that the client gets in answer.
         logger: Where warnings are logged; None: `logging.getLogger("sluicegate")`.
 
     Raises:
@@ -97,11 +101,13 @@ class RateLimitMiddleware(ASGIFace):
         headers: HeaderStyle = "draft-11",
         retry_after_ms: bool = False,
         on_denied: DenialFunction | None = None,
+        denied_messages: DeniedMessages = POLICY_VIOLATION,
         logger: LoggerProtocol | None = None,
     ) -> None:
         if limiter is not None and rules is not None:
             raise InvalidInputError("rules: expected none beside a limiter, which has its own")
         require_functions({"on_denied": on_denied})
+        require_denied_messages(denied_messages)
         named: dict[str, IdentifierFunction] = {"user": authenticated_user, **(identifiers or {})}
         owned: TokenBucketAdapter | None = None
         if limiter is None:
@@ -136,4 +142,12 @@ class RateLimitMiddleware(ASGIFace):
             raise InvalidTypeError(
                 "count_when, answer_cost, reserves: expected a TokenBucketAdapter, which has reservations"
             )
-        super().__init__(app, asked, requests, on_denied, owned, recognises_router=path_readings == "auto")
+        super().__init__(
+            app,
+            asked,
+            requests,
+            on_denied,
+            owned,
+            recognises_router=path_readings == "auto",
+            denied_messages=denied_messages,
+        )

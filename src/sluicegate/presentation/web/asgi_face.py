@@ -26,6 +26,7 @@ from sluicegate.presentation.web.asgi_messages import (
     respond,
     view_of,
 )
+from sluicegate.presentation.web.asgi_websocket import POLICY_VIOLATION, DeniedMessages, LimitedWebsocket
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter
 from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse
 from sluicegate.presentation.web.incoming_request import any_exempt
@@ -34,8 +35,6 @@ from sluicegate.presentation.web.request_limiter import RequestLimiter
 
 DenialFunction: TypeAlias = Callable[[Scope, DenialResponse], ASGIApp | Awaitable[ASGIApp]]
 """Return what answers a denied request: a response, such as Starlette's, is an application."""
-
-_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -49,6 +48,7 @@ class ASGIFace:
         on_denied: Returns the response to a denied request; None: problem details.
         owned: The limiter, if it is to be closed with the application.
         recognises_router: Whether paths are read as the application's router is known to read them.
+        denied_messages: What becomes of denied messages of a websocket.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators
@@ -60,8 +60,10 @@ class ASGIFace:
         owned: TokenBucketAdapter | None,
         *,
         recognises_router: bool,
+        denied_messages: DeniedMessages = POLICY_VIOLATION,
     ) -> None:
         self.app = app
+        self._denied_messages = denied_messages
         self._limiter = limiter
         self._requests = requests
         self._on_denied = on_denied
@@ -81,6 +83,7 @@ class ASGIFace:
             self._on_denied,
             self._owned,
             recognises_router=self._recognises_router,
+            denied_messages=self._denied_messages,
         )
         return other
 
@@ -108,16 +111,23 @@ class ASGIFace:
                 await self._deny(scope, receive, send, self._requests.denial(decision))
                 return
             telling = QuotaSend(send, record)
+            receiving: Receive = receive
+            sending: Send = telling
+            if kind == "websocket":
+                websocket = LimitedWebsocket(
+                    scope, receive, telling, self._limiter, self._requests, self._denied_messages, self._root_path, view
+                )
+                receiving, sending = websocket.receive, websocket.send
             failure: BaseException | None = None
             try:
-                await self.app(scope, receive, telling)
+                await self.app(scope, receiving, sending)
             except BaseException as error:  # noqa: BLE001 - raised below: where a handler awaits, mypyc mixes up exceptions
                 failure = error
             if isinstance(failure, RateLimitedError):
                 if kind != "http" or not telling.started:
                     denial = self._requests.denial(failure.decision)
                     failure = None
-                    await self._deny(scope, receive, telling, denial, accepted=telling.started)
+                    await self._deny(scope, receive, sending, denial, accepted=telling.started)
             elif isinstance(failure, Exception) and record.claims is not None and not telling.started:
                 record.claims.failed(outside)
             if record.claims is not None:
@@ -144,7 +154,7 @@ class ASGIFace:
         self, scope: Scope, receive: Receive, send: Send, denial: DenialResponse, *, accepted: bool = False
     ) -> None:
         if accepted:
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "Too many requests"})
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "Too many requests"})
             return
         answer: ASGIApp | None = None
         if self._on_denied is not None:
@@ -162,4 +172,4 @@ class ASGIFace:
             await respond(send, denial, "websocket.http", with_body=True)
         else:
             # A handshake that is closed before it is accepted is answered with 403: ASGI has no more without the extension.
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "Too many requests"})
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "Too many requests"})

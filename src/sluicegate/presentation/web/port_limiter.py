@@ -5,6 +5,7 @@ from sluicegate.domain.arguments import MAX_TEXT_BYTES, Identifier
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import RateLimitProtocol
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
+from sluicegate.domain.routing.template import A_MESSAGE
 from sluicegate.domain.rules.compiled_rules import UNMATCHED
 from sluicegate.domain.rules.rule import RateLimitRule
 
@@ -26,7 +27,9 @@ class PortLimiter:
         return self
 
     def match(self, method: str, path: str) -> str | None:
-        """Return the method and the path, or `*` if they are longer than an endpoint may be."""
+        """Return the method and the path, or `*` if they are longer than an endpoint may be; None for a websocket's message."""
+        if method == A_MESSAGE:  # whether a rule names it is not known
+            return None
         endpoint = f"{method} {path}"
         return UNMATCHED if len(endpoint.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES else endpoint
 

@@ -12,6 +12,7 @@ from sluicegate.application.check import NO_RULE, Decision
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.domain.protocols import LoggerProtocol
+from sluicegate.domain.routing.template import A_MESSAGE
 from sluicegate.presentation.web.answer import AnswerCost, AnswerReader, AnswerTest
 from sluicegate.presentation.web.asked_limiter import AskedLimiter, AwaitedLimiter, BlockingLimiter, R
 from sluicegate.presentation.web.claiming import Claiming
@@ -174,7 +175,7 @@ class RequestLimiter:
             decision = self._known(limiter, rules, request, question, identifier)
             if decision is None:
                 holds = rules.counts_calls(question.endpoint, question.also)
-                if self._claiming.wanted or holds:
+                if (self._claiming.wanted or holds) and request.method != A_MESSAGE:
                     decision = await self._claiming.claim(limiter, rules, request, question, identifier, holds=holds)
                 else:
                     decision = await limiter.check(
@@ -279,12 +280,10 @@ class RequestLimiter:
         """Return what to ask; None if the request is not counted."""
         if not self._enabled or is_exempt(request.view):
             return None
-        if endpoint is not None:
-            found: FoundEndpoints | None = FoundEndpoints(endpoint, request.path)
-        elif request.method == "OPTIONS" and request.is_preflight():
+        if request.method == "OPTIONS" and endpoint is None and request.is_preflight():
             return None
-        else:
-            found = self.endpoints.find(rules, request)
+        given = None if endpoint is None else FoundEndpoints(endpoint, request.path)
+        found = given or self.endpoints.find(rules, request)
         if found is None:
             return None
         scopes = rules.scopes_of(found.endpoint)

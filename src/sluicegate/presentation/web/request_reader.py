@@ -9,6 +9,7 @@ from sluicegate.application.notifier import Notifier
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import LoggerProtocol
+from sluicegate.domain.routing.template import A_MESSAGE
 from sluicegate.presentation.web.client_address import ClientAddresses
 from sluicegate.presentation.web.endpoint_finder import FoundEndpoints
 from sluicegate.presentation.web.identifiers import (
@@ -131,7 +132,7 @@ class RequestReader:
                 question.calls.append(FunctionCall(name, function))
             elif name not in KNOWN_SCOPES:
                 self._report_nameless(name)
-        if self._cost is not None:
+        if self._cost is not None and request.method != A_MESSAGE:
             question.calls.append(FunctionCall("", self._cost))
         if "user_provider" in scopes:
             parameters = request.parameters
