@@ -3,6 +3,6 @@
 from sluicegate.runtime.extras import needs_extra
 
 with needs_extra("sluicegate.rest_framework"):
-    from sluicegate.presentation.web.rest_framework import RateLimitThrottle, throttle
+    from sluicegate.presentation.web.rest_framework import RateLimitConfig, RateLimitThrottle, throttle
 
-__all__ = ["RateLimitThrottle", "throttle"]
+__all__ = ["RateLimitConfig", "RateLimitThrottle", "throttle"]

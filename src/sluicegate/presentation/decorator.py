@@ -60,7 +60,7 @@ def rate_limited(  # noqa: PLR0913 - options, given by name
         cannot be called, and `InvalidInputError` if it is registered already, so that nobody would call what is decorated.
 
     Raises:
-        InvalidInputError: If a rule cannot be read or the cost is wrong.
+        InvalidInputError: If a rule cannot be read, the cost is wrong, or a setting is, where no limiter is given.
     """
 
     def requests_of(*, awaits: bool) -> RequestLimiter:
@@ -75,7 +75,7 @@ def rate_limited(  # noqa: PLR0913 - options, given by name
         )
 
     InlineRules(
-        rules, TokenBucketAdapter, None, get_rate_limit, requests=requests_of(awaits=True)
+        rules, TokenBucketAdapter, None, get_rate_limit, requests=requests_of(awaits=True), at_start=limiter is None
     )  # raises what is wrong
 
     def decorate(function: F) -> F:

@@ -10,6 +10,7 @@ from sluicegate.domain.arguments import MAX_TEXT_BYTES, require_text
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.rules.rule_book import reads_as_name, rules_of
+from sluicegate.presentation.start_check import require_settings
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 from sluicegate.presentation.web.request_reader import require_functions
 
@@ -65,10 +66,11 @@ class InlineRules(Generic[L]):
         find: Returns the process's one; called for the first check.
         name: The endpoint in keys at every place; empty: the place.
         requests: Asks the limiter, and knows for which scopes the application names clients; None: it has no functions.
+        at_start: Whether the settings of the process's limiter are checked now; if not, the application does when it starts.
 
     Raises:
         InvalidInputError: If a rule cannot be read, names a policy that the limiter does not have, or counts a scope for which
-            the application names no client.
+            the application names no client; or if a setting is wrong.
         InvalidTypeError: If the limiter is of another class, or a function would have to be awaited.
     """
 
@@ -81,6 +83,7 @@ class InlineRules(Generic[L]):
         *,
         name: str = "",
         requests: RequestLimiter | None = None,
+        at_start: bool = True,
     ) -> None:
         self._functions = tuple(rule for rule in rules if callable(rule))
         require_functions({f"rules[{at}]": function for at, function in enumerate(self._functions)}, awaits=False)
@@ -97,6 +100,8 @@ class InlineRules(Generic[L]):
         self._require_scopes([rule for rule in self._fixed if isinstance(rule, RateLimitRule)])
         if self._limiter is not None and self._fixed:
             self._require_scopes(rules_of("rules", self._fixed, self._limiter.rules.book.policies))
+        elif self._limiter is None and at_start:
+            self._require_scopes(require_settings(self._fixed))
 
     @property
     def limiter(self) -> L:

@@ -50,6 +50,7 @@ def paced(  # noqa: PLR0913 - settings, given by name
     Raises:
         InvalidInputError: If an argument is wrong.
     """
+    given = limiter
 
     def pacer_of(asynchronous: bool, limiter: object) -> Pacer:
         return Pacer(
@@ -61,6 +62,7 @@ def paced(  # noqa: PLR0913 - settings, given by name
             timeout_s=timeout_s,
             retries=retries,
             max_pause_s=max_pause_s,
+            at_start=given is None,
         )
 
     pacer_of(asynchronous=True, limiter=None)  # raises what is wrong

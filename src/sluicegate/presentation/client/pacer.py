@@ -82,6 +82,7 @@ class Pacer:
         retries: How often a call that was refused is made again at most.
         max_pause_s: The longest pause that a server may ask for, in seconds.
         identifier: Returns whose limit a call counts for; a coroutine function only where calls are awaited. None: `steps` tells.
+        at_start: See `InlineRules`.
 
     Raises:
         InvalidInputError: If an argument is wrong.
@@ -98,6 +99,7 @@ class Pacer:
         timeout_s: float | None,
         retries: int,
         max_pause_s: float,
+        at_start: bool = True,
     ) -> None:
         require_functions({"identifier": identifier}, awaits=asynchronous)
         require_timeout(timeout_s)
@@ -111,8 +113,8 @@ class Pacer:
             raise InvalidInputError(f"max_pause_s={max_pause_s!r}: expected more than 0, and at most 86400 seconds")
         kind: Any = TokenBucketAdapter if asynchronous else SyncTokenBucketAdapter
         find: Callable[[], Any] = get_rate_limit if asynchronous else get_sync_rate_limit
-        self._rules: InlineRules[Any] = InlineRules(rules, kind, limiter, find, name=name)
-        self._pauses: InlineRules[Any] = InlineRules((_PAUSES,), kind, limiter, find)
+        self._rules: InlineRules[Any] = InlineRules(rules, kind, limiter, find, name=name, at_start=at_start)
+        self._pauses: InlineRules[Any] = InlineRules((_PAUSES,), kind, limiter, find, at_start=False)
         self._run: Callable[[Steps[Any]], Any] = run if asynchronous else run_blocking
         self._sleep: Callable[[float], Any] = asyncio.sleep if asynchronous else time.sleep
         self._queue: Any = WaitQueue() if asynchronous else SyncWaitQueue()

@@ -72,6 +72,8 @@ class RateLimitMiddleware:
             raise ImproperlyConfigured(f"SLUICEGATE: {error}") from error
         try:
             routes = known_routes()
+        except InvalidInputError as error:  # of a throttle in a view
+            raise ImproperlyConfigured(f"{error}") from error
         except Exception as error:  # noqa: BLE001 - Django tells of URLs that cannot be imported, when they are needed
             self._requests.requests.warn("urls", "Rules were not compared with the routes.", error)
         else:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeAlias, cast
+from weakref import WeakSet
 
 from fastapi import FastAPI, Response, WebSocketException, routing
 from starlette.exceptions import HTTPException
@@ -79,6 +80,10 @@ class RateLimitExceededError(HTTPException):
         self.denial = denial
 
 
+_installed: "WeakSet[FastAPI]" = WeakSet()
+"""The applications that check the settings when they start, and tell the server in one line what is wrong."""
+
+
 class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minute"))
     """Limit an endpoint: `Depends(rate_limit("5/minute"))`.
 
@@ -110,7 +115,8 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         retry_after_ms: Whether denials also carry `Retry-After-Ms`, in milliseconds.
 
     Raises:
-        InvalidInputError: If an argument is wrong.
+        InvalidInputError: If an argument is wrong; or a setting, unless `install_rate_limits` was called, which tells of it when
+            the server starts.
     """
 
     def __init__(  # noqa: PLR0913 - options, given by name
@@ -150,7 +156,13 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
             retry_after_ms=retry_after_ms,
         )
         self._rules = InlineRules(
-            rules, TokenBucketAdapter, limiter, get_rate_limit, name=name, requests=self._requests
+            rules,
+            TokenBucketAdapter,
+            limiter,
+            get_rate_limit,
+            name=name,
+            requests=self._requests,
+            at_start=not _installed,
         )
 
     async def __call__(self, connection: HTTPConnection, response: Response) -> None:
@@ -221,6 +233,7 @@ def install_rate_limits(app: FastAPI, *, on_denied: OnDenied | None = None) -> N
         InvalidTypeError: If `on_denied` is no function.
     """
     require_functions({"on_denied": on_denied})
+    _installed.add(app)
     answers = _Answers(on_denied)
     app.add_exception_handler(RateLimitExceededError, answers.exceeded)
     app.add_exception_handler(RateLimitedError, answers.limited)
