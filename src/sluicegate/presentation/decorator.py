@@ -93,8 +93,10 @@ def rate_limited(  # noqa: PLR0913 - options, given by name
             sync = InlineRules(
                 rules, SyncTokenBucketAdapter, limiter, get_sync_rate_limit, name=name, requests=requests
             )
+            sync.note(place)
             return cast("F", _limit_calls(function, place, sync, requests))
         inline = InlineRules(rules, TokenBucketAdapter, limiter, get_rate_limit, name=name, requests=requests)
+        inline.note(place)
         limit = _limit_generators if inspect.isasyncgenfunction(function) else _limit_coroutines
         return cast("F", limit(function, place, inline, requests))
 

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.domain.arguments import MAX_TEXT_BYTES, require_text
@@ -103,6 +104,10 @@ class InlineRules(Generic[L]):
         elif self._limiter is None and at_start:
             self._require_scopes(require_settings(self._fixed))
 
+    def note(self, place: str) -> None:
+        """Note a place in code, for commands that show which rules code declares."""
+        declared_places.setdefault(self, set()).add(place)
+
     @property
     def limiter(self) -> L:
         """The limiter.
@@ -180,6 +185,10 @@ class InlineRules(Generic[L]):
     def _require_scopes(self, rules: Sequence[RateLimitRule]) -> None:
         if self._requests is not None:
             self._requests.require_scopes([str(rule.scope) for rule in rules])
+
+
+declared_places: "WeakKeyDictionary[InlineRules[Any], set[str]]" = WeakKeyDictionary()
+"""Where in the code there are rules, as far as that is noted."""
 
 
 def _rate(rules: tuple[RuleOrText, ...]) -> float:

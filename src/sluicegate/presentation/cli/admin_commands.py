@@ -28,9 +28,10 @@ def remaining(server: str, token_file: str, endpoint: str, identifier: str, *, a
     elif answer["limit"]:
         full = f", full again in {answer['reset_seconds']:,} s" if answer["reset_seconds"] else ""
         write_line(f"{answer['remaining']:,} of {answer['limit']:,} left{full}")
-    else:
-        write_line(f"no rule names the endpoint {endpoint!r}")
-    return DONE
+    if answer["limit"]:
+        return DONE
+    write_error(f"no rule names the endpoint {encodable(endpoint)!r}")
+    return NOT_DONE
 
 
 def reset(server: str, token_file: str, endpoint: str, identifier: str, *, as_json: bool) -> int:

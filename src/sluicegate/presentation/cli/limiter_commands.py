@@ -7,12 +7,15 @@ from typing import TypeVar
 
 import msgspec
 
+from sluicegate.application.check import NO_RULE
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit
 from sluicegate.domain.arguments import require_text
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
-from sluicegate.infrastructure.settings import Settings, is_memory, read_settings
+from sluicegate.infrastructure.memory_storage import MemoryStorage
+from sluicegate.infrastructure.settings import Settings
+from sluicegate.presentation.cli.declared_rules import DeclaredRules, Limiter, declared_by
 from sluicegate.presentation.cli.environment import settings_of_environment
 from sluicegate.presentation.cli.terminal import encodable, write_error, write_json, write_line
 
@@ -112,50 +115,59 @@ def check(endpoint: str, identifier: str, cost: int, rules_path: Path | None, *,
     return DONE if output.allowed else NOT_DONE
 
 
-def remaining(endpoint: str, identifier: str, rules_path: Path | None, *, as_json: bool) -> int:
+def remaining(endpoint: str, identifier: str, rules_path: Path | None, app: str, *, as_json: bool) -> int:
     """Print how many tokens are left.
+
+    Args:
+        endpoint: The endpoint.
+        identifier: The client.
+        rules_path: The rules file; None: that of the environment.
+        app: The application whose code declares rules, as `module:attribute`; empty: the rules file alone.
+        as_json: Whether to print JSON.
 
     Raises:
         InvalidInputError: If an argument, a setting or the rules file is invalid.
     """
+    if app:
+        declared = declared_by(app, rules_path)
+        result, failure = asyncio.run(_peek_declared(declared, endpoint, identifier))
+    else:
 
-    def call(limiter: TokenBucketAdapter) -> Awaitable[Result[RateLimitResult, RateLimitError]]:
-        return limiter.peek(endpoint=endpoint, identifier=identifier)
+        def call(limiter: TokenBucketAdapter) -> Awaitable[Result[RateLimitResult, RateLimitError]]:
+            return limiter.peek(endpoint=endpoint, identifier=identifier)
 
-    result, failure = _call_limiter(rules_path, call)
+        result, failure = _call_limiter(rules_path, call)
     output = _to_output(endpoint, identifier, result, failure)
     if as_json:
         write_json(output)
-    else:
+    elif output.limit:
         write_line(_describe_remaining(output))
-    return DONE
+    if output.limit:
+        return DONE
+    write_error(_unknown(endpoint, app))
+    return NOT_DONE
 
 
-def reset(endpoint: str, identifier: str, rules_path: Path | None, *, as_json: bool) -> int:
+def reset(endpoint: str, identifier: str, rules_path: Path | None, app: str, *, as_json: bool) -> int:
     """Fill the buckets of an identifier.
 
     It is not done where the buckets are in the memory of each process, which another process cannot reach, or where no rule
-    names the endpoint, which is a typing error rather than a wish.
+    names the endpoint, which is a typing error rather than a wish. Arguments are those of `remaining`.
 
     Raises:
         InvalidInputError: If an argument, a setting or the rules file is invalid.
     """
+    require_text("endpoint", endpoint)
+    if app:
+        result = asyncio.run(_reset_declared(declared_by(app, rules_path), endpoint, identifier, app))
+    else:
 
-    async def call(limiter: TokenBucketAdapter) -> Result[None, RateLimitError]:
-        if limiter.rules.current().rules.find(require_text("endpoint", endpoint)) is None:
-            return Failure(RateLimitError("no_rule", f"no rule names the endpoint {encodable(endpoint)!r}", endpoint))
-        if is_memory(read_settings()):
-            return Failure(
-                RateLimitError(
-                    "not_shared",
-                    "SLUICEGATE_STORAGE_URL names memory://, where each process has buckets of its own: this command cannot"
-                    " reach those of another process; call `reset` of its limiter there",
-                    endpoint,
-                )
-            )
-        return await limiter.reset(endpoint=endpoint, identifier=identifier)
+        async def call(limiter: TokenBucketAdapter) -> Result[None, RateLimitError]:
+            if limiter.rules.current().rules.find(endpoint) is None:
+                return Failure(RateLimitError("no_rule", _unknown(endpoint, app), endpoint))
+            return await _reset(limiter, endpoint, identifier)
 
-    result, _ = _call_limiter(rules_path, call)
+        result, _ = _call_limiter(rules_path, call)
     error = result.error if isinstance(result, Failure) else None
     if error is not None:
         write_error(f"not reset: {error.message}")
@@ -165,6 +177,52 @@ def reset(endpoint: str, identifier: str, rules_path: Path | None, *, as_json: b
     elif error is None:
         write_line("reset: the buckets are full")
     return DONE if error is None else NOT_DONE
+
+
+def _unknown(endpoint: str, app: str) -> str:
+    where = "" if app else "; --app MODULE:APP finds those that code declares"
+    return f"no rule names the endpoint {encodable(endpoint)!r}{where}"
+
+
+async def _reset(limiter: Limiter, endpoint: str, identifier: str) -> Result[None, RateLimitError]:
+    if isinstance(limiter.storage, MemoryStorage):
+        return Failure(
+            RateLimitError(
+                "not_shared",
+                "the buckets are in memory://, where each process has buckets of its own: this command cannot reach those of"
+                " another process; call `reset` of its limiter there",
+                endpoint,
+            )
+        )
+    done = limiter.reset(endpoint=endpoint, identifier=identifier)
+    return await done if isinstance(done, Awaitable) else done
+
+
+async def _reset_declared(
+    declared: DeclaredRules, endpoint: str, identifier: str, app: str
+) -> Result[None, RateLimitError]:
+    """Fill the buckets of all limiters that name an endpoint; return the first failure, if there is one."""
+    limiters = declared.naming(endpoint)
+    if not limiters:
+        return Failure(RateLimitError("no_rule", _unknown(endpoint, app), endpoint))
+    results = [await _reset(limiter, endpoint, identifier) for limiter in limiters]
+    return next((one for one in results if isinstance(one, Failure)), Success(None))
+
+
+async def _peek_declared(
+    declared: DeclaredRules, endpoint: str, identifier: str
+) -> tuple[Result[RateLimitResult, RateLimitError], str | None]:
+    """Return what the limiters that name an endpoint would answer: of several, what leaves the least."""
+    found: list[RateLimitResult] = []
+    failure: str | None = None
+    for limiter in declared.naming(endpoint):
+        asked = limiter.peek(endpoint=endpoint, identifier=identifier)
+        answer = await asked if isinstance(asked, Awaitable) else asked
+        if isinstance(answer, Success):
+            found.append(answer.value)
+        failure = failure or next(iter(limiter.failures), None)
+    least = min(found, key=lambda one: (one.allowed, one.remaining), default=NO_RULE)
+    return Success(least), failure
 
 
 def settings_with_rules(rules_path: Path | None) -> Settings:

@@ -73,7 +73,7 @@ def _show_version(asked: bool) -> None:
 
 
 from sluicegate.presentation.cli.admin_cli import Server, TokenFile, admin_app  # noqa: E402 - it needs typer, which is checked above
-from sluicegate.presentation.cli.rules_cli import rules_app  # noqa: E402 - it needs typer, which is checked above
+from sluicegate.presentation.cli.rules_cli import App, rules_app  # noqa: E402 - it needs typer, which is checked above
 from sluicegate.presentation.cli.serve_cli import serve  # noqa: E402 - the same
 from sluicegate.presentation.cli.storage_cli import storage_app  # noqa: E402 - the same
 
@@ -117,6 +117,7 @@ def remaining(  # noqa: PLR0913 - one parameter for each option
     identifier: Identifier,
     *,
     rules: RulesFile = None,
+    app: App = "",
     server: Server = "",
     token_file: TokenFile = "",
     as_json: AsJson = False,
@@ -124,11 +125,13 @@ def remaining(  # noqa: PLR0913 - one parameter for each option
     """Show how many tokens are left, and take none.
 
     With SLUICEGATE_STORAGE_URL=memory://, the default, buckets are those of this process, and full; with --server they are those
-    of a running service.
+    of a running service. With --app the rules that an application's code declares are known too.
+
+    Exit status 1 if no rule names the endpoint.
     """
-    if server:
+    if server and not app:
         raise typer.Exit(admin_commands.remaining(server, token_file, endpoint, identifier, as_json=as_json))
-    raise typer.Exit(limiter_commands.remaining(endpoint, identifier, rules, as_json=as_json))
+    raise typer.Exit(limiter_commands.remaining(endpoint, identifier, rules, app, as_json=as_json))
 
 
 @app.command(short_help="Fill the buckets of an identifier again.")
@@ -137,18 +140,21 @@ def reset(  # noqa: PLR0913 - one parameter for each option
     identifier: Identifier,
     *,
     rules: RulesFile = None,
+    app: App = "",
     server: Server = "",
     token_file: TokenFile = "",
     as_json: AsJson = False,
 ) -> None:
     """Fill the buckets of an identifier again; with --server, those of a running service.
 
+    With --app the rules that an application's code declares are known too.
+
     Exit status 1, and a line that says why, if the storage did not do it, if it is memory://, or if no rule names the
     endpoint.
     """
-    if server:
+    if server and not app:
         raise typer.Exit(admin_commands.reset(server, token_file, endpoint, identifier, as_json=as_json))
-    raise typer.Exit(limiter_commands.reset(endpoint, identifier, rules, as_json=as_json))
+    raise typer.Exit(limiter_commands.reset(endpoint, identifier, rules, app, as_json=as_json))
 
 
 @app.command(short_help="Try rules on access logs, or have limits suggested.")

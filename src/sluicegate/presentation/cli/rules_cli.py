@@ -19,6 +19,9 @@ rules_app = typer.Typer(
 RulesFile = Annotated[
     Path | None, typer.Option("--rules", metavar="FILE", help="The rules file, instead of $SLUICEGATE_RULES.")
 ]
+App = Annotated[
+    str, typer.Option("--app", metavar="MODULE:APP", help="The application whose code declares rules; it is imported.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -34,10 +37,11 @@ def show(
         Path | None, typer.Argument(metavar="[FILE]", help="A rules file, instead of $SLUICEGATE_RULES.")
     ] = None,
     *,
+    app: App = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the effective rules and their version."""
-    raise typer.Exit(rules_commands.show(file, as_json=as_json))
+    """Show the effective rules and their version; with --app also those that an application's code declares."""
+    raise typer.Exit(rules_commands.show(file, app, as_json=as_json))
 
 
 @rules_app.command(short_help="Explain which rules apply to a request, and why.")

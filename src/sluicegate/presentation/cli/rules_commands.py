@@ -16,12 +16,13 @@ from sluicegate.domain.routing.readings import EXACT
 from sluicegate.domain.routing.template import parse_endpoint, sample_method
 from sluicegate.domain.rules.compiled_rules import CompiledRules
 from sluicegate.domain.rules.rule import RateLimitRule
-from sluicegate.domain.rules.rule_book import UNMATCHED
+from sluicegate.domain.rules.rule_book import UNMATCHED, RuleBook
 from sluicegate.infrastructure.rules_file.field_path import format_path
 from sluicegate.infrastructure.rules_file.reader import RuleFile, read_rule_file
 from sluicegate.infrastructure.rules_file.schema import json_schema
 from sluicegate.infrastructure.settings import identifier_secret
 from sluicegate.presentation.cli.app_routes import endpoints_of, load_app
+from sluicegate.presentation.cli.declared_rules import DeclaredRules, declared_by
 from sluicegate.presentation.cli.environment import settings_of_environment
 from sluicegate.presentation.cli.terminal import printable, write_error, write_json, write_line, write_prose
 from sluicegate.presentation.web.client_address import ClientAddresses
@@ -67,20 +68,26 @@ def lint_files(paths: list[Path], *, as_json: bool) -> int:
     return FINDINGS if lines else OK
 
 
-def show(path: Path | None, *, as_json: bool) -> int:
-    """Print the effective rules."""
+def show(path: Path | None, app: str, *, as_json: bool) -> int:
+    """Print the effective rules.
+
+    Args:
+        path: The rules file; None: that of the environment.
+        app: An application whose code declares rules, as `module:attribute`; empty: the rules file alone.
+        as_json: Whether to print JSON.
+
+    Raises:
+        InvalidInputError: If there is no such file or application, or something in it is wrong.
+    """
+    if app:
+        return show_declared(declared_by(app, path), as_json=as_json)
     file = read_rule_file(_path(path))
     book, key_format = file.rules, _key_format()
     if as_json:
         write_json({"rules_version": book.version, **book.content()})
         return OK
     write_line(f"rules version {book.version}")
-    for name in book:
-        write_prose(printable(name))
-        for bound in book.bound(name):
-            rule = bound.rule
-            shared = "" if bound.bucket == name else f", shared by the group {bound.bucket}"
-            write_line(f"  {_limit(rule)}{_attributes(rule)}{printable(shared)}")
+    write_endpoints(book)
     for override in book.overrides:
         limit = _limit(override.rule) if override.rule.enabled else f"{override.policy}: off"
         until = f" until {override.until.isoformat()}" if override.until else ""
@@ -216,6 +223,34 @@ def _write_explanation(explanation: Explanation, *, exact: bool) -> None:
         for why in rule.why:
             write_prose(printable(f"   because {why}"))
     write_line(f"rules version {explanation.rules_version}")
+
+
+def write_endpoints(book: RuleBook) -> None:
+    """Print the endpoints of a book and their rules."""
+    for name in book:
+        write_prose(printable(name))
+        for bound in book.bound(name):
+            shared = "" if bound.bucket == name else f", shared by the group {bound.bucket}"
+            write_line(f"  {_limit(bound.rule)}{_attributes(bound.rule)}{printable(shared)}")
+
+
+def show_declared(declared: DeclaredRules, *, as_json: bool) -> int:
+    """Print the rules of all limiters of an application, those that code declares among them."""
+    endpoints: dict[str, tuple[RateLimitRule, ...]] = {}
+    for limiter in declared.limiters:
+        for endpoint, rules in (*limiter.rules.book.items(), *limiter.rules.beside_code.items()):
+            endpoints[endpoint] = tuple(dict.fromkeys((*endpoints.get(endpoint, ()), *rules)))
+    if as_json:
+        content = RuleBook(endpoints).content()
+        write_json({"endpoints": content["endpoints"], "by_request": declared.by_request})
+        return OK
+    for endpoint, rules in endpoints.items():
+        write_prose(printable(endpoint))
+        for rule in rules:
+            write_line(f"  {_limit(rule)}{_attributes(rule)}")
+    for place in declared.by_request:
+        write_prose(printable(f"{place}: rules that depend on the request"))
+    return OK
 
 
 def _limit(rule: RateLimitRule | ExplainedRule) -> str:

@@ -63,7 +63,7 @@ class ASGIFace:
         denied_messages: DeniedMessages = POLICY_VIOLATION,
     ) -> None:
         self.app = app
-        self._denied_messages = denied_messages
+        self._denied_messages: DeniedMessages = denied_messages
         self._limiter = limiter
         self._requests = requests
         self._on_denied = on_denied
@@ -71,6 +71,11 @@ class ASGIFace:
         self._recognises_router = recognises_router
         self._is_first = True
         self._root_path: str | None = None
+
+    @property
+    def limiter(self) -> AwaitedLimiter[Any]:
+        """The limiter, for `reset` and the like."""
+        return self._limiter
 
     def __copy__(self) -> "ASGIFace":
         """Return a middleware for the same application, which asks the same limiter."""

@@ -74,7 +74,7 @@ class LimitedWebsocket:
         self._send = send
         self._limiter = limiter
         self._requests = requests
-        self._denied = denied
+        self._denied: DeniedMessages = denied
         notes: dict[str, Any] | None = scope.get(_NOTES)
         self._is_outermost = notes is None
         self._notes: dict[str, Any] = {} if notes is None else notes

@@ -18,6 +18,8 @@ from django.utils import translation
 
 from sluicegate.application.check import Decision
 from sluicegate.application.rate_limited_error import RateLimitedError
+from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
+from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.web.django_answers import settle_failed, settled_at_the_end, settled_by_the_loop
 from sluicegate.presentation.web.environ import (
@@ -80,6 +82,11 @@ class RateLimitMiddleware:
             self._requests.report_unknown_routes(routes)
         if self._awaits:
             markcoroutinefunction(self)
+
+    @property
+    def limiter(self) -> SyncTokenBucketAdapter | TokenBucketAdapter:
+        """The limiter, for `reset` and the like."""
+        return self._requests.any_limiter
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer a denied request; call the application for every other."""
@@ -158,7 +165,12 @@ def known_routes() -> dict[str, None]:
 
     Those of `i18n_patterns` are there in every language.
     """
-    found: dict[str, None] = {}
+    return {route: None for route, _ in known_views()}
+
+
+def known_views() -> list[tuple[str, Any]]:
+    """Return the routes as `known_routes` does, each with its view."""
+    found: list[tuple[str, Any]] = []
     resolver = get_resolver()
     languages = (
         [settings.LANGUAGE_CODE, *(code for code, _ in settings.LANGUAGES)]
@@ -167,18 +179,26 @@ def known_routes() -> dict[str, None]:
     )
     for language in languages:
         with translation.override(language) if language else nullcontext():
-            found.update((f"/{route}", None) for route in _routes(resolver))
+            found += [(f"/{route}", view) for route, view in _views(resolver)]
     return found
 
 
-def _routes(resolver: URLResolver) -> Iterator[str]:
+def configured_limiter() -> SyncTokenBucketAdapter | TokenBucketAdapter | None:
+    """Return the limiter of the middleware as the settings configure it; None: they do not have the middleware."""
+    ours = f"sluicegate.django.{RateLimitMiddleware.__name__}"
+    if ours not in settings.MIDDLEWARE:
+        return None
+    return RateLimitMiddleware(lambda _: HttpResponse()).limiter
+
+
+def _views(resolver: URLResolver) -> Iterator[tuple[str, Any]]:
     for pattern in resolver.url_patterns:
         route = str(pattern.pattern)
         if isinstance(pattern, URLResolver):
             # As `ResolverMatch.route` is made.
-            yield from (route + inner.removeprefix("^") if route else inner for inner in _routes(pattern))
+            yield from ((route + inner.removeprefix("^") if route else inner, view) for inner, view in _views(pattern))
         else:
-            yield route
+            yield route, pattern.callback
 
 
 def _language_of(request: HttpRequest, urlconf: Any) -> str:  # noqa: ANN401 - whatever Django takes

@@ -147,6 +147,13 @@ class EnvironLimiter:
         assert limiter is not None  # noqa: S101 - only one who awaits may have none
         return limiter
 
+    @property
+    def any_limiter(self) -> SyncTokenBucketAdapter | TokenBucketAdapter:
+        """The limiter, of whichever kind there is."""
+        limiter = self._awaited if self._blocking is None else self._blocking
+        assert limiter is not None  # noqa: S101 - there is one of either kind
+        return limiter
+
     def check(  # noqa: PLR0913, PLR0917 - what a request is made of
         self,
         environ: Environ,
@@ -161,9 +168,7 @@ class EnvironLimiter:
 
     def report_unknown_routes(self, routes: Mapping[str, frozenset[str] | None]) -> None:
         """Log a warning about each rule that names no route; see `unknown_routes` for the argument."""
-        limiter = self._awaited if self._blocking is None else self._blocking
-        assert limiter is not None  # noqa: S101 - there is one of either kind
-        for sentence in unknown_routes(limiter.rules.current().book, routes):
+        for sentence in unknown_routes(self.any_limiter.rules.current().book, routes):
             self.requests.report(sentence)
 
     def check_request(self, request: EnvironRequest) -> Decision | None:

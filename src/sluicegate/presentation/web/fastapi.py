@@ -9,7 +9,6 @@ from weakref import WeakSet
 from fastapi import FastAPI, Response, WebSocketException, routing
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.routing import Mount
 
 from sluicegate.application.check import Decision
 from sluicegate.application.rate_limited_error import RateLimitedError
@@ -20,11 +19,11 @@ from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
 from sluicegate.presentation.web.answer_watcher import AnswerWatcher
 from sluicegate.presentation.web.asgi_messages import (
     ASGIRequest,
-    Scope,
     authenticated_user,
     record_of,
 )
 from sluicegate.presentation.web.client_address import ForwardedHeader
+from sluicegate.presentation.web.fastapi_places import place_of
 from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, HeaderStyle
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 from sluicegate.presentation.web.request_reader import IdentifierFunction, RequestTest, require_functions
@@ -205,6 +204,10 @@ class rate_limit:  # noqa: N801 - used as a function: Depends(rate_limit("5/minu
         if not self._rules.asks_functions:
             self._rules.at(place)
 
+    def note(self, place: str) -> None:
+        """Note a route for commands; see `InlineRules.note`."""
+        self._rules.note(place)
+
     async def _check(self, connection: HTTPConnection, place: str) -> Decision | None:
         endpoint, limiter = self._rules.at(place, connection)
         scope = connection.scope
@@ -285,45 +288,29 @@ class _Answers:
         return response
 
 
-def place_of(scope: Scope) -> str:
-    """Return the method and the whole path template of the route that takes a request, the templates of mounts included."""
-    # Of an included router the route knows only its own part of the path; FastAPI keeps the whole beside it.
-    own = cast("dict[str, object]", scope.get("fastapi") or {})
-    route = own.get("effective_route_context") or scope.get("route")
-    method = scope.get("method", "WEBSOCKET")
-    # The template, never the concrete path: else each value of a parameter would have a bucket of its own.
-    template = getattr(route, "path_format", None) or getattr(scope.get("endpoint"), "__qualname__", "")
-    return f"{'GET' if method == 'HEAD' else method} {_mounted_at(scope)}{template}"
-
-
-def _mounted_at(scope: Scope) -> str:
-    """Return the templates of the mounts that lead to the application which takes a request; empty if it is the outermost."""
-    root: str = scope.get("root_path") or ""
-    outer: str = scope.get("app_root_path", root) or ""
-    routes: Any = getattr(scope.get("router"), "routes", None)
-    rest = root.removeprefix(outer)
-    template = ""
-    while rest and routes:
-        for mount in routes:
-            path, regex = getattr(mount, "path", None), getattr(mount, "path_regex", None)
-            if not isinstance(mount, Mount) or regex is None:
-                continue
-            found = regex.match(f"{rest}/")
-            if found is not None:
-                matched = f"{rest}/"[: found.start("path") - 1] if "path" in regex.groupindex else rest
-                template, rest, routes = f"{template}{path}", rest[len(matched) :], mount.routes
-                break
-        else:
-            break
-    return template
-
-
 def _declare(app: FastAPI) -> None:
     """Put the rules of all routes into force that do not depend on the request."""
+    for limit, place in _limited_places(app):
+        limit.declare(place)
+
+
+def note_routes(app: Any, mounted_at: str) -> None:  # noqa: ANN401 - whatever an application is
+    """Note the rules of all routes for commands.
+
+    Args:
+        app: The application.
+        mounted_at: The template of the mounts that lead to it; empty if it is the outermost.
+    """
+    for limit, place in _limited_places(app):
+        method, _, path = place.partition(" ")
+        limit.note(f"{method} {mounted_at}{path}")
+
+
+def _limited_places(app: FastAPI) -> Iterator[tuple[rate_limit, str]]:
     for route in _limited_routes(app):
         for limit in _limits_of(route.dependant):
-            for method in route.methods or ("WEBSOCKET",):
-                limit.declare(f"{method} {route.path_format}")
+            for method in getattr(route, "methods", None) or ("WEBSOCKET",):
+                yield limit, f"{method} {route.path_format}"
 
 
 def _limited_routes(app: FastAPI) -> Iterable[Any]:

@@ -33,6 +33,7 @@ DenialFunction: TypeAlias = Callable[[Any, DenialResponse], Any]
 """Return what answers a denied request, as a view would; it gets Flask's request."""
 
 _DENIAL = "_sluicegate_denial"
+_RULES = "_sluicegate_rules"
 
 
 class RateLimitExceeded(TooManyRequests):
@@ -185,6 +186,7 @@ class FlaskRateLimit:
         def decorate(view: V) -> V:
             if isinstance(view, Blueprint):
                 view.before_request(check)
+                setattr(view, _RULES, inline)
                 return cast("V", view)
             require_functions({"view": view})
             require_unregistered(view)
@@ -195,6 +197,7 @@ class FlaskRateLimit:
                 check()
                 return current_app.ensure_sync(function)(*args, **kwargs)
 
+            setattr(limited, _RULES, inline)
             return cast("V", limited)
 
         return decorate
@@ -241,6 +244,16 @@ class FlaskRateLimit:
             add_absent(response.headers, denial)
         join_fields(response.headers, fields_to_send(request.environ))
         return response
+
+
+def note_views(app: Flask) -> None:
+    """Note the rules of views and blueprints for commands; see `InlineRules.note`."""
+    for rule in app.url_map.iter_rules():
+        blueprints = [app.blueprints.get(name) for name in [rule.endpoint.rpartition(".")[0]] if name]
+        for limited in (app.view_functions.get(rule.endpoint), *blueprints):
+            inline: InlineRules[SyncTokenBucketAdapter] | None = getattr(limited, _RULES, None)
+            if inline is not None:
+                inline.note(f"* {rule.rule}")
 
 
 def _view() -> object:

@@ -49,7 +49,7 @@ def known_router(app: object, depth: int = _MAX_DEPTH) -> KnownRouter:
         depth: How many wrappers and mounts are looked into.
     """
     for left in range(depth, 0, -1):
-        names = _class_names(app)
+        names = class_names(app)
         if names & _STARLETTE:
             root_path = getattr(app, "root_path", None) if "fastapi.applications.FastAPI" in names else None
             routes = [*getattr(app, "routes", ()), *low_priority_routes(app)]
@@ -85,7 +85,7 @@ def _router_of(routes: Iterable[object], depth: int) -> Router:
 
 
 def _router_of_route(route: Any, depth: int) -> Router:  # noqa: ANN401 - of any framework
-    names = _class_names(route)
+    names = class_names(route)
     if names & _ROUTES:
         endpoint = route.endpoint
         while isinstance(endpoint, partial):
@@ -101,5 +101,6 @@ def _router_of_route(route: Any, depth: int) -> Router:  # noqa: ANN401 - of any
     return _UNKNOWN
 
 
-def _class_names(value: object) -> set[str]:
+def class_names(value: object) -> set[str]:
+    """Return the whole names of an object's class and its bases."""
     return {f"{one.__module__}.{one.__qualname__}" for one in type(value).__mro__}

@@ -94,6 +94,14 @@ class RateLimitThrottle(BaseThrottle):
         self._tell(view, (*denial.headers[2:], *fields_to_send(request.META)))
         raise RateLimitExceeded(denial)
 
+    @classmethod
+    def note_view(cls, route: str, view: Any) -> None:  # noqa: ANN401 - the framework's
+        """Note a view for commands; see `InlineRules.note` and `place_of`."""
+        methods = [method.upper() for method in getattr(view, "actions", None) or ("*",)]
+        for method in methods:
+            if method != "HEAD":
+                cls.rules.note(f"{method} {route}")
+
     @staticmethod
     def _tell(view: Any, fields: Headers) -> None:  # noqa: ANN401 - the framework's
         headers = getattr(view, "headers", None)  # which the view adds to whatever response it returns

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, Unpack
 
 from sluicegate.application.check import Decision
 from sluicegate.application.rate_limited_error import RateLimitedError
+from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.presentation.web.endpoint_finder import PathReadings
 from sluicegate.presentation.web.environ import EnvironLimiter, EnvironOptions, decoded, fields_to_send
 from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, Headers
@@ -49,6 +50,11 @@ class WSGIRateLimitMiddleware:
         self._requests = EnvironLimiter(path_readings=path_readings, **options)
         if path_readings == "auto":
             self._requests.requests.endpoints.router = known_router(app).router
+
+    @property
+    def limiter(self) -> SyncTokenBucketAdapter:
+        """The limiter, for `reset` and the like."""
+        return self._requests.limiter
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a denied request; call the application for every other."""
