@@ -63,11 +63,13 @@ class JointCheck:
         self._look: dict[str, BucketRequest] = {}
         self._payments: dict[str, BucketRequest] = {}
         self._refunds: dict[str, BucketRequest] = {}
+        self._own: tuple[tuple[BucketRequest, ...], ...] = ()
         if self._is_plain:  # nothing to merge and nothing to look at, as most requests
             self._denied = self._any_denied()
             if not self._denied:
                 self._payments = {request.key: request for request in self.checks[0].requests}
             return
+        self._own = tuple([check.requests for check in self.checks])
         self._look = self._merge("peek", "refund")
         self._payments = self._merge("take")
         self._refunds = self._merge("refund")
@@ -129,9 +131,11 @@ class JointCheck:
     def fail(self, error: Exception) -> None:
         """Note what kept the storage from answering; `Checker.finish` makes it an answer."""
         self._look, self._payments, self._refunds = {}, {}, {}
-        for check in self.checks:
+        for at, check in enumerate(self.checks):
             if check.is_open:
                 check.error = error
+                if self._own:
+                    check.requests = self._own[at]  # each is answered by itself
 
     def _after_look(self, levels: dict[str, BucketLevel]) -> None:
         self._look = {}

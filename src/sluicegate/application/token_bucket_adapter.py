@@ -9,20 +9,16 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from fractions import Fraction
 from functools import partial
-from typing import TypeVar, cast
+from typing import cast
 
 from sluicegate.application.assembly import assemble, require_deadline, require_resettable, require_traits
-from sluicegate.application.budgets.reservation_face import AsyncReservationFace
-from sluicegate.application.budgets.timed_reservations import reservations_of
 from sluicegate.application.check import Check, result_of
 from sluicegate.application.failure_policy import reason_of
-from sluicegate.application.joint_check import JointCheck, Part
-from sluicegate.application.limiter_face import decide
+from sluicegate.application.joint_face import JointFace
 from sluicegate.application.rules.live_rules import LiveRules
-from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.application.wait_queue import WaitQueue
 from sluicegate.domain.arguments import Cost, Identifier
-from sluicegate.domain.buckets.bucket_request import BucketRequest, Verdict
+from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.domain.buckets.bucket_spec import bucket_spec
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitAdministered
@@ -32,12 +28,10 @@ from sluicegate.domain.protocols import (
     EventBusProtocol,
     LoggerProtocol,
     StorageProtocol,
-    SyncReservationStorage,
 )
 from sluicegate.domain.result import RateLimitResult, Result, Success
 from sluicegate.domain.rules.rule import OnStorageError
 from sluicegate.domain.rules.rule_book import Rules
-from sluicegate.runtime.patient_timeout import PatientTimeout
 
 DEFAULT_DEADLINE_MS = 50
 
@@ -45,10 +39,8 @@ _RESET_ALL_S = 30.0  # a storage that hangs must not keep the caller for ever
 
 _PROBE = BucketRequest("sluicegate:probe", bucket_spec(1, Fraction(1)), 0)
 
-T = TypeVar("T")
 
-
-class TokenBucketAdapter(AsyncReservationFace):
+class TokenBucketAdapter(JointFace):
     """Decide whether requests may pass.
 
     Args:
@@ -87,10 +79,10 @@ class TokenBucketAdapter(AsyncReservationFace):
         wall_clock: Callable[[], datetime] | None = None,
         enabled: bool = True,
     ) -> None:
-        self._deadline_s = require_deadline(deadline_ms) / 1000
+        deadline_s = require_deadline(deadline_ms) / 1000
         traits = require_traits(storage, blocking=False)
-        if traits.deadline_s is not None and traits.deadline_s > self._deadline_s:
-            storage = cast("StorageProtocol", cast("DeadlineStorage", storage).with_deadline(self._deadline_s))
+        if traits.deadline_s is not None and traits.deadline_s > deadline_s:
+            storage = cast("StorageProtocol", cast("DeadlineStorage", storage).with_deadline(deadline_s))
         checker, self._administration, reservations = assemble(
             rules=rules,
             event_bus=event_bus,
@@ -119,16 +111,7 @@ class TokenBucketAdapter(AsyncReservationFace):
             wall_clock=wall_clock,
             enabled=enabled,
         )
-        # A deadline has one owner: the storage if it keeps one, else a timer here round each call.
-        timed = traits.deadline_s is None
-        super().__init__(
-            checker,
-            self._take_in_time if timed else storage.take,
-            reservations,
-            reservations_of(storage, self._deadline_s if timed else None),
-            storage if traits.never_waits and isinstance(storage, SyncReservationStorage) else None,
-        )
-        self._storage = storage
+        super().__init__(checker, reservations, storage, deadline_s)
         self._wait_queue = WaitQueue()
         self.rules = checker.live_rules
         """The rules in force: swap them, switch them off and on, read their version."""
@@ -137,64 +120,6 @@ class TokenBucketAdapter(AsyncReservationFace):
     def storage(self) -> StorageProtocol:
         """Where the buckets are."""
         return self._storage
-
-    async def check_together(
-        self,
-        parts: Sequence[Part],
-        *,
-        denied: bool = False,
-        timeout_s: float | None = None,
-        rules: RulesSnapshot | None = None,
-    ) -> JointCheck:
-        """Decide several checks together: if one is denied none is charged.
-
-        Args:
-            parts: The checks.
-            denied: Whether the whole is denied already: then the buckets are only looked at.
-            timeout_s: The longest that it may take, where that is less than the limiter's deadline.
-            rules: As in `check`.
-
-        Returns:
-            Its checks have their answers; while the storage fails, those of the failure policy.
-
-        Raises:
-            InvalidInputError: If an argument is wrong; nothing has changed then.
-        """
-        joint = self.begin_together(parts, denied=denied, rules=rules)
-        if joint.waits:
-            await self.complete_together(joint, timeout_s)
-        return joint
-
-    def begin_together(
-        self, parts: Sequence[Part], *, denied: bool = False, rules: RulesSnapshot | None = None
-    ) -> JointCheck:
-        """Do as much of `check_together` as needs no waiting; if the joint check `waits`, `complete_together` does the rest."""
-        return self._checker.begin_together(parts, denied=denied, rules=rules)
-
-    async def complete_together(self, joint: JointCheck, timeout_s: float | None = None) -> None:
-        """Ask the storage for what a joint check waits for; see `check_together`."""
-        shadows = [shadow for check in joint.checks for shadow in check.shadows if shadow.is_open]
-        try:
-            async with asyncio.timeout(timeout_s):  # the caller has given up by then, however busy this process is
-                await asyncio.gather(self._ask_questions(joint), *[decide(shadow, self._take) for shadow in shadows])
-        except TimeoutError as error:
-            joint.fail(error)
-            for shadow in shadows:
-                if shadow.is_open:
-                    shadow.error = error
-        self._checker.finish_together(joint)
-
-    async def _ask_questions(self, joint: JointCheck) -> None:
-        try:
-            while (question := joint.question) is not None:
-                verb, requests = question
-                if verb == "take":
-                    joint.answer(await self._take(requests))
-                else:
-                    call = self._storage.peek if verb == "peek" else self._storage.refund
-                    joint.answer(Verdict(allowed=True, levels=await self._in_time(call, requests)))
-        except Exception as error:  # noqa: BLE001 - `Checker.finish_together` makes it an answer
-            joint.fail(error)
 
     async def wait(
         self, *, endpoint: str, identifier: Identifier, cost: Cost = 0, timeout_s: float | None = None
@@ -332,17 +257,6 @@ class TokenBucketAdapter(AsyncReservationFace):
             return self._administration.failed(check, verb, error)
         self._administration.succeeded(check, verb)
         return Success(None)
-
-    async def _take_in_time(self, requests: Sequence[BucketRequest], /) -> Verdict:
-        return await self._in_time(self._storage.take, requests)
-
-    async def _in_time(
-        self, call: Callable[[Sequence[BucketRequest]], Awaitable[T]], requests: Sequence[BucketRequest]
-    ) -> T:
-        if self._storage.traits.deadline_s is not None:
-            return await call(requests)
-        async with PatientTimeout(self._deadline_s):
-            return await call(requests)
 
     def __repr__(self) -> str:
         return f"TokenBucketAdapter(storage={self._storage!r}, rules={self.rules.current().rules!r})"

@@ -18,6 +18,7 @@ from sluicegate import (
     SyncTokenBucketAdapter,
     TokenBucketAdapter,
 )
+from sluicegate.application.joint_check import Part
 from sluicegate.application.metrics.catalogue import ACTIVE_LEASES, LEASE_DURATION, RESERVED
 from sluicegate.application.metrics.open_claims import OpenClaims
 from sluicegate.application.metrics.rule_names import RuleNames
@@ -268,3 +269,23 @@ async def test_events_name_each_rule_and_are_built_only_where_somebody_listens()
         (CALLS.policy, True, 0, 1),
     ]
     assert len({one.claim for one in (*claimed, *extended, *settled)}) == 1
+
+
+async def test_what_is_reserved_together_is_counted_by_bucket() -> None:
+    """Parts of one rule for two clients, and two of one client; a denial counts nothing, nor does one without the storage."""
+    world = Followed()
+    parts = [Part(CHAT, "a", 100), Part(CHAT, "b", 200), Part(CHAT, "b", 50)]
+    reserved = await world.limiter.reserve_together(parts, ttl_seconds=30)
+    assert world.counted[1] == 350
+    assert not (
+        await world.limiter.reserve_together([Part(CHAT, "c", 1), Part(CHAT, "b", 900)], ttl_seconds=30)
+    ).allowed
+    assert world.counted[1] == 350
+    await world.limiter.commit_together(reserved.id, cost=10)
+    assert world.counted == (0, 0)
+    rules = {CHAT: RateLimitRule(1000, 600, "ip", name="tokens", on_storage_error="local")}
+    world = Followed(FailingStorage(), rules)
+    assert not (
+        await world.limiter.reserve_together([Part(CHAT, "a", 1), Part(CHAT, "b", 1001)], ttl_seconds=30)
+    ).allowed
+    assert world.counted[1] in {None, 0}

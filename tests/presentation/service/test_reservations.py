@@ -9,6 +9,7 @@ from envoy.service.ratelimit.v3 import rls_pb2
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.envoy import messages
+from sluicegate.testing import FailingStorage
 from support.awaited_storage import AwaitedStorage
 from support.rate_limit_service import ANYWHERE, OK, OVER, RateLimitClient, ServiceWorld, descriptor, running
 
@@ -95,6 +96,27 @@ async def test_a_reservation_can_be_extended_until_it_has_ended() -> None:
         world.clock.advance(11)
         status, late = await client.post("extend", id=reserved["id"], ttl_seconds=10)
         assert (status, late["reason"]) == (409, "ended")
+
+
+async def test_several_checks_are_reserved_together_over_http() -> None:
+    """All of them or none; a commit settles each, at one cost for all or at its own."""
+    world = world_of()
+    other = {"endpoint": "POST /v1/chat", "identifier": "bob"}
+    async with running(world), HttpClient(world) as client:
+        both = [CHAT | {"cost": 80}, {"path": "/v1/chat", "method": "POST", "identifier": "bob", "cost": 30}]
+        status, reserved = await client.post("reserve", checks=both, ttl_seconds=30)
+        assert (status, reserved["allowed"], reserved["expires_in"]) == (200, True, 30.0)
+        assert [one["remaining"] for one in reserved["checks"]] == [20, 70]
+        status, denied = await client.post("reserve", checks=[other | {"cost": 60}, CHAT | {"cost": 60}])
+        assert (status, denied["allowed"], denied["id"]) == (200, False, None)
+        assert [(one["allowed"], one["remaining"]) for one in denied["checks"]] == [(True, 70), (False, 20)]
+        assert (await client.post("extend", id=reserved["id"], ttl_seconds=60))[0] == 200
+        status, settled = await client.post("commit", id=reserved["id"], cost=[50, None])
+        assert [(one["charged"], one["returned"]) for one in settled["checks"]] == [(50, 30), (30, 0)]
+        _, again = await client.post("cancel", id=reserved["id"])
+        assert [one["applied"] for one in again["checks"]] == [False, False]
+        assert (await client.post("reserve", **CHAT, checks=[other]))[0] == 400
+        assert (await client.post("commit", id=reserved["id"], cost=[1]))[0] == 400
 
 
 async def test_calls_in_flight_are_counted_over_http() -> None:
@@ -187,6 +209,23 @@ async def test_tokens_are_reserved_and_committed_over_grpc() -> None:
         assert (await kuadrant.reserve(1, {"none": "x"})).code == OVER
         free = await kuadrant.reserve(1, {"unknown": "x"})
         assert free.code == OK
+
+
+async def test_a_reservation_that_the_storage_did_not_decide() -> None:
+    """The failure policy answers, or it is an error where the caller's own policy is wanted; then nothing stays reserved."""
+    async with running(ServiceWorld(CONFIG, storage=FailingStorage(), on_storage_error="local")) as client:
+        kuadrant = KuadrantClient(client)
+        reserved = await kuadrant.reserve(80, {"user": "ann"}, {"team": "a"})
+        assert reserved.code == OK
+        assert (await kuadrant.reserve(80, {"team": "a"}, {"user": "ann"})).code == OVER
+        assert (await kuadrant.commit(reserved.reservation_id, 0)).code == OK
+        assert (await kuadrant.reserve(100, {"team": "a"}, {"user": "ann"})).code == OK
+    options: Any = {"storage": FailingStorage(), "on_storage_error": "local", "service": {"storage_errors": "error"}}
+    async with running(ServiceWorld(CONFIG, **options)) as client:
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await KuadrantClient(client).reserve(80, {"user": "ann"}, {"team": "a"})
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_check_changes_nothing_and_a_report_is_never_refused() -> None:

@@ -11,8 +11,8 @@ from sluicegate.domain.events import RateLimitClaimed, RateLimitClaimExtended, R
 from sluicegate.domain.protocols import SubscribableBus
 from sluicegate.runtime.mutex import fork_count, held_here, new_mutex
 
-_Key: TypeAlias = tuple[int, str, str]
-"""The number of a claim, its endpoint and its rule."""
+_Key: TypeAlias = tuple[int, str, str, str]
+"""The number of a claim, its endpoint, its rule and its identifier: reservations that were made together have one number."""
 
 MAX_CLAIMS: Final = 100_000
 """How many claims are followed at a time, in about 50 MB."""
@@ -79,7 +79,7 @@ class OpenClaims:
                     totals[ACTIVE_LEASES if in_flight else RESERVED, (endpoint, policy)] = 0
                 else:  # the rules have changed since
                     self._seen.discard((endpoint, policy, in_flight))
-            for (_, endpoint, policy), claim in self._open.items():
+            for (_, endpoint, policy, _), claim in self._open.items():
                 metric = ACTIVE_LEASES if claim.in_flight else RESERVED
                 key = metric, self._names.labels(endpoint, policy)
                 totals[key] = totals.get(key, 0) + claim.cost
@@ -90,7 +90,7 @@ class OpenClaims:
         if held_here(self._mutex):  # a signal handler or a finaliser in the midst of a call here
             self.overlooked += 1
             return
-        key = event.claim, event.endpoint, event.rule
+        key = event.claim, event.endpoint, event.rule, event.identifier
         now_us = self._now_us()
         duration_us = None
         with self._mutex:

@@ -71,7 +71,13 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
         storage_errors=settings.storage_errors == "error",
     )
     if settings.grpc is not None:
-        kuadrant = KuadrantService(limiter, descriptors, rate_limit_service, settings.limits)
+        kuadrant = KuadrantService(
+            limiter,
+            descriptors,
+            rate_limit_service,
+            settings.limits,
+            storage_errors=settings.storage_errors == "error",
+        )
         server = GrpcServer(rate_limit_service, kuadrant, settings.limits, reuse_port=reuse_port)
         servers["grpc"] = server, server.listen("--grpc", settings.grpc)
     if settings.http is not None:

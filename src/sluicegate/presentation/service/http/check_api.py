@@ -28,25 +28,61 @@ IdentifierText = Annotated[
 CostNumber = Annotated[int, Meta(description="Tokens to take; 0: the rules' own cost.", ge=0, le=10**12)]
 
 
-class One(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An endpoint: its name, or a path in its place."""
+
+    endpoint: EndpointText | UnsetType = UNSET
+    path: PathText | UnsetType = UNSET
+    method: MethodText = "GET"
+
+    def named(self, rules: RulesSnapshot) -> str:
+        """Return the endpoint that is meant.
+
+        Raises:
+            InvalidInputError: If there are two, or none.
+        """
+        return named_endpoint(rules, self.endpoint, self.path, self.method)
+
+
+class One(Named, frozen=True, kw_only=True):
     """One check."""
 
     identifier: IdentifierText
-    endpoint: EndpointText | UnsetType = UNSET
-    path: PathText | UnsetType = UNSET
-    method: MethodText = "GET"
     cost: CostNumber = 0
 
 
-class CheckBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class OneOrSeveral(Named, frozen=True, kw_only=True):
     """One check, or several in `checks`: if one of them is denied none is charged."""
 
     identifier: IdentifierText | UnsetType = UNSET
-    endpoint: EndpointText | UnsetType = UNSET
-    path: PathText | UnsetType = UNSET
-    method: MethodText = "GET"
-    cost: CostNumber = 0
     checks: Annotated[list[One], Meta(min_length=1, max_length=MAX_CHECKS)] | UnsetType = UNSET
+    cost: CostNumber | dict[str, CostNumber] = 0
+
+    def client(self) -> str | dict[str, str]:
+        """Return who asks.
+
+        Raises:
+            InvalidInputError: If that is not said.
+        """
+        if self.identifier is UNSET:
+            raise InvalidInputError("body: expected the field identifier, or checks")
+        return self.identifier
+
+    def parts(self, rules: RulesSnapshot) -> list[Part] | None:
+        """Return the checks; None if there is only one.
+
+        Raises:
+            InvalidInputError: If there are fields of one beside them, or one of them is wrong.
+        """
+        if self.checks is UNSET:
+            return None
+        if self.identifier is not UNSET or self.endpoint is not UNSET or self.path is not UNSET or self.cost:
+            raise InvalidInputError("body: checks cannot be used with the fields of one check")
+        return [Part(one.named(rules), one.identifier, one.cost) for one in self.checks]
+
+
+class CheckBody(OneOrSeveral, frozen=True, kw_only=True):
+    """One check, or several in `checks`: if one of them is denied none is charged."""
 
 
 class CheckOutcome(msgspec.Struct, frozen=True):
@@ -101,18 +137,13 @@ class CheckApi:
         """Answer a check: status 200 whatever was decided."""
         body: CheckBody = decode(call.body, CheckBody)
         rules = self._limiter.current_rules()
-        if body.checks is UNSET:
-            if body.identifier is UNSET:
-                raise InvalidInputError("body: expected the field identifier, or checks")
+        parts = body.parts(rules)
+        if parts is None:
             decision = await self._limiter.check(
-                endpoint=_endpoint(rules, body), identifier=body.identifier, cost=body.cost, rules=rules
+                endpoint=body.named(rules), identifier=body.client(), cost=body.cost, rules=rules
             )
             return json_reply(self.outcome(decision))
-        if body.identifier is not UNSET or body.endpoint is not UNSET or body.path is not UNSET or body.cost:
-            raise InvalidInputError("body: checks cannot be used with the fields of one check")
-        joint = await self._limiter.check_together(
-            [Part(_endpoint(rules, one), one.identifier, one.cost) for one in body.checks], rules=rules
-        )
+        joint = await self._limiter.check_together(parts, rules=rules)
         outcomes = [self.outcome(decision_of(check)) for check in joint.checks]
         return json_reply(JointOutcome(joint.allowed, outcomes))
 
@@ -134,7 +165,3 @@ class CheckApi:
             degraded=decision.degraded,
             headers=headers,
         )
-
-
-def _endpoint(rules: RulesSnapshot, one: One | CheckBody) -> str:
-    return named_endpoint(rules, one.endpoint, one.path, one.method)

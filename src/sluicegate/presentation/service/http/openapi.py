@@ -13,6 +13,8 @@ from sluicegate.presentation.service.http.budget_api import (
     Claimed,
     CommitBody,
     ExtendBody,
+    JointClaimed,
+    JointSettled,
     ReserveBody,
 )
 from sluicegate.presentation.service.http.check_api import CheckBody, CheckOutcome, JointOutcome
@@ -43,10 +45,28 @@ _AUTH_HEADERS: Final = ("x-forwarded-method", "x-forwarded-uri", "x-forwarded-fo
 @cache
 def openapi_document() -> dict[str, Any]:
     """Return the description (OpenAPI 3.1)."""
-    (check_body, outcome, joint, claimed, settlement, *bodies), components = msgspec.json.schema_components(
-        (CheckBody, CheckOutcome, JointOutcome, Claimed, Settlement, *_BUDGET_BODIES.values()),
-        ref_template="#/components/schemas/{name}",
+    (check_body, outcome, joint, claimed, joint_claimed, settlement, joint_settled, *bodies), components = (
+        msgspec.json.schema_components(
+            (
+                CheckBody,
+                CheckOutcome,
+                JointOutcome,
+                Claimed,
+                JointClaimed,
+                Settlement,
+                JointSettled,
+                *_BUDGET_BODIES.values(),
+            ),
+            ref_template="#/components/schemas/{name}",
+        )
     )
+    answers: dict[str, list[dict[str, Any]]] = {
+        "reserve": [claimed, joint_claimed],
+        "acquire": [claimed],
+        "commit": [settlement, joint_settled],
+        "release": [settlement],
+    }
+    answers |= {"cancel": answers["commit"], "extend": [{"type": "object"}], "renew": [{"type": "object"}]}
     problem: dict[str, Any] = {"description": "The request is wrong.", "content": {"application/problem+json": {}}}
     checked = {
         "description": "What was decided.",
@@ -60,7 +80,7 @@ def openapi_document() -> dict[str, Any]:
                 "responses": {
                     "200": {
                         "description": "What was decided." if verb in _CLAIMS else "It was done.",
-                        "content": {"application/json": {"schema": claimed if verb in _CLAIMS else settlement}},
+                        "content": {"application/json": {"schema": {"anyOf": answers[verb]}}},
                     },
                     "400": problem,
                     "409": {"description": "It has ended, or nothing counts it."},
