@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
+import grpc
 import grpc.aio
 from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
@@ -57,10 +58,13 @@ class RateLimitClient:
 
     Args:
         address: Where it listens.
+        credentials: For TLS; None: in clear.
     """
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(address)
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.channel = (
+            grpc.aio.insecure_channel(address) if credentials is None else grpc.aio.secure_channel(address, credentials)
+        )
         self._stub = rls_pb2_grpc.RateLimitServiceStub(self.channel)
 
     async def ask(self, domain: str, *descriptors: Any, hits: int = 0, timeout_s: float = 5) -> Any:

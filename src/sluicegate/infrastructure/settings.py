@@ -41,7 +41,9 @@ _NAMES: Final = frozenset(
             "METRICS",
             "AUDIT_LOG",
         ),
-        *("WORKERS", "HEADERS", "STORAGE_ERRORS", "SERVER"),
+        *("TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA"),
+        *("WORKERS", "HEADERS", "STORAGE_ERRORS"),
+        *("SERVER", "SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY"),
         *("PURE", "EXPECT_COMPILED"),
     }
 )

@@ -20,7 +20,7 @@ Server = Annotated[
     typer.Option(
         metavar="ADDRESS",
         envvar="SLUICEGATE_SERVER",
-        help="A service's admin address: http://host:port or unix:/path.",
+        help="A service's admin address: http://host:port, https://host:port or unix:/path.",
     ),
 ]
 TokenFile = Annotated[

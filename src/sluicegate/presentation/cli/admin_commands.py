@@ -1,11 +1,12 @@
 """The commands that administer a running service: one call of its admin API each. They return the exit status."""
 
+import os
 from typing import Any, Final, cast
 
 from sluicegate.domain.errors import InvalidInputError, StorageError
 from sluicegate.infrastructure.secret_file import read_secret
 from sluicegate.presentation.cli.terminal import encodable, write_error, write_json, write_line
-from sluicegate.presentation.service.admin.client import AdminClient
+from sluicegate.presentation.service.admin.client import AdminClient, ClientTls
 
 DONE: Final = 0
 NOT_DONE: Final = 1
@@ -74,13 +75,20 @@ def _call(server: str, token_file: str, method: str, path: str, body: object = N
         raise InvalidInputError("which service? give --server ADDRESS or set SLUICEGATE_SERVER")
     token = read_secret("--token-file", token_file) if token_file else ""
     try:
-        status, answer = AdminClient(server, token).call(method, path, body)
+        status, answer = AdminClient(server, token, tls=_tls()).call(method, path, body)
     except StorageError as error:
         raise InvalidInputError(f"no answer from {error}") from None
     fields = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {"title": "", "detail": f"status {status}"}
     if "title" in fields:  # problem details
         raise InvalidInputError(f"{server}: {fields['detail']}")
     return status, fields
+
+
+def _tls() -> ClientTls:
+    """Return the files of `https` servers. They are in variables alone: each command would have three more options."""
+    return ClientTls(
+        *[os.environ.get(f"SLUICEGATE_{name}", "") for name in ("SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY")]
+    )
 
 
 def _not_done(answer: dict[str, Any]) -> int:

@@ -58,6 +58,29 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         str,
         typer.Option(metavar="FILE", envvar="SLUICEGATE_ADMIN_TOKEN_FILE", help="The token that operators must have."),
     ] = "",
+    tls_certificate: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            envvar="SLUICEGATE_TLS_CERTIFICATE",
+            help="Speak TLS on all ports, with this certificate and those of its chain (PEM).",
+        ),
+    ] = "",
+    tls_key: Annotated[
+        str, typer.Option(metavar="FILE", envvar="SLUICEGATE_TLS_KEY", help="The certificate's private key (PEM).")
+    ] = "",
+    tls_client_ca: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            envvar="SLUICEGATE_TLS_CLIENT_CA",
+            help="The authorities of which clients must have a certificate (PEM).",
+        ),
+    ] = "",
+    tls_except: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROTOCOL", help="Speak it in clear: grpc, http, resp, admin or metrics."),
+    ] = None,
     metrics: Annotated[
         str,
         typer.Option(
@@ -142,6 +165,10 @@ def serve(  # noqa: PLR0913 - one parameter for each option
                 resp_password_file=resp_password_file,
                 admin=admin,
                 admin_token_file=admin_token_file,
+                tls_certificate=tls_certificate,
+                tls_key=tls_key,
+                tls_client_ca=tls_client_ca,
+                tls_except=tuple(tls_except or ()),
                 metrics=metrics,
                 audit_log=audit_log,
                 audit_raw=audit_raw,

@@ -9,9 +9,14 @@ from sluicegate.domain.errors import InvalidInputError
 from sluicegate.infrastructure.secret_file import read_secret
 from sluicegate.presentation.cli.environment import settings_of_environment
 from sluicegate.presentation.service.settings import (
+    CERTIFICATE_OPTION,
+    CLIENT_CA_OPTION,
+    KEY_OPTION,
+    PROTOCOLS,
     ServiceLimits,
     ServiceSettings,
     StorageErrors,
+    TlsFiles,
     parse_address,
 )
 from sluicegate.presentation.web.headers import HeaderStyle
@@ -31,6 +36,10 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     resp_password_file: str
     admin: str
     admin_token_file: str
+    tls_certificate: str
+    tls_key: str
+    tls_client_ca: str
+    tls_except: tuple[str, ...]
     metrics: str
     audit_log: str
     audit_raw: bool
@@ -111,6 +120,8 @@ def to_settings(options: ServeOptions) -> ServiceSettings:
         audit_raw=options.audit_raw,
         resp_password=_secret("--resp-password-file", options.resp_password_file),
         admin_token=_secret("--admin-token-file", options.admin_token_file),
+        tls=_tls(options),
+        tls_except=tuple([_choice("--tls-except", one, PROTOCOLS) for one in options.tls_except]),
         workers=options.workers,
         separate_memory=options.separate_memory,
         leave_seconds=options.leave_seconds,
@@ -121,6 +132,22 @@ def to_settings(options: ServeOptions) -> ServiceSettings:
             idle_seconds=options.idle_seconds,
         ),
     )
+
+
+def _tls(options: ServeOptions) -> TlsFiles | None:
+    certificate, key, client_ca = options.tls_certificate, options.tls_key, options.tls_client_ca
+    if certificate and key:
+        return TlsFiles(certificate, key, client_ca)
+    for option, given, needed, missing in (
+        (CERTIFICATE_OPTION, certificate, KEY_OPTION, key),
+        (KEY_OPTION, key, CERTIFICATE_OPTION, certificate),
+        (CLIENT_CA_OPTION, client_ca, CERTIFICATE_OPTION, certificate),
+    ):
+        if given and not missing:
+            raise InvalidInputError(f"{option} needs {needed}")
+    if options.tls_except:
+        raise InvalidInputError(f"--tls-except needs {CERTIFICATE_OPTION}")
+    return None
 
 
 def _secret(option: str, path: str) -> str:

@@ -13,6 +13,7 @@ from sluicegate.infrastructure.audit_log import AuditLog
 from sluicegate.infrastructure.event_bus import InlineEventBus
 from sluicegate.infrastructure.settings import Settings, identifier_secret
 from sluicegate.presentation.service.admin.peers import Peers
+from sluicegate.presentation.service.certificate import Certificate
 from sluicegate.presentation.service.service import Service
 from sluicegate.presentation.service.settings import ServiceSettings
 from sluicegate.runtime.extras import is_installed
@@ -33,11 +34,13 @@ def serve(settings: ServiceSettings, limiter_settings: Settings) -> int:
         limiter_settings.rules_path, settings.ratelimit_config
     )  # a mistake is told once, not by each worker
     log_to_stderr()
+    if settings.tls is not None and settings.workers > 1:
+        Certificate(settings.tls)  # the same
     if settings.workers > 1:
         from sluicegate.presentation.service.workers import supervise  # noqa: PLC0415 - few need it
 
         return supervise(settings, limiter_settings)
-    asyncio.run(serve_here(settings, limiter_settings, lambda places: say(places, limiter_settings)))
+    asyncio.run(serve_here(settings, limiter_settings, lambda places: say(places, settings, limiter_settings)))
     return 0
 
 
@@ -140,14 +143,25 @@ def build_limiter(
     return limiter
 
 
-def say(places: dict[str, str], limiter_settings: Settings, workers: int = 1) -> None:
+def say(places: dict[str, str], settings: ServiceSettings, limiter_settings: Settings) -> None:
     """Write the line that says where the service listens and where its buckets are."""
+    workers = settings.workers
     listed = " ".join([f"{protocol}={address}" for protocol, address in places.items() if protocol != "peers"])
     many = f"{workers} workers, " if workers > 1 else ""
     sys.stdout.write(
-        f"sluicegate {version('sluicegate')} serves {listed}; {many}{describe_storage(limiter_settings, workers)}\n"
+        f"sluicegate {version('sluicegate')} serves {listed}; {many}{describe_storage(limiter_settings, workers)}"
+        f"{describe_tls(settings)}\n"
     )
     sys.stdout.flush()
+
+
+def describe_tls(settings: ServiceSettings) -> str:
+    """Return what is said of TLS; empty if there is none."""
+    if settings.tls is None:
+        return ""
+    excepted = f" except {', '.join(settings.tls_except)}" if settings.tls_except else ""
+    clients = ", clients need a certificate" if settings.tls.client_ca else ""
+    return f"; TLS on all ports{excepted}{clients}"
 
 
 def describe_storage(settings: Settings, workers: int = 1) -> str:

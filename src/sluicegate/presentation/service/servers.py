@@ -7,6 +7,7 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.presentation.service.admin.api import AdminApi
 from sluicegate.presentation.service.admin.guard import TokenGuard
 from sluicegate.presentation.service.admin.peers import Peers
+from sluicegate.presentation.service.certificate import Certificate
 from sluicegate.presentation.service.descriptor_answer import DescriptorLimiter
 from sluicegate.presentation.service.envoy.grpc_server import GrpcServer
 from sluicegate.presentation.service.envoy.kuadrant_service import KuadrantService
@@ -61,6 +62,11 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
         InvalidInputError: If it cannot listen where it should, or a setting is invalid.
     """
     reuse_port = settings.workers > 1
+    held = None if settings.tls is None else Certificate(settings.tls)
+
+    def certificate_of(protocol: str, address: Address) -> Certificate | None:
+        return held if settings.encrypts(protocol, address) else None
+
     servers: dict[str, tuple[Server, str]] = {}
     descriptors = DescriptorLimiter(limiter, rules_domain=settings.rules_domain, is_independent=settings.independent)
     rate_limit_service = RateLimitService(
@@ -79,11 +85,13 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
             storage_errors=settings.storage_errors == "error",
         )
         server = GrpcServer(rate_limit_service, kuadrant, settings.limits, reuse_port=reuse_port)
-        servers["grpc"] = server, server.listen("--grpc", settings.grpc)
+        certificate = certificate_of("grpc", settings.grpc)
+        servers["grpc"] = server, server.listen("--grpc", settings.grpc, certificate)
     if settings.http is not None:
         app = build_app(endpoints(settings, limiter, rate_limit_service, is_leaving), settings.limits)
         listener = open_socket("--http", settings.http, reuse_port=reuse_port)
-        servers["http"] = HttpServer(app, listener, settings.limits), bound_address(listener)
+        certificate = certificate_of("http", settings.http)
+        servers["http"] = HttpServer(app, listener, settings.limits, certificate), bound_address(listener)
     if settings.resp is not None:
         listener = open_socket("--resp", settings.resp, reuse_port=reuse_port)
         server_of_resp = RespServer(
@@ -92,18 +100,21 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
             settings.limits,
             password=settings.resp_password,
             storage_errors=settings.storage_errors == "error",
+            certificate=certificate_of("resp", settings.resp),
         )
         servers["resp"] = server_of_resp, bound_address(listener)
     if settings.admin is not None:
         admin = AdminApi(limiter, reload, None if peers is None else peers.pass_on)
         admin_app = build_app(admin.endpoints(), settings.limits, guard=TokenGuard(settings.admin_token))
         listener = open_socket("--admin", settings.admin)
-        servers["admin"] = HttpServer(admin_app, listener, settings.limits), bound_address(listener)
+        certificate = certificate_of("admin", settings.admin)
+        servers["admin"] = HttpServer(admin_app, listener, settings.limits, certificate), bound_address(listener)
     metrics_api = None if metrics is None else _metrics_api(metrics, peers)
     if settings.metrics is not None and metrics_api is not None:
         listener = open_socket("--metrics", settings.metrics)
         metrics_app = build_app(metrics_api.endpoints(), settings.limits)
-        servers["metrics"] = HttpServer(metrics_app, listener, settings.limits), bound_address(listener)
+        certificate = certificate_of("metrics", settings.metrics)
+        servers["metrics"] = HttpServer(metrics_app, listener, settings.limits, certificate), bound_address(listener)
     if peers is not None:
         # Only this user can enter the directory of the socket.
         told = [] if metrics_api is None else metrics_api.peer_endpoints()

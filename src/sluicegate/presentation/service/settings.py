@@ -13,6 +13,14 @@ from sluicegate.presentation.web.headers import HeaderStyle
 StorageErrors: TypeAlias = Literal["answer", "error"]
 """What callers are told while the storage fails: what the failure policy answers, or an error for their own policy."""
 
+PROTOCOLS: Final = ("grpc", "http", "resp", "admin", "metrics")
+"""What a service speaks, each where its settings say."""
+
+CERTIFICATE_OPTION: Final = "--tls-certificate"
+KEY_OPTION: Final = "--tls-key"
+CLIENT_CA_OPTION: Final = "--tls-client-ca"
+"""The options that name the files of `TlsFiles`."""
+
 _ADDRESS: Final = re.compile(r"(?:(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>[0-9]{1,5})")
 _BACKLOG: Final = 1024
 
@@ -59,6 +67,20 @@ class Address(msgspec.Struct, frozen=True):
         return f"{host}:{self.port}"
 
 
+class TlsFiles(msgspec.Struct, frozen=True):
+    """Where the certificate is, in PEM.
+
+    Args:
+        certificate: The certificate, and those between it and the authority that clients trust.
+        key: Its private key, without a passphrase.
+        client_ca: The authorities of which clients must have a certificate; empty: clients need none.
+    """
+
+    certificate: str
+    key: str
+    client_ca: str = ""
+
+
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a service, beside those of its limiter.
 
@@ -81,6 +103,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         identifier_headers: The headers in which they name the client, by scope.
         resp_password: What clients of the Redis protocol must say; empty: nothing.
         admin_token: What callers of the admin API must say.
+        tls: The certificate of all ports; None: they speak in clear. Unix sockets always do.
+        tls_except: The protocols that speak in clear all the same.
         workers: How many processes serve.
         separate_memory: Whether several processes may each have buckets of their own.
         leave_seconds: How long the service answers on while it tells load balancers that it leaves.
@@ -106,11 +130,17 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     identifier_headers: dict[str, str] = {}
     resp_password: str = ""
     admin_token: str = ""
+    tls: TlsFiles | None = None
+    tls_except: tuple[str, ...] = ()
     workers: int = 1
     separate_memory: bool = False
     leave_seconds: float = 1.0
     grace_seconds: float = 10.0
     limits: ServiceLimits = ServiceLimits()
+
+    def encrypts(self, protocol: str, address: Address) -> bool:
+        """Return whether a protocol is served with TLS at an address."""
+        return self.tls is not None and protocol not in self.tls_except and not address.path
 
     @property
     def counts(self) -> bool:

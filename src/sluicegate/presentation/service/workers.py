@@ -50,7 +50,7 @@ def supervise(settings: ServiceSettings, limiter_settings: Settings) -> int:
         supervisor = _Supervisor(settings, limiter_settings, directory)
         try:
             supervisor.start()
-            say(supervisor.places, limiter_settings, settings.workers)
+            say(supervisor.places, settings, limiter_settings)
             supervisor.watch()
         finally:
             supervisor.stop()

@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import ssl
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,23 +14,63 @@ _TIMEOUT_S: Final = 10.0
 _MAX_BYTES: Final = 64 * 1024 * 1024
 
 
+class ClientTls(msgspec.Struct, frozen=True):
+    """How a client speaks TLS.
+
+    Args:
+        ca: The authorities that it trusts, a file in PEM; empty: those of the system.
+        certificate: Its own certificate, a file in PEM; empty: none.
+        key: The private key of that.
+    """
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    def context(self) -> ssl.SSLContext:
+        """Return what the standard library's clients need.
+
+        Raises:
+            InvalidInputError: If a file cannot be used.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca or None)
+        except OSError as error:
+            raise InvalidInputError(f"SLUICEGATE_SERVER_CA: {self.ca} cannot be used: {error}") from None
+        if self.certificate:
+            try:
+                context.load_cert_chain(self.certificate, self.key or None)
+            except OSError as error:
+                raise InvalidInputError(
+                    f"SLUICEGATE_CLIENT_CERTIFICATE, SLUICEGATE_CLIENT_KEY: {self.certificate} cannot be used: {error}"
+                ) from None
+        return context
+
+
+_NO_FILES: Final = ClientTls()
+
+
 class AdminClient:
     """Call the admin API of a service.
 
     Args:
-        server: `http://host:port`, `host:port` or `unix:/path`.
+        server: `https://host:port`, `http://host:port`, `host:port` or `unix:/path`.
         token: The bearer token; empty: none.
+        tls: How to speak TLS with an `https` server.
         timeout_s: How long a call may take.
 
     Raises:
         InvalidInputError: If the server's address cannot be read.
     """
 
-    def __init__(self, server: str, token: str = "", *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self, server: str, token: str = "", *, tls: ClientTls = _NO_FILES, timeout_s: float = _TIMEOUT_S
+    ) -> None:
         self._server = server
         self._path = server.removeprefix("unix:") if server.startswith("unix:") else ""
         self._token = token
         self._timeout_s = timeout_s
+        self._context = tls.context() if server.startswith("https://") else None
         self._host, self._port = "localhost", 80
         if not self._path:
             self._host, self._port = _host_and_port(server)
@@ -61,6 +102,8 @@ class AdminClient:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
+        if self._context is not None:
+            return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._context)
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         if self._path:
             connection.sock = _connect_unix(self._path, self._timeout_s)
@@ -81,8 +124,8 @@ def _connect_unix(path: str, timeout_s: float) -> socket.socket:
 def _host_and_port(server: str) -> tuple[str, int]:
     try:
         parts = urlsplit(server if "://" in server else f"http://{server}")
-        if parts.scheme == "http" and parts.hostname and parts.port and parts.path in {"", "/"}:
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port and parts.path in {"", "/"}:
             return parts.hostname, parts.port
     except ValueError:
         pass
-    raise InvalidInputError(f"server={server!r:.80}: expected http://host:port or unix:/path")
+    raise InvalidInputError(f"server={server!r:.80}: expected http://host:port, https://host:port or unix:/path")

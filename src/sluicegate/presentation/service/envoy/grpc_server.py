@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
+from sluicegate.presentation.service.certificate import Certificate
 from sluicegate.presentation.service.envoy.kuadrant_service import KuadrantService
 from sluicegate.presentation.service.envoy.messages import KUADRANT_SERVICE, POOL, SERVICE
 from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService, StorageUnavailableError
@@ -67,14 +68,22 @@ class GrpcServer:
         names = (*methods, _health.SERVICE_NAME, _reflection.SERVICE_NAME)
         _reflection.enable_server_reflection(names, self._server, pool=_reflected_pool())
 
-    def listen(self, option: str, address: Address) -> str:
+    def listen(self, option: str, address: Address, certificate: Certificate | None = None) -> str:
         """Bind an address, and return it, with the port that was bound.
+
+        Args:
+            option: The option's name, for the error message.
+            address: Where.
+            certificate: For TLS; None: in clear.
 
         Raises:
             InvalidInputError: If that is not possible.
         """
         try:
-            port = self._server.add_insecure_port(str(address))
+            if certificate is None:
+                port = self._server.add_insecure_port(str(address))
+            else:
+                port = self._server.add_secure_port(str(address), _credentials(certificate))
         except RuntimeError as error:
             raise InvalidInputError(f"{option}: cannot listen on {address}: {error}") from None
         return str(address if address.path else Address(address.host, port))
@@ -92,6 +101,27 @@ class GrpcServer:
     async def drain(self, grace_s: float) -> None:
         """Accept nothing more, answer what has begun for so many seconds, and close."""
         await self._server.stop(grace_s)
+
+
+def _credentials(certificate: Certificate) -> grpc.ServerCredentials:
+    """Return credentials that follow the certificate's files. gRPC accepts TLS 1.2 and 1.3."""
+    told = certificate.pem
+
+    def configure() -> grpc.ServerCertificateConfiguration:
+        pem = certificate.pem
+        return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.client_ca or None)
+
+    def configure_anew() -> Any:  # noqa: ANN401 - None if nothing has changed, which its types do not know
+        nonlocal told
+        certificate.follow()
+        if certificate.pem is told:
+            return None
+        told = certificate.pem
+        return configure()
+
+    return grpc.dynamic_ssl_server_credentials(
+        configure(), configure_anew, require_client_authentication=bool(told.client_ca)
+    )
 
 
 def _handler(answer: _Answer) -> Any:  # noqa: ANN401 - generic over bytes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 
+from sluicegate.presentation.service.certificate import Certificate
 from sluicegate.presentation.service.settings import ServiceLimits
 
 if TYPE_CHECKING:
@@ -80,9 +81,16 @@ class HttpServer:
         app: The application.
         listener: A listening socket.
         limits: How many requests at a time, and how long idle connections stay.
+        certificate: For TLS; None: in clear.
     """
 
-    def __init__(self, app: Any, listener: socket.socket, limits: ServiceLimits) -> None:  # noqa: ANN401 - any application
+    def __init__(
+        self,
+        app: Any,  # noqa: ANN401 - any application
+        listener: socket.socket,
+        limits: ServiceLimits,
+        certificate: Certificate | None = None,
+    ) -> None:
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
@@ -99,6 +107,9 @@ class HttpServer:
                 h11_max_incomplete_event_size=16_384,
             )
         )
+        if certificate is not None:
+            self._server.config.load()
+            self._server.config.ssl = certificate.context()  # of files alone it would make one that never changes
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -2,10 +2,15 @@
 
 import asyncio
 import socket
+from typing import Final
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.presentation.service.certificate import Certificate
 from sluicegate.presentation.service.resp.connection import RespConnection, RespSettings
 from sluicegate.presentation.service.settings import ServiceLimits
+
+_GOODBYE_S: Final = 1.0
+"""How long a client may take to end TLS once its connection is closed."""
 
 
 class RespServer:
@@ -17,9 +22,10 @@ class RespServer:
         limits: How many connections, and how long idle ones stay.
         password: What clients must say; empty: nothing.
         storage_errors: Whether a check that the storage did not decide is an error.
+        certificate: For TLS; None: in clear.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, given by name
         self,
         limiter: TokenBucketAdapter,
         listener: socket.socket,
@@ -27,8 +33,10 @@ class RespServer:
         *,
         password: str = "",
         storage_errors: bool = False,
+        certificate: Certificate | None = None,
     ) -> None:
         self._listener = listener
+        self._certificate = certificate
         self._settings = RespSettings(
             limiter,
             password=password,
@@ -42,7 +50,14 @@ class RespServer:
     async def start(self) -> None:
         """Begin to serve."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: RespConnection(self._settings), sock=self._listener)
+        encrypted = self._certificate is not None
+        self._server = await loop.create_server(
+            lambda: RespConnection(self._settings),
+            sock=self._listener,
+            ssl=None if self._certificate is None else self._certificate.context(),
+            ssl_handshake_timeout=self._settings.login_seconds if encrypted else None,
+            ssl_shutdown_timeout=_GOODBYE_S if encrypted else None,
+        )
 
     async def leave(self) -> None:
         """Do nothing: the protocol has no word for it."""
