@@ -11,6 +11,7 @@ import pytest
 
 from sluicegate.infrastructure.ratelimit_config.reader import read_configs
 from sluicegate.infrastructure.rules_file.reader import load_rules
+from support.certificates import Authority
 from support.proxies import SERVICE, application, proxy
 from support.serving import Serving, eventually
 
@@ -62,6 +63,25 @@ def test_envoy_limits_with_the_right_headers(app_port: int, tmp_path: Path) -> N
             shadow = [get(url, x_trial="x") for _ in range(3)]
             assert [answer.status_code for answer in shadow] == [200] * 3
             assert [answer.headers["x-ratelimit-remaining"] for answer in shadow] == ["0"] * 3
+
+
+def test_envoy_asks_over_tls(app_port: int, tmp_path: Path) -> None:
+    """Each side shows a certificate; Envoy's health checks and requests go the same way."""
+    servers, clients = Authority(tmp_path / "servers"), Authority(tmp_path / "clients")
+    files, own = servers.files(client_ca=clients.ca), clients.issue("envoy")
+    tls = ("--tls-certificate", files.certificate, "--tls-key", files.key, "--tls-client-ca", files.client_ca)
+    page = (SERVICE.parents[2] / "docs" / "how-to" / "run-as-a-service.md").read_text()
+    block = page.partition("```yaml\n      transport_socket:")[2].partition("```")[0]
+    text = f"      transport_socket:{block}"
+    for name, path in (("ca.pem", servers.ca), ("envoy.pem", own[0]), ("envoy.key", own[1])):
+        assert f"/etc/envoy/{name}" in text
+        text = text.replace(f"/etc/envoy/{name}", str(path))
+    text = text.replace("sluicegate.internal", "localhost")
+    changes = {"    - name: sluicegate\n      type: STATIC\n": f"    - name: sluicegate\n      type: STATIC\n{text}"}
+    with Serving(*CONFIG, *FREE, *tls, log=tmp_path / "log") as serving:
+        with proxy("envoy", tmp_path, {9000: app_port, 8081: serving.port("grpc")}, changes) as url:
+            eventually(lambda: "ratelimit" in get(url).headers)
+            assert [get(url, x_user="ann").status_code for _ in range(4)] == [200, 200, 200, 429]
 
 
 def test_envoy_follows_a_reload(app_port: int, tmp_path: Path) -> None:
@@ -125,6 +145,23 @@ def test_caddy_limits_with_forward_auth(app_port: int, tmp_path: Path) -> None:
             assert answers[3].json()["violated-policies"] == ["login"]
             serving.stop()
             assert [httpx.post(f"{url}/login").status_code for _ in range(3)] == [200] * 3
+
+
+def test_traefik_limits_with_forward_auth(app_port: int, tmp_path: Path) -> None:
+    """As Caddy, whatever the client says of itself; without the service it answers 500, as its page says."""
+    hosts = {"http://sluicegate:": "http://127.0.0.1:", "http://app:": "http://127.0.0.1:"}
+    with Serving(*RULES, *FREE, log=tmp_path / "log") as serving:
+        with proxy("traefik", tmp_path, {9000: app_port, 8080: serving.port("http")}, hosts) as url:
+            eventually(lambda: get(url).status_code == 200)  # it reads its file after it has begun to listen
+            spoofed = {"x-forwarded-for": "198.51.100.1", "x-forwarded-uri": "/free", "x-forwarded-method": "GET"}
+            answers = [httpx.post(f"{url}/login?next=/", headers=spoofed, content=b"x" * 100) for _ in range(4)]
+            assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+            assert answers[0].text == "passed"
+            assert 1 <= int(answers[3].headers["retry-after"]) <= 20
+            assert answers[3].json()["violated-policies"] == ["login"]
+            assert get(url).status_code == 200
+            serving.stop()
+            assert httpx.post(f"{url}/login").status_code == 500
 
 
 def test_the_dockerfile_is_clean() -> None:

@@ -24,6 +24,7 @@ class _Application(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Say that it passed."""
+        self.rfile.read(int(self.headers.get("content-length", 0)))
         self.send_response(200)
         self.send_header("content-length", "6")
         self.end_headers()
@@ -61,11 +62,12 @@ def proxy(kind: str, folder: Path, ports: dict[int, int], changes: dict[str, str
     """Run a proxy with its example configuration, and yield the URL that it listens on.
 
     Args:
-        kind: `envoy`, `nginx` or `caddy`.
+        kind: `envoy`, `nginx`, `caddy` or `traefik`.
         folder: Where it may write.
         ports: The ports that stand in place of those of the example: the application's and the service's.
         changes: Texts of the configuration and what stands in their place.
     """
+    port = free_port()
     name, command = {
         "envoy": (
             "envoy.yaml",
@@ -73,10 +75,11 @@ def proxy(kind: str, folder: Path, ports: dict[int, int], changes: dict[str, str
         ),
         "nginx": ("nginx.conf", [*_program("nginx"), "-p", str(folder), "-g", _nginx_globals(folder), "-c"]),
         "caddy": ("Caddyfile", [*_program("caddy"), "run", "--adapter", "caddyfile", "--config"]),
+        "traefik": ("traefik.yaml", [*_program("traefik"), f"--entrypoints.web.address=127.0.0.1:{port}"]),
     }[kind]
-    port = free_port()
     text = (SERVICE / name).read_text()
-    for old, new in ({10000: port} | ports).items():
+    own = {} if kind == "traefik" else {10000: port}  # its static configuration has the port
+    for old, new in (own | ports).items():
         text, count = re.subn(rf"\b{old}\b", str(new), text)
         assert count
     for before, after in (changes or {}).items():
@@ -86,7 +89,8 @@ def proxy(kind: str, folder: Path, ports: dict[int, int], changes: dict[str, str
     file.write_text(text)
     with (folder / "proxy.log").open("wb") as log:
         environ = {"HOME": str(folder), "PATH": "/usr/bin:/bin:/usr/sbin", "XDG_DATA_HOME": str(folder)}
-        process = subprocess.Popen([*command, str(file)], stdout=log, stderr=log, env=environ)
+        last = f"--providers.file.filename={file}" if kind == "traefik" else str(file)
+        process = subprocess.Popen([*command, last], stdout=log, stderr=log, env=environ)
     try:
         _wait_for(port, process, folder / "proxy.log")
         yield f"http://127.0.0.1:{port}"
