@@ -38,6 +38,7 @@ def test_broad_excepts_stand_only_where_failure_is_answered() -> None:
         "application/checker.py",  # what is decided at once
         "application/failure_policy.py",  # what answers in its place
         "application/limiter_face.py",  # what is waited for
+        "application/joint_face.py",  # the same for several checks or reservations
         "application/budgets/reservation_face.py",  # the same for reservations
         "application/budgets/sync_reservation_face.py",
         "application/token_bucket_adapter.py",
