@@ -96,6 +96,8 @@ def test_importing_it_imports_no_extra() -> None:
         "structlog",
         "yaml",
         "watchfiles",
+        "opentelemetry",
+        "prometheus_client",
         "pytest",
     ):
         assert f"'{extra}'" not in loaded
@@ -122,6 +124,8 @@ _LIBRARIES = (
     "hiredis",
     "httpx",
     "httpx2",
+    "opentelemetry",
+    "prometheus_client",
     "redis",
     "rest_framework",
     "starlette",
@@ -170,6 +174,11 @@ def test_everything_public_is_taken_where_all_extras_are() -> None:
         ("import sluicegate.flask", "sluicegate.flask needs flask: pip install 'sluicegate[flask]'"),
         ("import sluicegate.httpx", "sluicegate.httpx needs httpx: pip install 'sluicegate[httpx]'"),
         ("import sluicegate.httpx2", "sluicegate.httpx2 needs httpx2: pip install 'sluicegate[httpx2]'"),
+        ("import sluicegate.metrics", "sluicegate.metrics needs prometheus_client: pip install 'sluicegate[metrics]'"),
+        (
+            "import sluicegate.opentelemetry",
+            "sluicegate.opentelemetry needs opentelemetry: pip install 'sluicegate[otel]'",
+        ),
         ("import sluicegate.rest_framework", "needs rest_framework: pip install 'sluicegate[drf]'"),
         (
             "import os; os.environ['SLUICEGATE_STORAGE_URL'] = 'redis://x'; import sluicegate; sluicegate.get_rate_limit()",

@@ -13,6 +13,7 @@ EXTRA_OF: Final = {
     "hiredis": "redis",
     "httpx": "httpx",
     "httpx2": "httpx2",
+    "opentelemetry": "otel",
     "prometheus_client": "metrics",
     "redis": "redis",
     "rest_framework": "drf",

@@ -12,6 +12,8 @@ from sluicegate.application.metrics.catalogue import (
     LIMIT,
     LIMIT_RATE,
     LOST,
+    OF_CLAIMS,
+    OF_RULES,
     OVERRIDES,
     RETURNED,
     RULES_CHANGES,
@@ -71,9 +73,22 @@ class LimiterState:
 
     def read(self) -> Iterator[Reading]:
         """Return the values of `OF_STATE` at this moment. A storage without figures has none of its metrics."""
-        rules = self._limiter.rules
         yield from self._claims.read()
-        yield from _limits(rules)
+        yield from _limits(self._limiter.rules)
+        yield from self._totals()
+
+    def read_one(self, metric: Metric) -> Iterator[Reading]:
+        """Return the values of one metric."""
+        if metric in OF_CLAIMS:
+            readings = self._claims.read()
+        elif metric in OF_RULES:
+            readings = _limits(self._limiter.rules)
+        else:
+            readings = self._totals()
+        return (reading for reading in readings if reading[0] is metric)
+
+    def _totals(self) -> Iterator[Reading]:
+        rules = self._limiter.rules
         yield RULES_CHANGES, (), rules.changes
         yield RULES_REFUSALS, (), rules.refusals
         yield RULES_VALID, (), 0 if rules.last_error else 1
