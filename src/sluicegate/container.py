@@ -1,70 +1,32 @@
 """The composition root: the only module that chooses the concrete parts of a limiter."""
 
-import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, cast
 
 from sluicegate.application.notifier import describe
 from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.domain.protocols import (
-    EventBusProtocol,
-    LoggerProtocol,
-    StorageProtocol,
-    SyncStorageProtocol,
-)
+from sluicegate.domain.protocols import EventBusProtocol, LoggerProtocol
 from sluicegate.domain.rules.rule_book import RuleBook, Rules
+from sluicegate.infrastructure.event_bus import InlineEventBus
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, doubtful_names, identifier_secret, is_memory, read_settings
+from sluicegate.infrastructure.storage_of_settings import build_storage, build_sync_storage
 from sluicegate.infrastructure.worker_count import worker_count
 from sluicegate.runtime.built_once import BuiltOnce
+from sluicegate.runtime.extras import needs_extra
 
 if TYPE_CHECKING:
     from sluicegate.application.rules.rule_merging import CodeRules
     from sluicegate.infrastructure.rules_file.reader import RuleFile
     from sluicegate.infrastructure.rules_file.watcher import FileWatcher
-    from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage
-
-S = TypeVar("S")
 
 _settings_of: "weakref.WeakKeyDictionary[LiveRules, Settings]" = weakref.WeakKeyDictionary()
 """The settings that the rules of the process's limiter came from."""
-
-
-def build_storage(settings: Settings) -> StorageProtocol:
-    """Build the storage that the settings name.
-
-    Raises:
-        InvalidInputError: If its URL is invalid, or needs a package that is not installed.
-    """
-    local = _local_storage(settings)
-    if local is not None:
-        return local
-    try:
-        from sluicegate.infrastructure.redis.storage import RedisStorage  # noqa: PLC0415 - needs an extra
-    except ModuleNotFoundError as error:
-        raise _missing_extra(settings, error) from None
-    return _from_url(settings, RedisStorage.from_url)
-
-
-def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
-    """Build the storage that the settings name, for code without an event loop.
-
-    Raises:
-        InvalidInputError: If its URL is invalid, or needs a package that is not installed.
-    """
-    local = _local_storage(settings)
-    if local is not None:
-        return local
-    try:
-        from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage  # noqa: PLC0415 - needs an extra
-    except ModuleNotFoundError as error:
-        raise _missing_extra(settings, error) from None
-    return _from_url(settings, SyncRedisStorage.from_url)
 
 
 def build_rate_limit(
@@ -86,6 +48,7 @@ def build_rate_limit(
         InvalidInputError: If a setting or the rules file is invalid.
     """
     file = _read_file(settings.rules_path) if rules is None and settings.rules_path else None
+    event_bus = _bus(settings, event_bus)
     limiter = TokenBucketAdapter(
         storage=build_storage(settings),
         rules=file.rules if file is not None else rules or {},
@@ -97,6 +60,7 @@ def build_rate_limit(
         identifier_secret=identifier_secret(settings),
         enabled=settings.enabled,
     )
+    _trace(limiter, event_bus, settings)
     _watch_file(limiter, file, settings)
     _warn_of_several_workers(limiter, settings)
     return limiter
@@ -198,6 +162,27 @@ def _watch(  # noqa: PLR0913 - settings, given by name
     return watcher
 
 
+def _bus(settings: Settings, event_bus: EventBusProtocol | None) -> EventBusProtocol | None:
+    """Return the bus of a limiter: one of its own, if its checks are to be traced and it is given none."""
+    return InlineEventBus() if settings.traces and event_bus is None else event_bus
+
+
+def _trace(
+    limiter: TokenBucketAdapter | SyncTokenBucketAdapter, event_bus: EventBusProtocol | None, settings: Settings
+) -> None:
+    """Make spans of a limiter's checks, if the settings say so."""
+    if not settings.traces:
+        return
+    try:
+        with needs_extra("SLUICEGATE_TRACES"):
+            from sluicegate.infrastructure.opentelemetry_traces import OpenTelemetryTraces  # noqa: PLC0415 - needs an extra
+        OpenTelemetryTraces(limiter, cast("InlineEventBus", event_bus))
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(str(error)) from None
+    except InvalidInputError as error:
+        raise InvalidInputError(f"SLUICEGATE_TRACES: {error}") from None
+
+
 def _watch_file(
     limiter: TokenBucketAdapter | SyncTokenBucketAdapter, file: "RuleFile | None", settings: Settings
 ) -> None:
@@ -245,6 +230,7 @@ def build_sync_rate_limit(
         InvalidInputError: If a setting or the rules file is invalid.
     """
     file = _read_file(settings.rules_path) if rules is None and settings.rules_path else None
+    event_bus = _bus(settings, event_bus)
     limiter = SyncTokenBucketAdapter(
         storage=build_sync_storage(settings),
         rules=file.rules if file is not None else rules or {},
@@ -255,6 +241,7 @@ def build_sync_rate_limit(
         identifier_secret=identifier_secret(settings),
         enabled=settings.enabled,
     )
+    _trace(limiter, event_bus, settings)
     _watch_file(limiter, file, settings)
     _warn_of_several_workers(limiter, settings)
     return limiter
@@ -289,13 +276,17 @@ def get_sync_rate_limit() -> SyncTokenBucketAdapter:
 def sync_limiter_like(limiter: TokenBucketAdapter, settings: Settings) -> SyncTokenBucketAdapter:
     """Return a limiter without an event loop that has another one's rules in force, and in memory its buckets."""
     storage = limiter.storage
-    return SyncTokenBucketAdapter(
+    event_bus = _bus(settings, None)
+    sync_limiter = SyncTokenBucketAdapter(
         storage=storage if isinstance(storage, MemoryStorage) else build_sync_storage(settings),
         rules=limiter.rules,
+        event_bus=event_bus,
         on_storage_error=settings.on_storage_error,
         key_prefix=settings.key_prefix,
         identifier_secret=identifier_secret(settings),
     )
+    _trace(sync_limiter, event_bus, settings)
+    return sync_limiter
 
 
 def build_for_application(
@@ -318,32 +309,3 @@ def build_for_application(
         return limiter, sync_limiter_like(limiter, settings)
     limiter = build_rate_limit(settings, rules=ours if rules is None else ours.derive(rules), logger=logger)
     return limiter, sync_limiter_like(limiter, settings)
-
-
-def _from_url(settings: Settings, from_url: Callable[..., S]) -> S:
-    try:
-        return from_url(settings.storage_url, deadline_ms=settings.deadline_ms)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"SLUICEGATE_STORAGE_URL: {error}") from None
-
-
-def _local_storage(settings: Settings) -> "MemoryStorage | SharedMemoryStorage | None":
-    """Return the storage that is on this host and serves both kinds of limiter; None: the settings name another."""
-    if is_memory(settings):
-        return MemoryStorage()
-    if not settings.storage_url.startswith("shm://"):
-        return None
-    if sys.platform == "win32":
-        raise InvalidInputError(
-            "SLUICEGATE_STORAGE_URL: shm:// works on Linux and macOS; on Windows use redis://, or memory:// in one process"
-        )
-    from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage  # noqa: PLC0415 - not on every system
-
-    return _from_url(settings, SharedMemoryStorage.from_url)
-
-
-def _missing_extra(settings: Settings, error: ModuleNotFoundError) -> InvalidInputError:
-    scheme = settings.storage_url.partition("://")[0]
-    return InvalidInputError(
-        f"SLUICEGATE_STORAGE_URL: {scheme}:// needs the package {error.name!r}; pip install 'sluicegate[redis]'"
-    )

@@ -45,6 +45,8 @@ def test_every_variable_is_read() -> None:
         ("SLUICEGATE_STORAGE_URL", "http://x", "SLUICEGATE_STORAGE_URL: begins with 'http'"),
         ("SLUICEGATE_STORAGE_URL", "localhost:6379", "SLUICEGATE_STORAGE_URL: begins with"),
         ("SLUICEGATE_DEADLINE_MS", "soon", "SLUICEGATE_DEADLINE_MS='soon': expected whole milliseconds, 1 to 60000"),
+        ("SLUICEGATE_ENABLED", "yes", "SLUICEGATE_ENABLED='yes': expected true or false"),
+        ("SLUICEGATE_TRACES", "yes", "SLUICEGATE_TRACES='yes': expected true or false"),
         ("SLUICEGATE_TRUSTED_HOPS", "two", "SLUICEGATE_TRUSTED_HOPS='two': expected a whole number"),
         ("SLUICEGATE_TRUSTED_HOPS", "-1", "SLUICEGATE_TRUSTED_HOPS='-1'"),
         ("SLUICEGATE_DEADLINE_MS", "0", "SLUICEGATE_DEADLINE_MS='0'"),

@@ -27,7 +27,7 @@ RULES_WATCH: tuple[RulesWatch, ...] = get_args(RulesWatch)
 _PREFIX: Final = "SLUICEGATE_"
 _NAMES: Final = frozenset(
     {
-        *("STORAGE_URL", "RULES", "RULES_WATCH", "DEADLINE_MS", "ON_STORAGE_ERROR", "KEY_PREFIX", "ENABLED"),
+        *("STORAGE_URL", "RULES", "RULES_WATCH", "DEADLINE_MS", "ON_STORAGE_ERROR", "KEY_PREFIX", "ENABLED", "TRACES"),
         *("IDENTIFIER_SECRET_FILE", "TRUSTED_PROXIES", "FORWARDED_HEADER", "TRUSTED_HOPS"),
         *(
             "RATELIMIT_CONFIG",
@@ -71,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         identifier_secret_file: `SLUICEGATE_IDENTIFIER_SECRET_FILE`, the path of a file with the secret that hashes
             identifiers in keys and log lines; empty: none.
         enabled: `SLUICEGATE_ENABLED`, `true` or `false`: whether anything is limited at all.
+        traces: `SLUICEGATE_TRACES`, `true` or `false`: whether each check is a span of OpenTelemetry.
         trusted_proxies: `SLUICEGATE_TRUSTED_PROXIES`, networks and addresses of proxies with commas between them, for middlewares
             that are told none.
         forwarded_header: `SLUICEGATE_FORWARDED_HEADER`, the header in which these name their clients.
@@ -85,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     key_prefix: str = "rate_limit"
     identifier_secret_file: str = ""
     enabled: bool = True
+    traces: bool = False
     trusted_proxies: tuple[str, ...] = ()
     forwarded_header: str = "x-forwarded-for"
     trusted_hops: int = 0
@@ -118,9 +120,6 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     rules_watch = environ.get("SLUICEGATE_RULES_WATCH", defaults.rules_watch)
     if rules_watch not in RULES_WATCH:
         raise InvalidInputError(f"SLUICEGATE_RULES_WATCH={rules_watch!r}: expected one of {', '.join(RULES_WATCH)}")
-    enabled = environ.get("SLUICEGATE_ENABLED", "true").lower()
-    if enabled not in {"true", "false", "1", "0"}:
-        raise InvalidInputError(f"SLUICEGATE_ENABLED={enabled!r:.80}: expected true or false")
     hops = environ.get("SLUICEGATE_TRUSTED_HOPS", "0")
     if not (hops.isascii() and hops.isdigit() and len(hops) <= 2):  # noqa: PLR2004
         raise InvalidInputError(f"SLUICEGATE_TRUSTED_HOPS={hops!r:.80}: expected a whole number of proxies")
@@ -133,11 +132,19 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         on_storage_error=on_storage_error,
         key_prefix=environ.get("SLUICEGATE_KEY_PREFIX", defaults.key_prefix),
         identifier_secret_file=environ.get("SLUICEGATE_IDENTIFIER_SECRET_FILE", ""),
-        enabled=enabled in {"true", "1"},
+        enabled=_flag(environ, "SLUICEGATE_ENABLED", default=defaults.enabled),
+        traces=_flag(environ, "SLUICEGATE_TRACES", default=defaults.traces),
         trusted_proxies=tuple([proxy for proxy in proxies if proxy]),
         forwarded_header=environ.get("SLUICEGATE_FORWARDED_HEADER", defaults.forwarded_header).lower(),
         trusted_hops=int(hops),
     )
+
+
+def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = environ.get(name, str(default)).lower()
+    if text not in {"true", "false", "1", "0"}:
+        raise InvalidInputError(f"{name}={text!r:.80}: expected true or false")
+    return text in {"true", "1"}
 
 
 def is_memory(settings: Settings) -> bool:

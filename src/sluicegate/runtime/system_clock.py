@@ -127,5 +127,8 @@ class SuspendAwareClock:
 utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
 """Returns the wall clock's instant, for people: reports and dated settings, never a decision. A function costs twice as much."""
 
+wall_ns: Callable[[], int] = time.time_ns
+"""Returns the wall clock's instant in nanoseconds since 1970, for the spans of traces."""
+
 monotonic_s: Callable[[], float] = time.monotonic
 """Returns an instant in seconds, for the bounds of waiting: differences of it, and never a decision."""

@@ -21,7 +21,7 @@ from sluicegate import (
 from sluicegate.application.joint_check import Part
 from sluicegate.application.metrics.catalogue import ACTIVE_LEASES, LEASE_DURATION, RESERVED
 from sluicegate.application.metrics.open_claims import OpenClaims
-from sluicegate.application.metrics.rule_names import RuleNames
+from sluicegate.domain.rules.rule_names import RuleNames
 from sluicegate.testing import FailingStorage, FakeClock
 from support.redis_servers import RedisServer
 from support.world import World

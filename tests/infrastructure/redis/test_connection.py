@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from sluicegate import InvalidInputError, RateLimitRule, RedisStorage, StorageError
-from sluicegate.container import build_storage
 from sluicegate.infrastructure.settings import Settings
+from sluicegate.infrastructure.storage_of_settings import build_storage
 from support.bucket_requests import bucket_request
 from support.redis_servers import RedisServer, free_port, redis_6, redis_7
 

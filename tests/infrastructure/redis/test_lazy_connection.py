@@ -37,7 +37,7 @@ def test_a_url_that_needs_the_extra_says_so() -> None:
     program = """
 import sys
 sys.modules["redis"] = None
-from sluicegate.container import build_storage
+from sluicegate.infrastructure.storage_of_settings import build_storage
 from sluicegate.infrastructure.settings import Settings
 try:
     build_storage(Settings(storage_url="redis://h"))

@@ -161,6 +161,3 @@ OF_STATE: Final = (
     LOST,
 )
 """Those that are read when somebody asks."""
-
-OTHER: Final = "other"
-"""The label of what no rule in force names: callers must not create series."""

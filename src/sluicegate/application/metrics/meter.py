@@ -6,8 +6,8 @@ from sluicegate.application.metrics.decision_meter import DecisionMeter
 from sluicegate.application.metrics.limiter_state import Limiter, LimiterState
 from sluicegate.application.metrics.meter_sink import MeterSink
 from sluicegate.application.metrics.open_claims import OpenClaims
-from sluicegate.application.metrics.rule_names import RuleNames
 from sluicegate.domain.protocols import SubscribableBus
+from sluicegate.domain.rules.rule_names import RuleNames
 from sluicegate.domain.storage_figures import StorageFigures
 from sluicegate.runtime.system_clock import SuspendAwareClock
 

@@ -6,9 +6,9 @@ from typing import Final, TypeAlias
 
 from sluicegate.application.metrics.catalogue import ACTIVE_LEASES, LEASE_DURATION, RESERVED, Metric
 from sluicegate.application.metrics.meter_sink import MeterSink
-from sluicegate.application.metrics.rule_names import RuleNames
 from sluicegate.domain.events import RateLimitClaimed, RateLimitClaimExtended, RateLimitClaimSettled
 from sluicegate.domain.protocols import SubscribableBus
+from sluicegate.domain.rules.rule_names import RuleNames
 from sluicegate.runtime.mutex import fork_count, held_here, new_mutex
 
 _Key: TypeAlias = tuple[int, str, str, str]

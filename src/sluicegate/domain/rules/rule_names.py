@@ -1,8 +1,32 @@
-"""The names that rules in force have: the only values of the labels `endpoint` and `policy`."""
+"""The names that rules in force have: the only ones that metrics and traces show, because callers may make up others."""
 
-from sluicegate.application.metrics.catalogue import OTHER
-from sluicegate.application.rules.live_rules import LiveRules
+from collections.abc import Mapping, Sequence, Sized
+from typing import Final, Protocol
+
+from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.rules.rule_book import RuleBook
+
+OTHER: Final = "other"
+"""The name of what no rule in force names."""
+
+
+class NamedRules(Protocol):
+    """Rules in force, as far as their names are read."""
+
+    @property
+    def book(self) -> RuleBook:
+        """The rules that were given, by endpoint; another object once they are replaced."""
+        ...
+
+    @property
+    def rules_beside_code(self) -> Sized:
+        """What stands beside code; it only grows."""
+        ...
+
+    @property
+    def beside_code(self) -> Mapping[str, Sequence[RateLimitRule]]:
+        """The rules that stand beside code, by endpoint."""
+        ...
 
 
 class RuleNames:
@@ -12,7 +36,7 @@ class RuleNames:
         rules: The rules.
     """
 
-    def __init__(self, rules: LiveRules) -> None:
+    def __init__(self, rules: NamedRules) -> None:
         self._rules = rules
         self._read: tuple[RuleBook | None, int] = (None, 0)
         self._endpoints: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
 """Labels: the names of rules in force, and no others."""
 
 from sluicegate import MemoryStorage, RateLimitRule, TokenBucketAdapter
-from sluicegate.application.metrics.rule_names import RuleNames
+from sluicegate.domain.rules.rule_names import RuleNames
 
 
 def test_only_names_of_rules_in_force_are_labels() -> None:
