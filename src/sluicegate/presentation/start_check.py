@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from sluicegate.container import build_storage
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.rules.rule_book import RuleBook, rules_of
 from sluicegate.infrastructure.settings import Settings, identifier_secret, read_settings
+from sluicegate.infrastructure.storage_of_settings import build_storage
 
 _SHARED_MEMORY: Final = "shm://"
 
