@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sluicegate.application.notifier import describe
 from sluicegate.application.rules.live_rules import LiveRules
@@ -12,13 +12,12 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.protocols import EventBusProtocol, LoggerProtocol
 from sluicegate.domain.rules.rule_book import RuleBook, Rules
-from sluicegate.infrastructure.event_bus import InlineEventBus
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, doubtful_names, identifier_secret, is_memory, read_settings
 from sluicegate.infrastructure.storage_of_settings import build_storage, build_sync_storage
+from sluicegate.infrastructure.traces_of_settings import bus_for_traces, trace_checks
 from sluicegate.infrastructure.worker_count import worker_count
 from sluicegate.runtime.built_once import BuiltOnce
-from sluicegate.runtime.extras import needs_extra
 
 if TYPE_CHECKING:
     from sluicegate.application.rules.rule_merging import CodeRules
@@ -48,7 +47,7 @@ def build_rate_limit(
         InvalidInputError: If a setting or the rules file is invalid.
     """
     file = _read_file(settings.rules_path) if rules is None and settings.rules_path else None
-    event_bus = _bus(settings, event_bus)
+    event_bus = bus_for_traces(settings, event_bus)
     limiter = TokenBucketAdapter(
         storage=build_storage(settings),
         rules=file.rules if file is not None else rules or {},
@@ -60,7 +59,7 @@ def build_rate_limit(
         identifier_secret=identifier_secret(settings),
         enabled=settings.enabled,
     )
-    _trace(limiter, event_bus, settings)
+    trace_checks(settings, limiter, event_bus)
     _watch_file(limiter, file, settings)
     _warn_of_several_workers(limiter, settings)
     return limiter
@@ -162,27 +161,6 @@ def _watch(  # noqa: PLR0913 - settings, given by name
     return watcher
 
 
-def _bus(settings: Settings, event_bus: EventBusProtocol | None) -> EventBusProtocol | None:
-    """Return the bus of a limiter: one of its own, if its checks are to be traced and it is given none."""
-    return InlineEventBus() if settings.traces and event_bus is None else event_bus
-
-
-def _trace(
-    limiter: TokenBucketAdapter | SyncTokenBucketAdapter, event_bus: EventBusProtocol | None, settings: Settings
-) -> None:
-    """Make spans of a limiter's checks, if the settings say so."""
-    if not settings.traces:
-        return
-    try:
-        with needs_extra("SLUICEGATE_TRACES"):
-            from sluicegate.infrastructure.opentelemetry_traces import OpenTelemetryTraces  # noqa: PLC0415 - needs an extra
-        OpenTelemetryTraces(limiter, cast("InlineEventBus", event_bus))
-    except ModuleNotFoundError as error:
-        raise InvalidInputError(str(error)) from None
-    except InvalidInputError as error:
-        raise InvalidInputError(f"SLUICEGATE_TRACES: {error}") from None
-
-
 def _watch_file(
     limiter: TokenBucketAdapter | SyncTokenBucketAdapter, file: "RuleFile | None", settings: Settings
 ) -> None:
@@ -230,7 +208,7 @@ def build_sync_rate_limit(
         InvalidInputError: If a setting or the rules file is invalid.
     """
     file = _read_file(settings.rules_path) if rules is None and settings.rules_path else None
-    event_bus = _bus(settings, event_bus)
+    event_bus = bus_for_traces(settings, event_bus)
     limiter = SyncTokenBucketAdapter(
         storage=build_sync_storage(settings),
         rules=file.rules if file is not None else rules or {},
@@ -241,7 +219,7 @@ def build_sync_rate_limit(
         identifier_secret=identifier_secret(settings),
         enabled=settings.enabled,
     )
-    _trace(limiter, event_bus, settings)
+    trace_checks(settings, limiter, event_bus)
     _watch_file(limiter, file, settings)
     _warn_of_several_workers(limiter, settings)
     return limiter
@@ -276,7 +254,7 @@ def get_sync_rate_limit() -> SyncTokenBucketAdapter:
 def sync_limiter_like(limiter: TokenBucketAdapter, settings: Settings) -> SyncTokenBucketAdapter:
     """Return a limiter without an event loop that has another one's rules in force, and in memory its buckets."""
     storage = limiter.storage
-    event_bus = _bus(settings, None)
+    event_bus = bus_for_traces(settings, None)
     sync_limiter = SyncTokenBucketAdapter(
         storage=storage if isinstance(storage, MemoryStorage) else build_sync_storage(settings),
         rules=limiter.rules,
@@ -285,7 +263,7 @@ def sync_limiter_like(limiter: TokenBucketAdapter, settings: Settings) -> SyncTo
         key_prefix=settings.key_prefix,
         identifier_secret=identifier_secret(settings),
     )
-    _trace(sync_limiter, event_bus, settings)
+    trace_checks(settings, sync_limiter, event_bus)
     return sync_limiter
 
 

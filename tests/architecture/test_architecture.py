@@ -188,6 +188,10 @@ def test_everything_public_is_taken_where_all_extras_are() -> None:
             "import os; os.environ['SLUICEGATE_TRACES'] = 'true'; import sluicegate; sluicegate.get_rate_limit()",
             "InvalidInputError: SLUICEGATE_TRACES needs opentelemetry: pip install 'sluicegate[otel]'",
         ),
+        (
+            "import os; os.environ['SLUICEGATE_TRACES'] = 'true'; import sluicegate; sluicegate.rate_limited('5/minute')",
+            "InvalidInputError: SLUICEGATE_TRACES needs opentelemetry: pip install 'sluicegate[otel]'",
+        ),
         ("import sluicegate.presentation.cli.main", "the command line needs more parts: pip install 'sluicegate[cli]'"),
     ],
 )

@@ -14,6 +14,7 @@ from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.rules.rule_book import RuleBook, rules_of
 from sluicegate.infrastructure.settings import Settings, identifier_secret, read_settings
 from sluicegate.infrastructure.storage_of_settings import build_storage
+from sluicegate.infrastructure.traces_of_settings import traces_of
 
 _SHARED_MEMORY: Final = "shm://"
 
@@ -39,6 +40,7 @@ def _book_of(settings: Settings) -> RuleBook | None:
         location_of_url(settings.storage_url)  # the file is made by who uses it
     else:
         build_storage(settings)  # which connects to nothing
+    traces_of(settings)
     KeyFormat(settings.key_prefix, identifier_secret=identifier_secret(settings))
     if not settings.rules_path:
         return None
