@@ -79,7 +79,7 @@ BENCH_VENV := benchmarks/.venv$(if $(PURE),-pure)
 
 $(BENCH_VENV)/ready: dist/$(BENCH_KIND)/ready benchmarks/requirements.txt
 	test -d $(@D) || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install $(PIP_FLAGS) "$$(ls dist/$(BENCH_KIND)/*.whl)[cli,redis,rules,service]" -r benchmarks/requirements.txt
+	$(@D)/bin/pip install $(PIP_FLAGS) "$$(ls dist/$(BENCH_KIND)/*.whl)[cli,redis,rules,service,metrics,otel]" -r benchmarks/requirements.txt
 	$(@D)/bin/pip install $(PIP_FLAGS) --no-deps --force-reinstall dist/$(BENCH_KIND)/*.whl
 	@touch $@
 

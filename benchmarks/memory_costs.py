@@ -1,10 +1,11 @@
-"""What a check in memory costs beyond the plain one: a cost, a mapping, listeners, lists, overrides, several rules."""
+"""What a check in memory costs beyond the plain one: a cost, a mapping, listeners, metrics, lists, overrides, several rules."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import memory_peers as peers
+import metrics_costs
 from report import KIND, Goal, Section, at_most, compare
 from rounds import Check, Contestant, alternate, one_by_one, ratio
 from sizes import Size
@@ -90,6 +91,8 @@ def _variants() -> Iterator[Variant]:
     yield Variant("a mapping of identifiers", _with_mapping(_limiter(_BOTH)), 1.3, is_try=True)
     yield Variant("a listener to denials only", _check(_limiter(_BOTH, RateLimitCheckDenied)), 1.3)
     yield Variant("a listener to all events", _check(_limiter(_BOTH, RateLimitEvent)))
+    for name, watch in metrics_costs.WATCHED:
+        yield Variant(name, metrics_costs.watched_check(watch))
     until = datetime.now(UTC) + timedelta(hours=1)
     switched = RuleBook(_BOTH, kill_switches=[KillSwitch(policies=("other",), until=until)])
     yield Variant("another rule switched off for an hour", _check(_limiter(switched)), 1.3)

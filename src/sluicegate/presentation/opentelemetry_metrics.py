@@ -64,6 +64,7 @@ class _Sink:
 
     def __init__(self, meter: Meter, common: Mapping[str, str]) -> None:
         self._common = common
+        self._known: dict[tuple[Metric, tuple[str, ...]], dict[str, str]] = {}
         self._counters: dict[Metric, Counter] = {}
         self._histograms: dict[Metric, Histogram] = {}
         for metric in OF_EVENTS:
@@ -78,10 +79,16 @@ class _Sink:
                 )
 
     def add(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
-        self._counters[metric].add(amount, _attributes(metric, labels, self._common))
+        self._counters[metric].add(amount, self._attributes(metric, labels))
 
     def record(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
-        self._histograms[metric].record(value, _attributes(metric, labels, self._common))
+        self._histograms[metric].record(value, self._attributes(metric, labels))
+
+    def _attributes(self, metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
+        known = self._known.get((metric, labels))
+        if known is None:
+            known = self._known[metric, labels] = _attributes(metric, labels, self._common)
+        return known
 
 
 def _reader(

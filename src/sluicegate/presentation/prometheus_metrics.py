@@ -70,6 +70,9 @@ class _Sink:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._counters: dict[Metric, Counter] = {}
         self._histograms: dict[Metric, Histogram] = {}
+        # `labels` takes a lock and looks the same child up in each call: it is most of what counting would cost.
+        self._counted: dict[tuple[Metric, tuple[str, ...]], Counter] = {}
+        self._recorded: dict[tuple[Metric, tuple[str, ...]], Histogram] = {}
         for metric in OF_EVENTS:
             name = metric.prometheus_name
             if metric.kind == "counter":
@@ -80,10 +83,16 @@ class _Sink:
                 )
 
     def add(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
-        self._counters[metric].labels(*labels).inc(amount)
+        child = self._counted.get((metric, labels))
+        if child is None:
+            child = self._counted[metric, labels] = self._counters[metric].labels(*labels)
+        child.inc(amount)
 
     def record(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
-        self._histograms[metric].labels(*labels).observe(value)
+        child = self._recorded.get((metric, labels))
+        if child is None:
+            child = self._recorded[metric, labels] = self._histograms[metric].labels(*labels)
+        child.observe(value)
 
 
 class _StateCollector(Collector):

@@ -7,7 +7,7 @@ import msgspec
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
 
-class Metric(msgspec.Struct, frozen=True):
+class Metric(msgspec.Struct, frozen=True, cache_hash=True):
     """One metric.
 
     Args:
