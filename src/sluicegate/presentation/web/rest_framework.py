@@ -3,17 +3,13 @@
 from typing import Any, ClassVar, Unpack
 
 import msgspec
-from django.apps import AppConfig
-from django.core.exceptions import ImproperlyConfigured
 from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.container import get_sync_rate_limit
-from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules
-from sluicegate.presentation.start_check import require_settings
 from sluicegate.presentation.web.django_answers import settle_failed, settled_at_the_end
 from sluicegate.presentation.web.environ import EnvironRequest, fields_to_send, join_fields
 from sluicegate.presentation.web.headers import DenialResponse, Headers, retry_after_seconds
@@ -21,24 +17,6 @@ from sluicegate.presentation.web.incoming_request import is_exempt
 from sluicegate.presentation.web.request_limiter import RequestLimiter, RequestOptions
 from sluicegate.presentation.web.request_reader import IdentifierFunction
 from sluicegate.presentation.web.request_record import RECORD, RequestRecord, claims_in
-
-
-class RateLimitConfig(AppConfig):
-    """An entry of `INSTALLED_APPS`: a wrong setting stops the server, though views are imported with the first request."""
-
-    name = "sluicegate.rest_framework"
-    label = "sluicegate"
-
-    def ready(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ImproperlyConfigured: If one is wrong, or the rules file is.
-        """
-        try:
-            require_settings(())
-        except InvalidInputError as error:
-            raise ImproperlyConfigured(f"{error}") from error
 
 
 class RateLimitExceeded(Throttled):
