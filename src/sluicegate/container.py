@@ -285,5 +285,5 @@ def build_for_application(
     if _settings_of.get(ours) != settings:  # the environment has changed since: as good as another process
         limiter = build_rate_limit(settings, rules=rules, logger=logger)
         return limiter, sync_limiter_like(limiter, settings)
-    limiter = build_rate_limit(settings, rules=ours if rules is None else ours.derive(rules), logger=logger)
+    limiter = build_rate_limit(settings, rules=ours if rules is None else ours.derive(rules, apart=True), logger=logger)
     return limiter, sync_limiter_like(limiter, settings)

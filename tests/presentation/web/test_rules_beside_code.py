@@ -3,7 +3,7 @@
 import functools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.http import HttpRequest, HttpResponse
@@ -41,6 +41,7 @@ from sluicegate import (
 )
 from sluicegate.fastapi import install_rate_limits, rate_limit
 from sluicegate.infrastructure.rules_file.reader import parse_rules
+from sluicegate.presentation.web import request_record
 from sluicegate.testing import FakeClock, RecordingLogger
 from support import django_project
 from support.asgi_calls import get, http_scope, send_scope
@@ -205,6 +206,70 @@ async def test_two_middlewares_with_an_equal_rule(where: str, request: pytest.Fi
     assert await statuses(served, *["/"] * 5) == [200] * 4 + [429]
     for one in storages:
         await one.aclose()
+
+
+@pytest.mark.parametrize("where", ["memory", "redis"])
+@pytest.mark.usefixtures("_process")
+async def test_two_middlewares_with_different_rules(
+    where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each counts in buckets of its own, in memory and on Redis, whichever of them is outside; an equal rule is shared."""
+    server: RedisServer | None = None
+    if where == "redis":
+        server = request.getfixturevalue("redis_server")
+        monkeypatch.setenv("SLUICEGATE_STORAGE_URL", server.url)
+        monkeypatch.setenv("SLUICEGATE_DEADLINE_MS", "10000")
+    get_rate_limit().rules.replace({"GET /file": "4/day"})
+    page = Starlette(routes=[Route("/{name}", lambda _: StarletteResponse())])
+    rules: list[Any] = [
+        {"GET /a": "5/day", "GET /b": "3/day", "GET /c": ("9/day", "7 per 2 days"), "GET /file": "4/day"},
+        {"GET /a": "2/hour", "GET /b": "3/day", "GET /c": ("9/day", "3 per 2 days"), "GET /file": "2/day"},
+    ]
+    inner = RateLimitMiddleware(page, rules=rules[0])
+    outer = RateLimitMiddleware(inner, rules=rules[1])
+    limiters: list[Any] = [inner.limiter, outer.limiter]
+    for name, passed in (("/a", 2), ("/b", 3), ("/c", 3), ("/file", 2)):
+        assert await statuses(outer, *[name] * (passed + 1)) == [200] * passed + [429]
+    left = [(await one.get_remaining(endpoint="GET /a", identifier="192.0.2.1")).value for one in limiters]
+    assert left == [3, 0]
+    if server is not None:
+        keys: Any = server.client().keys("rate_limit:*:GET /a")
+        assert sorted(keys) == ["rate_limit:ip:192.0.2.1:GET /a", "rate_limit:ip~&2-3600s:192.0.2.1:GET /a"]
+        assert len(cast("Any", server.client().keys("rate_limit:*:GET /b"))) == 1
+    outer.limiter.rules.switch_off()  # and what operators do meanwhile means these buckets
+    await outer.limiter.reset(endpoint="GET /a", identifier="192.0.2.1")
+    outer.limiter.rules.switch_on()
+    assert await statuses(outer, *["/a"] * 3) == [200, 200, 429]
+    for one in limiters:
+        await one.aclose()
+
+
+async def test_limiters_that_spoil_each_others_buckets_are_reported(redis_server: RedisServer) -> None:
+    """Who gives two middlewares limiters of his own, with different rules, is told once; not of different prefixes or scopes."""
+    logger = RecordingLogger()
+
+    async def told(*rules: Any, **settings: Any) -> list[str]:
+        logger.records.clear()
+        redis_server.client().flushall()
+        served: Any = Starlette(routes=[Route("/{page}", lambda _: StarletteResponse())])
+        limiters: list[TokenBucketAdapter] = []
+        for nth, rule in enumerate(rules):
+            storage = RedisStorage.from_url(redis_server.url, deadline_ms=10_000)
+            prefix = f"limits{nth if settings else ''}"
+            limiters.append(TokenBucketAdapter(storage=storage, rules={"*": rule}, key_prefix=prefix))
+            served = RateLimitMiddleware(served, limiter=limiters[-1], logger=logger)
+        assert await statuses(served, "/x", "/x") == [200, 200]
+        for limiter in limiters:
+            await limiter.aclose()
+        return [message for level, message, _ in logger.records if level == "warning"]
+
+    request_record._reported.clear()
+    assert await told("5/day", "5/day") == []
+    assert await told("5/day", "6/day per global") == []
+    assert await told("5/day", "6/day", apart=True) == []
+    (message,) = await told("5/day", "6/day")
+    assert message.startswith("Two limiters count different rules for '*' in buckets of the same name")
+    assert await told("5/day", "7/day") == []
 
 
 # The process

@@ -6,7 +6,7 @@ from typing import Final
 
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules.added_overrides import AddedOverrides
-from sluicegate.application.rules.relatives import Relatives
+from sluicegate.application.rules.relatives import Neighbours, Relatives
 from sluicegate.application.rules.rule_merging import with_controls
 from sluicegate.application.rules.rules_beside_code import RulesBesideCode
 from sluicegate.application.rules.rules_snapshot import CurrentRules, RulesSnapshot, is_over, take_snapshot
@@ -34,6 +34,7 @@ class LiveRules:
         without_claims: The name of a storage that cannot count calls in flight; empty: it can.
         enabled: False: everything is switched off for good, and nothing is said of it.
         followed: Other rules whose lists, overrides, policies and kill switches hold for these too; None: there are none.
+        apart: See `derive`.
 
     Raises:
         InvalidInputError: If the rules are wrong, or the storage cannot count what they count.
@@ -49,6 +50,7 @@ class LiveRules:
         *,
         enabled: bool = True,
         followed: "LiveRules | None" = None,
+        apart: bool = False,
     ) -> None:
         self._without_claims = without_claims
         self._key_format = key_format
@@ -63,6 +65,7 @@ class LiveRules:
         """Those that stand beside the code that they limit."""
         self.relatives: Relatives = Relatives() if followed is None else followed.relatives
         """The limiters that have these rules, or rules that follow them or are followed by them."""
+        self._neighbours = self.relatives.neighbours(self, followed) if apart else Neighbours()
         self._own = rules
         self._without_switches: tuple[RulesSnapshot, CompiledRules] | None = None
         self.changes = 0
@@ -96,14 +99,19 @@ class LiveRules:
         self._announce_switches(before.own_switches, snapshot.own_switches)
         return snapshot
 
-    def derive(self, rules: Rules) -> "LiveRules":
+    def derive(self, rules: Rules, *, apart: bool = False) -> "LiveRules":
         """Return other rules for which the lists, overrides, policies and kill switches of these hold too, also later ones.
+
+        Args:
+            rules: The rules.
+            apart: Whether a rule gets keys of its own where these, or others that were derived apart before, count otherwise in
+                buckets of the same name, which may be in the same place.
 
         Raises:
             InvalidInputError: If the rules are wrong.
         """
         parts = self._key_format, self._notifier, self._utc_now, self._without_claims
-        return LiveRules(rules, *parts, enabled=self._enabled, followed=self)
+        return LiveRules(rules, *parts, enabled=self._enabled, followed=self, apart=apart)
 
     def add_beside_code(self, endpoint: str, rules: tuple[RateLimitRule | str, ...]) -> str:
         """Put rules into force that stand beside the code that they limit, and return what a check of them calls the endpoint.
@@ -137,7 +145,8 @@ class LiveRules:
         with self._mutex:
             known = self._without_switches
             if known is None or known[0] is not snapshot:
-                known = self._without_switches = snapshot, CompiledRules(snapshot.effective, self._key_format)
+                compiled = CompiledRules(snapshot.effective, self._key_format, taken=self._neighbours.keys())
+                known = self._without_switches = snapshot, compiled
             self.rules_beside_code.compile_all(known[1], snapshot.book)
         return known[1]
 
@@ -316,8 +325,10 @@ class LiveRules:
             )
         now = self._utc_now()
         self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
-        thrown, effective = tuple(self._thrown.values()), self._added.merged(book, now)
-        snapshot = take_snapshot(book, self._key_format, now, thrown, effective, followed, enabled=self._enabled)
+        thrown, effective, taken = tuple(self._thrown.values()), self._added.merged(book, now), self._neighbours.keys()
+        snapshot = take_snapshot(
+            book, self._key_format, now, thrown, effective, followed, enabled=self._enabled, taken=taken
+        )
         self.rules_beside_code.compile_all(snapshot.rules, book)
         return snapshot
 

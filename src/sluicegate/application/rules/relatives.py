@@ -2,16 +2,47 @@
 
 from collections.abc import Iterable
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from sluicegate.application.failure_policy import FailurePolicy
+from sluicegate.application.rules.rules_snapshot import CurrentRules
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.protocols import ResettableStorage, SyncResettableStorage
+from sluicegate.domain.rules.compiled_rules import Keys
 
 
 class _HasScopes(Protocol):
     @property
     def all_scopes(self) -> set[str]: ...
+
+
+class _HasRules(Protocol):
+    @property
+    def held(self) -> CurrentRules: ...
+
+
+class Neighbours:
+    """Rules whose buckets may be where those of others are, and came before them.
+
+    Args:
+        followed: The rules that all of them follow; None: there are none.
+        before: The others, as long as they are used.
+    """
+
+    def __init__(self, followed: _HasRules | None = None, before: "tuple[ref[_HasRules], ...]" = ()) -> None:
+        self._followed = followed
+        self._before = before
+
+    def keys(self) -> Keys:
+        """Return the keys that are taken, with the rules that count there; the first ones come first."""
+        found: Keys = {}
+        for rules in (self._followed, *[one() for one in self._before]):
+            held: CurrentRules | None = getattr(
+                rules, "held", None
+            )  # of what another thread is making there is nothing yet
+            if held is not None:
+                found = {**held.snapshot.rules.keys, **found}
+        return found
 
 
 class Relative:
@@ -53,10 +84,17 @@ class Relatives:
 
     def __init__(self) -> None:
         self._all: WeakSet[Relative] = WeakSet()
+        self._apart: list[ref[_HasRules]] = []
 
     def add(self, relative: Relative) -> None:
         """Add one."""
         self._all.add(relative)
+
+    def neighbours(self, rules: _HasRules, followed: _HasRules | None) -> Neighbours:
+        """Return what some rules have to stand apart from, and let those that come later stand apart from them."""
+        before = tuple(self._apart)
+        self._apart.append(ref(rules))
+        return Neighbours(followed, before)
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from sluicegate.domain.buckets.bucket_key import KeyFormat
-from sluicegate.domain.rules.compiled_rules import CompiledRules
+from sluicegate.domain.rules.compiled_rules import CompiledRules, Keys
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.rules.rule_book import RuleBook
 from sluicegate.domain.rules.rule_book_entries import KillSwitch
@@ -77,6 +77,11 @@ class RulesSnapshot:
                 return True
         return False
 
+    def keys_of(self, endpoint: str) -> Keys:
+        """Return the keys of an endpoint's rules, without identifiers; none where no rule is for it."""
+        found = self.rules.find(endpoint)
+        return {} if found is None else found.keys
+
     def seen_with(self, followed: "RulesSnapshot | None") -> "RulesSnapshot":
         """Return the same rules as of another snapshot of what is followed, which does not fit them."""
         return RulesSnapshot(self.book, self.rules, self.switches, self.until, self.effective, followed)
@@ -125,6 +130,7 @@ def take_snapshot(  # noqa: PLR0913, PLR0917 - what a snapshot is made of
     followed: RulesSnapshot | None = None,
     *,
     enabled: bool = True,
+    taken: Keys | None = None,
 ) -> RulesSnapshot:
     """Return what checks read of a book.
 
@@ -136,6 +142,7 @@ def take_snapshot(  # noqa: PLR0913, PLR0917 - what a snapshot is made of
         effective: The book with overrides that were added; None: the book itself.
         followed: What the book's lists and overrides were taken from, and whose switches hold too; None: nothing.
         enabled: Whether anything counts at all.
+        taken: The keys that others have; see `CompiledRules`.
     """
     switches = (*(switch for switch in book.kill_switches if not is_over(switch, now)), *thrown)
     if followed is not None:
@@ -147,6 +154,7 @@ def take_snapshot(  # noqa: PLR0913, PLR0917 - what a snapshot is made of
         key_format,
         switched_off=(lambda rule: rule.policy in off) if off else None,
         everything=everything,
+        taken=taken,
     )
     ends = [switch.until for switch in switches if switch.until is not None]
     return RulesSnapshot(book, rules, switches, min(ends, default=None), effective, followed)

@@ -1,7 +1,7 @@
 """Which rules hold for an endpoint, worked out once when the rules are put into force."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError
@@ -16,6 +16,9 @@ from sluicegate.domain.rules.rule_book_entries import Bound, Listed, Override
 
 __all__ = ["UNMATCHED", "CompiledRules", "EndpointRules", "Limit", "Rules", "Substitute"]
 
+Keys: TypeAlias = dict[tuple[str, str | None], RateLimitRule]
+"""The parts of keys before and after the identifier, and the rules that count there."""
+
 _MAX_COMBINED: Final = 1_000  # sets of endpoints whose rules are kept combined; clients choose among those that overlap
 
 
@@ -27,6 +30,8 @@ class CompiledRules:
         key_format: How buckets are named.
         switched_off: Which rules do not count, whatever they say of themselves; None: none. If `everything` is, the lists
             do not count either.
+        taken: The keys of other limiters whose buckets may be in the same place, and their rules: a rule that counts otherwise
+            gets keys of its own. None: there are none.
 
     Raises:
         InvalidInputError: If an endpoint is not a text of 1 to 1024 bytes, is a route that cannot be read or has no rule, or
@@ -53,9 +58,10 @@ class CompiledRules:
         *,
         switched_off: Callable[[RateLimitRule], bool] | None = None,
         everything: bool = False,
+        taken: Keys | None = None,
     ) -> None:
         book = rules if isinstance(rules, RuleBook) else RuleBook(rules)
-        compiler = self._compiler = _Compiler(book, key_format, switched_off, everything)
+        compiler = self._compiler = _Compiler(book, key_format, switched_off, everything, taken or {})
         self._by_endpoint: dict[str, EndpointRules] = {
             endpoint: compiler.endpoint_rules(endpoint, book.bound(endpoint)) for endpoint in book
         }
@@ -173,6 +179,11 @@ class CompiledRules:
         return combined
 
     @property
+    def keys(self) -> Keys:
+        """The frames of the keys of all endpoints' rules; those beside code have others."""
+        return {frame: rule for one in self._by_endpoint.values() for frame, rule in one.keys.items()}
+
+    @property
     def scopes(self) -> frozenset[str]:
         """The scopes that the rules and the lists count, all together."""
         return frozenset([*[scope for one in self._by_endpoint.values() for scope in one.scopes], *self.lists])
@@ -206,7 +217,9 @@ class _Compiler:
         key_format: KeyFormat,
         switched_off: Callable[[RateLimitRule], bool] | None,
         everything: bool,
+        taken: Keys,
     ) -> None:
+        self._taken = taken
         self._key_format = key_format
         self._switched_off = switched_off
         self._everything = everything
@@ -239,6 +252,9 @@ class _Compiler:
         for at, one in enumerate(bound):
             rule, bucket = one.rule, one.bucket
             frame = self._key_format.frame(rule.scope, bucket, variants[at])
+            other = self._taken.get(frame)
+            if other is not None and other.spec.text != rule.spec.text:
+                frame = self._key_format.frame(rule.scope, bucket, f"&{_label(rule, ())}")
             if frame in frames:
                 raise InvalidInputError(f"rules[{endpoint!r}]: two rules of {bucket!r} would count in the same bucket")
             frames.add(frame)

@@ -167,6 +167,11 @@ class EndpointRules:
         """The rules that a reservation or a hold asks: these, and those of calls in flight."""
         return self if self._claimed is None else self._claimed
 
+    @property
+    def keys(self) -> dict[tuple[str, str | None], RateLimitRule]:
+        """The parts of the keys before and after the identifier, and the rules that count there."""
+        return {(limit.before, limit.after): limit.rule for limit in (*self.limits, *self.in_flight, *self.shadows)}
+
     def alone(self, shadow: Limit) -> "EndpointRules":
         """Return the rules of a check that asks one rule in shadow mode by itself."""
         return EndpointRules(self.endpoint, (shadow,), (), None, self.scopes, self.policies)

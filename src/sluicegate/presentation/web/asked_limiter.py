@@ -10,6 +10,7 @@ from sluicegate.application.check import Decision
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.result import RateLimitResult, Result
+from sluicegate.domain.rules.compiled_rules import Keys
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.presentation.web.endpoint_finder import Routes
 
@@ -19,6 +20,10 @@ class RulesToAsk(Routes, Protocol):
 
     def rules_of(self, endpoint: str, /) -> tuple[RateLimitRule, ...]:
         """Return the rules of an endpoint."""
+        ...
+
+    def keys_of(self, endpoint: str, /) -> Keys:
+        """Return the keys of an endpoint's rules, without identifiers."""
         ...
 
     def counts_calls(self, endpoint: str, also: tuple[str, ...], /) -> bool:

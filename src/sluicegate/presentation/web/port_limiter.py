@@ -6,7 +6,7 @@ from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import RateLimitProtocol
 from sluicegate.domain.result import Failure, RateLimitResult, Result, Success
 from sluicegate.domain.routing.template import A_MESSAGE
-from sluicegate.domain.rules.compiled_rules import UNMATCHED
+from sluicegate.domain.rules.compiled_rules import UNMATCHED, Keys
 from sluicegate.domain.rules.rule import RateLimitRule
 
 
@@ -44,6 +44,10 @@ class PortLimiter:
     def rules_of(self, _endpoint: str) -> tuple[RateLimitRule, ...]:
         """Return none: they are not told."""
         return ()
+
+    def keys_of(self, _endpoint: str) -> Keys:
+        """Return none: they are not told."""
+        return {}
 
     def counts_calls(self, _endpoint: str, _also: tuple[str, ...]) -> bool:
         """Return False: the port has no calls in flight."""

@@ -322,7 +322,7 @@ class RequestLimiter:
         notes = request.notes
         if notes is None:
             return
-        record_in(notes).entries.append(
+        record_in(notes).add(
             RecordEntry(
                 limiter,
                 rules,
@@ -332,7 +332,8 @@ class RequestLimiter:
                 question.cost,
                 decision,
                 self._quota.build(decision),
-            )
+            ),
+            self.report,
         )
 
 

@@ -1,11 +1,13 @@
 """What limiters have decided about a request so far. It travels with the request, so that nested ones know of each other."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
 from sluicegate.application.check import Decision
 from sluicegate.domain.arguments import Identifier
+from sluicegate.domain.rules.compiled_rules import Keys
 from sluicegate.domain.rules.rule import RateLimitRule
+from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.web.headers import Headers
 from sluicegate.presentation.web.request_claims import RequestClaims
 
@@ -13,8 +15,14 @@ RECORD: Final = "sluicegate.record"
 """Where it is kept: in ASGI's scope, or in the environment of WSGI."""
 
 
+_MAX_REPORTED: Final = 1_000
+_reported: Final[set[str]] = set()
+
+
 class _KnowsRules(Protocol):
     def rules_of(self, endpoint: str, /) -> tuple[RateLimitRule, ...]: ...
+
+    def keys_of(self, endpoint: str, /) -> Keys: ...
 
 
 class RecordEntry:
@@ -75,6 +83,19 @@ class RecordEntry:
             and kind_of_storage(limiter) is kind_of_storage(self.limiter)
         )
 
+    def collides_with(self, other: "RecordEntry") -> bool:
+        """Return whether another limiter counts another rule in a bucket of the same name, which may be the same one."""
+        if self.limiter is other.limiter or kind_of_storage(self.limiter) is not kind_of_storage(other.limiter):
+            return False
+        if kind_of_storage(self.limiter) is MemoryStorage:  # each has its own
+            return False
+        theirs = other.rules.keys_of(other.endpoint)
+        for key, rule in self.rules.keys_of(self.endpoint).items():
+            there = theirs.get(key)
+            if there is not None and there.spec.text != rule.spec.text:
+                return True
+        return False
+
 
 class RequestRecord:
     """The decisions about one request, in their order."""
@@ -89,6 +110,19 @@ class RequestRecord:
         """Whether somebody further outside sees the answer, and settles what is claimed when it has been sent."""
         self.claims: RequestClaims | None = None
         """What is reserved and held for the request, if anything may be."""
+
+    def add(self, entry: RecordEntry, report: Callable[[str], None]) -> None:
+        """Add a decision; report, once for each endpoint, if two limiters spoil each other's buckets by it."""
+        if self.entries and entry.endpoint not in _reported and len(_reported) < _MAX_REPORTED:
+            for other in self.entries:
+                if entry.collides_with(other):
+                    _reported.add(entry.endpoint)
+                    report(
+                        f"Two limiters count different rules for {entry.endpoint!r} in buckets of the same name; if their"
+                        " storage is the same, give one of them another key_prefix, or both rules to one limiter."
+                    )
+                    break
+        self.entries.append(entry)
 
     def enter(self) -> int:
         """Note that a limiter sees the answer, and return how many claims one further outside will settle, as its own."""
