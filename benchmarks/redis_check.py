@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 
 from sluicegate import RateLimitRule, RedisStorage, TokenBucketAdapter
 from sluicegate.domain.buckets.bucket_request import BucketRequest
-from sluicegate.infrastructure.redis.script import TAKE, Call, Script, arguments
+from sluicegate.infrastructure.redis.calls import TAKE, Call
+from sluicegate.infrastructure.redis.script import Script, arguments
 from support.redis_servers import RedisServer
 
 ROUNDS, SECONDS = 5, 0.7

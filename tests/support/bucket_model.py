@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.buckets.bucket_spec import MAX_FULL_US, MAX_UNITS, BucketSpec, bucket_spec
 from sluicegate.domain.buckets.token_bucket import anchor_after_payment, convert, refill
-from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE
+from sluicegate.infrastructure.redis.calls import PEEK, REFUND, RESET, TAKE
 
 START_US = 1_795_000_000_123_456
 

@@ -7,7 +7,8 @@ from typing import Any
 import redis
 
 from sluicegate.domain.buckets.bucket_request import BucketRequest
-from sluicegate.infrastructure.redis.script import LEND, Call, LeaseTerms, Loan, arguments, read, settle
+from sluicegate.infrastructure.redis.calls import LEND, Call, LeaseTerms, Loan
+from sluicegate.infrastructure.redis.script import arguments, read, settle
 from support.clocked_script import clocked_script
 from support.redis_servers import RedisServer
 

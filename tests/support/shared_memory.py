@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sluicegate.domain.buckets.bucket_request import BucketRequest
-from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE
+from sluicegate.infrastructure.redis.calls import PEEK, REFUND, RESET, TAKE
 
 try:
     from sluicegate.infrastructure import shared_memory

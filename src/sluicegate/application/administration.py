@@ -8,6 +8,7 @@ from sluicegate.application.failure_policy import FailurePolicy, reason_of
 from sluicegate.application.notifier import Notifier, describe
 from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.application.rules.relatives import Relative
+from sluicegate.application.rules.rules_snapshot import CurrentRules
 from sluicegate.domain.arguments import require_text
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
@@ -41,6 +42,7 @@ class Administration:
         self._relative = Relative(live_rules, key_format, failure_policy, storage)
         live_rules.relatives.add(self._relative)
         self._live_rules = live_rules
+        self._current_rules: CurrentRules = live_rules.held
         self._key_format = key_format
         self._failure_policy = failure_policy
         self.notifier = notifier
@@ -96,8 +98,10 @@ class Administration:
         Raises:
             InvalidInputError: If an argument is wrong.
         """
+        current = self._current_rules
+        is_plain = not current.is_over and not current.snapshot.switches
         check = prepare(
-            self._live_rules.without_switches(),
+            current.snapshot.rules if is_plain else self._live_rules.without_switches(),
             self._key_format,
             endpoint,
             identifier,
@@ -117,6 +121,8 @@ class Administration:
             error = RateLimitError("no_rule", f"No rate limit rule names the endpoint {name!r}.", name)
             self.notifier.log("error", f"A rate limit {verb} was not done.", reason=error.reason, endpoint=name)
             return Failure(error)
+        if check.requests and not check.shadows:
+            return check
         requests: list[BucketRequest] = [*check.requests]
         for shadow in check.shadows:
             requests += shadow.requests

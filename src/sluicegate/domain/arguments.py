@@ -121,6 +121,13 @@ def _require_costs(costs: Mapping[object, object]) -> dict[str, int]:
     return named
 
 
+def require_duration_us(field_name: str, value: object) -> int:
+    """Return a duration of a hold or a reservation, given in seconds, in microseconds; see `require_seconds`."""
+    if type(value) is int and 1 <= value <= MAX_HOLD_SECONDS:
+        return value * 1_000_000
+    return round(require_seconds(field_name, value) * 1_000_000)
+
+
 def require_seconds(field_name: str, value: object) -> float:
     """Return a duration of a hold or a reservation.
 

@@ -2,20 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from threading import get_ident
-from typing import Final, TypeVar
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.buckets.bucket_store import SHARDS
-from sluicegate.domain.buckets.bucket_table import BucketTable, interrupting
+from sluicegate.domain.buckets.bucket_table import BucketTable
 from sluicegate.domain.collaborators import require_clock
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import Clock, StorageTraits
+from sluicegate.infrastructure.table_calls import (
+    ExtendCall,
+    PeekCall,
+    RefundCall,
+    ReserveCall,
+    ResetCall,
+    ResetShardCall,
+    SettleCall,
+    TableCall,
+)
 from sluicegate.runtime.mutex import LockToken, wait_until_free
-from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
-
-T = TypeVar("T")
+from sluicegate.runtime.system_clock import ClockReader, GivenClockReader, LocalClockReader
 
 _get_ident: Final[Callable[[], int]] = get_ident  # compiled code finds it without a look-up in the module's names
 
@@ -42,7 +50,7 @@ class LockedTable:
         """The greatest number of buckets held."""
         if clock is not None:
             require_clock(clock)
-        self._now_ns: Callable[[], int] = SuspendAwareClock().now_ns if clock is None else reader_ns(clock)
+        self._clock: ClockReader = LocalClockReader() if clock is None else GivenClockReader(clock)
         self._table = BucketTable(max_keys)
         self._lock = LockToken()
         self._free: list[None] = self._lock.free
@@ -68,13 +76,13 @@ class LockedTable:
                 del free[-1]
             except IndexError:
                 if self._owner[0] == me:  # a signal handler or a finaliser, while this thread is below
-                    return self._table.take_within(several, self._now_ns() // 1000)
+                    return self._table.take_within(several, self._clock.now_us())
                 wait_until_free(free)
             else:
                 self._owner[0] = me
                 break
         try:
-            return self._table.take(several, self._now_ns() // 1000)
+            return self._table.take(several, self._clock.now_us())
         finally:
             free.append(None)
 
@@ -86,39 +94,39 @@ class LockedTable:
         self, requests: Sequence[BucketRequest], number: int, terms: Sequence[ClaimTerms], /
     ) -> Verdict:
         """Pay all requests or none, and note their claims."""
-        return self._locked(lambda now_us: self._table.reserve(tuple(requests), number, terms, now_us))
+        call = ReserveCall(requests if isinstance(requests, tuple) else tuple(requests), number, terms)
+        _run(self._free, self._owner, self._table, self._clock, call)
+        return call.verdict
 
     def settle_blocking(
         self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], /
     ) -> tuple[BucketSettlement, ...]:
         """Charge what claims really cost, and forget them."""
-        return self._locked(lambda now_us: self._table.settle(requests, number, max_debts, now_us))
+        call = SettleCall(requests, number, max_debts)
+        _run(self._free, self._owner, self._table, self._clock, call)
+        return call.settlements
 
     def extend_blocking(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], /) -> int:
         """Let claims end later, and return how many there are."""
-        return self._locked(lambda now_us: self._table.extend(requests, number, ttls_us, now_us))
+        call = ExtendCall(requests, number, ttls_us)
+        _run(self._free, self._owner, self._table, self._clock, call)
+        return call.extended
 
     def peek_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Return the buckets' levels."""
-
-        def peek(now_us: int) -> tuple[BucketLevel, ...]:
-            return self._table.peek(requests, now_us)
-
-        return self._locked(peek, peek)
+        call = PeekCall(requests)
+        _run(self._free, self._owner, self._table, self._clock, call)
+        return call.levels
 
     def refund_blocking(self, requests: Sequence[BucketRequest], /) -> tuple[BucketLevel, ...]:
         """Put tokens back, never above a bucket's capacity."""
-        return self._locked(
-            lambda now_us: self._table.refund(requests, now_us),
-            lambda now_us: self._table.refund_within(requests, now_us),
-        )
+        call = RefundCall(requests)
+        _run(self._free, self._owner, self._table, self._clock, call)
+        return call.levels
 
     def reset_blocking(self, requests: Sequence[BucketRequest], /) -> None:
         """Make each bucket full."""
-        self._locked(
-            lambda now_us: self._table.reset(requests, now_us),
-            lambda now_us: self._table.reset_within(requests, now_us),
-        )
+        _run(self._free, self._owner, self._table, self._clock, ResetCall(requests))
 
     def reset_all_blocking(self, prefixes: Sequence[str], /) -> None:
         """Make each bucket full whose name begins with one of some prefixes, in steps of a few milliseconds at most.
@@ -131,38 +139,11 @@ class LockedTable:
 
     def reset_shard(self, shard: int, prefixes: Sequence[str]) -> None:
         """Do one step of `reset_all_blocking`, of which there are `SHARDS`."""
-        several = tuple(prefixes)
-        self._locked(lambda now_us: self._table.reset_shard(shard, several, now_us))
+        _run(self._free, self._owner, self._table, self._clock, ResetShardCall(shard, tuple(prefixes)))
 
     def forget_all(self, prefixes: Sequence[str], /) -> None:
         """Make such buckets full: nobody else has them."""
         self.reset_all_blocking(prefixes)
-
-    def _locked(self, verb: Callable[[int], T], verb_within: Callable[[int], T] | None = None) -> T:
-        """Call a verb of the table, at the clock's instant, while no other thread uses it.
-
-        Args:
-            verb: What to call.
-            verb_within: What to call in its place in the midst of another call of the same thread; None: nothing.
-        """
-        free = self._free
-        me = _get_ident()
-        while True:  # see `LockToken`, which says why this stands here twice
-            try:
-                del free[-1]
-            except IndexError:
-                if self._owner[0] == me:
-                    if verb_within is None:
-                        raise interrupting() from None
-                    return verb_within(self._now_ns() // 1000)
-                wait_until_free(free)
-            else:
-                self._owner[0] = me
-                break
-        try:
-            return verb(self._now_ns() // 1000)
-        finally:
-            free.append(None)
 
     @property
     def evicted_unfull(self) -> int:
@@ -176,3 +157,33 @@ class LockedTable:
 
     def __len__(self) -> int:
         return len(self._table)
+
+
+def _run(free: list[None], owner: list[int], table: BucketTable, clock: ClockReader, call: TableCall) -> None:
+    """Ask the table, at the clock's instant, while no other thread uses it.
+
+    This is no method: those of a class that users may subclass are looked up by name, which takes as long as the rest.
+
+    Args:
+        free: The list of the table's `LockToken`.
+        owner: The owner of it.
+        table: The table.
+        clock: The clock.
+        call: What to ask.
+    """
+    me = _get_ident()
+    while True:  # see `LockToken`, which says why this stands here twice
+        try:
+            del free[-1]
+        except IndexError:
+            if owner[0] == me:  # a signal handler or a finaliser, while this thread is below
+                call.run_within(table, clock.now_us())
+                return
+            wait_until_free(free)
+        else:
+            owner[0] = me
+            break
+    try:
+        call.run(table, clock.now_us())
+    finally:
+        free.append(None)

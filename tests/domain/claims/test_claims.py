@@ -1,8 +1,11 @@
 """Claims: what is reserved, held or lent counts against the capacity until it is settled, comes back, or ends."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +17,7 @@ from sluicegate.domain.buckets.token_bucket import wait_us
 from sluicegate.domain.claims.claim import AS_RESERVED, CHARGE, HOLD, IN_TIME, KEPT_US, LATE, NOT_FOUND, RELEASE
 from sluicegate.domain.claims.claims import Claims
 from sluicegate.domain.rules.rule import RateLimitRule
+from support.trace_check import compiled
 
 START_US = 1_000_000_000_000
 SECOND_US = 1_000_000
@@ -276,7 +280,7 @@ def _carry_out(table: BucketTable, spec: BucketSpec, step: Step, now_us: int) ->
         return table.take((BucketRequest("k", spec, spec.capacity),), now_us)
     if verb == "reserve":
         bucket = table._find("k")
-        if bucket is not None and bucket.claims is not None and bucket.claims.has(number):
+        if bucket is not None and bucket.claims is not None and bucket.claims.find(number):
             return None
         return table.reserve((request,), number, [ClaimTerms(kind, 1 + tenths * 700_000)], now_us)
     administrative = {
@@ -329,3 +333,49 @@ def test_the_wait_of_a_denial_is_exact(spec: BucketSpec, sequence: Sequence[Step
         assert wait >= 1
         assert table.peek([request], now_us + wait)[0].level >= request.cost_units
         assert table.peek([request], now_us + wait - 1)[0].level < request.cost_units
+
+
+def _lines(work: Callable[[], object]) -> int:
+    """Return how many lines of Python something runs."""
+    count = 0
+
+    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.skipif(compiled(), reason="no line of compiled code is seen")
+@pytest.mark.parametrize("kind", [CHARGE, RELEASE])
+def test_the_work_of_a_call_does_not_grow_with_the_claims(kind: int) -> None:
+    """A check, a denial, a reservation and its settlement, and the first check after one of many reservations has ended."""
+
+    def work(claims: int) -> list[int]:
+        buckets = Buckets(RateLimitRule(10**6, 60, "ip").spec)
+        for number in range(1, claims + 1):
+            assert buckets.reserve(number, 10, kind)
+            buckets.wait(0.001)
+        buckets.wait(20)  # what has flowed in leaves less to come back
+        steps = [
+            _lines(lambda: buckets.take(5)),
+            _lines(lambda: buckets.take(999_999)),
+            _lines(lambda: buckets.reserve(9_999, 1, kind, 30)),
+            _lines(lambda: buckets.settle(9_999, 0)),
+            _lines(lambda: buckets.settle(claims // 2, 5)),
+        ]
+        buckets.wait(60 - 20 - claims / 1000 + 0.0005)
+        return [*steps, _lines(lambda: buckets.take(1_000_000)), _lines(lambda: buckets.take(5))]
+
+    few, many = work(20), work(2_000)
+    assert max(many[at] - few[at] for at in (0, 2, 3, 4, 6)) < 150  # to find its place takes one step for each doubling
+    if kind == CHARGE:
+        assert many[1] - few[1] < 150
+        assert many[5] - few[5] < 150

@@ -10,7 +10,8 @@ import pytest
 from sluicegate import RateLimitRule, StorageError
 from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.infrastructure.redis.batcher import MAX_BATCH, MAX_WAITING, Batcher
-from sluicegate.infrastructure.redis.script import TAKE, Call, Script, ScriptClient
+from sluicegate.infrastructure.redis.calls import TAKE, Call
+from sluicegate.infrastructure.redis.script import Script, ScriptClient
 from support.bucket_requests import bucket_request
 
 ROOMY = RateLimitRule.per_day(1_000_000)

@@ -13,7 +13,7 @@ from sluicegate.domain.buckets.bucket_spec import BucketSpec
 from sluicegate.domain.buckets.bucket_table import BucketTable
 from sluicegate.domain.claims.claim import AS_RESERVED, CHARGE, HOLD, KEPT_US, PAID, RELEASE
 from sluicegate.domain.rules.rule import RateLimitRule
-from sluicegate.infrastructure.redis.script import (
+from sluicegate.infrastructure.redis.calls import (
     EXTEND,
     PEEK,
     REFUND,
@@ -23,9 +23,9 @@ from sluicegate.infrastructure.redis.script import (
     TAKE,
     Call,
     ClaimCall,
-    Script,
     reserve_call,
 )
+from sluicegate.infrastructure.redis.script import Script
 from support.bucket_model import START_US, drawn_request, elapsed, specs
 from support.redis_servers import RedisServer
 from support.scripted_buckets import ScriptedBuckets, evaluate
@@ -36,6 +36,9 @@ def lua(request: pytest.FixtureRequest) -> ScriptedBuckets:
     """Return the script on each version of Redis."""
     return ScriptedBuckets(request.getfixturevalue(request.param))
 
+
+# Beyond that Lua's doubles round what is told of a hold: an instant centuries ahead, by microseconds.
+tellable = specs.filter(lambda spec: spec.full_ticks * spec.tick_us <= 2**52)
 
 Step = tuple[int, int, int, int, int, int, int]
 """Verb, microseconds since the step before, spec, which cost, number, kind, microseconds that a claim lasts."""
@@ -87,7 +90,7 @@ def _requests(given_specs: list[BucketSpec], step: Step) -> tuple[BucketRequest,
     return (request,)
 
 
-@given(st.lists(specs, min_size=2, max_size=2), st.lists(steps, min_size=1, max_size=30), st.booleans())
+@given(st.lists(tellable, min_size=2, max_size=2), st.lists(steps, min_size=1, max_size=30), st.booleans())
 def test_python_and_lua_agree_to_the_bit(
     lua: ScriptedBuckets, given_specs: list[BucketSpec], sequence: list[Step], one: bool
 ) -> None:
@@ -141,6 +144,43 @@ def test_a_key_lives_until_its_claims_are_forgotten(redis_7_server: RedisServer)
     evaluate(client, "EVAL", script.text, [cancel])
     assert str(client.get("k")).count("|") == 0
     assert int(str(client.pttl("k"))) <= 3_000
+
+
+def test_a_check_writes_no_claims(redis_7_server: RedisServer) -> None:
+    """Only the numbers before them, whatever there is behind: of ten thousand claims these are half a million bytes."""
+    client = redis_7_server.client()
+    client.flushall()
+    script = Script()
+    evaluate(client, "EVAL", script.text, [_reserve(number, 1) for number in range(1, 51)])
+    size = client.strlen("k")
+    client.config_resetstat()
+    check = BucketRequest("k", RULE.spec, RULE.spec.units_per_token)
+    assert evaluate(client, "EVAL", script.text, [Call(TAKE, [check], Future(), 0.0)])[0].allowed
+    stats = client.info("commandstats")
+    assert (stats["cmdstat_setrange"]["calls"], "cmdstat_set" in stats, client.strlen("k")) == (1, False, size)
+    answers = evaluate(client, "EVAL", script.text, [_settle(number) for number in range(50, 0, -1)])
+    assert [one[0].charged_units for one in answers] == [0] * 50
+    assert str(client.get("k")).count("|") == 0
+
+
+def _settle(number: int) -> Call:
+    return Call(SETTLE, [BucketRequest("k", RULE.spec, 0)], Future(), 0.0, ClaimCall(number, (0,)))
+
+
+def test_what_is_no_list_of_claims_is_no_bucket(lua: ScriptedBuckets) -> None:
+    """A value that begins like a bucket with claims and goes on otherwise counts as absent: full, and replaced."""
+    check = BucketRequest("k", RULE.spec, RULE.spec.units_per_token)
+    for rest in (
+        "|",
+        "|7",
+        "|1 2 3 4 5 6 7 8 9 |",
+        "|0 0 0 0 9 0 0 0 0 |" + "x" * 48,
+        "|0 0 0 0 0 0 0 0 0 |" + "x" * 47,
+    ):
+        lua.client.set("k", f"0 {START_US} {RULE.spec.text}{rest}")
+        (verdict,) = lua.call([(TAKE, [check])], START_US)
+        assert verdict.levels[0].level == RULE.spec.capacity - check.cost_units, rest
+        assert lua.client.get("k") == f"{verdict.levels[0].level} {START_US} {RULE.spec.text}"
 
 
 def test_a_bucket_has_a_bounded_number_of_claims(lua: ScriptedBuckets) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.rules.rule import RateLimitRule
+from sluicegate.infrastructure.redis.calls import LENT_US, Loan
 from sluicegate.infrastructure.redis.lease import PERIOD_US, SPENT_US, LeaseRequest
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.script import LENT_US, Loan
 from sluicegate.testing import FakeClock
 from support.bucket_requests import bucket_request
 

@@ -15,17 +15,8 @@ from sluicegate.domain.buckets.bucket_request import BucketRequest, Verdict
 from sluicegate.domain.buckets.bucket_spec import BucketSpec, bucket_spec
 from sluicegate.domain.buckets.token_bucket import wait_us
 from sluicegate.domain.rules.rule import RateLimitRule
-from sluicegate.infrastructure.redis.script import (
-    LEND,
-    LENT_US,
-    PEEK,
-    REFUND,
-    RESET,
-    TAKE,
-    Call,
-    LeaseTerms,
-    Script,
-)
+from sluicegate.infrastructure.redis.calls import LEND, LENT_US, PEEK, REFUND, RESET, TAKE, Call, LeaseTerms
+from sluicegate.infrastructure.redis.script import Script
 from support.redis_servers import RedisServer
 from support.scripted_buckets import ScriptedBuckets, evaluate
 

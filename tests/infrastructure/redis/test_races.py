@@ -18,11 +18,11 @@ import sluicegate
 from sluicegate import RateLimitRule, RedisStorage, StorageError, SyncRedisStorage, TokenBucketAdapter
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.infrastructure.redis import sync_storage
+from sluicegate.infrastructure.redis.calls import TAKE, Call, LeaseTerms
 from sluicegate.infrastructure.redis.connections import Connections
 from sluicegate.infrastructure.redis.lease import LeaseRequest
 from sluicegate.infrastructure.redis.lease_router import LeaseRouter
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.script import TAKE, Call, LeaseTerms
 from sluicegate.testing import RecordingLogger
 from support.bucket_requests import bucket_request
 from support.redis_servers import ClusterSet, RedisServer

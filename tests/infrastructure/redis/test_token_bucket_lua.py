@@ -15,7 +15,8 @@ from sluicegate.domain.buckets.bucket_spec import BucketSpec
 from sluicegate.domain.buckets.bucket_table import BucketTable
 from sluicegate.domain.buckets.token_bucket import full_at_us
 from sluicegate.domain.rules.rule import RateLimitRule
-from sluicegate.infrastructure.redis.script import PEEK, REFUND, RESET, TAKE, Call, Script
+from sluicegate.infrastructure.redis.calls import PEEK, REFUND, RESET, TAKE, Call
+from sluicegate.infrastructure.redis.script import Script
 from support.bucket_model import START_US, Buckets, Step, drawn_request, specs, steps
 from support.redis_servers import RedisServer
 from support.scripted_buckets import ScriptedBuckets, evaluate

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sluicegate import RateLimitRule, StorageError
 from sluicegate.domain.buckets.bucket_spec import BucketSpec
-from sluicegate.infrastructure.redis.script import TAKE
+from sluicegate.infrastructure.redis.calls import TAKE
 from sluicegate.infrastructure.shared_memory.layout import GROUP_SLOTS, MAX_REQUESTS
 from sluicegate.testing import FakeClock, RecordingLogger
 from support.bucket_model import START_US, Buckets, Step, drawn_request, specs, steps

@@ -37,7 +37,7 @@ class ClaimNotices:
                         claim=one.number,
                         in_flight=terms.kind == HOLD,
                         cost=request.cost_units // limit.spec.units_per_token,
-                        expires_in=terms.ttl_us / 1e6,
+                        expires_in=float(terms.ttl_us) / 1e6,
                     )
                 )
 

@@ -79,7 +79,11 @@ class AsyncReservationFace(AsyncFace):
             InvalidTypeError: If the storage has no reservations.
         """
         check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also)
-        await self._claim(check)
+        if self._never_waits is None:
+            await _claim(check, self._awaited)
+        else:
+            claim_blocking(check, self._never_waits)
+        self._checker.finish(check)
         return _success(self._reservations.reservation(check, endpoint, cost, ttl_seconds, also))
 
     async def reserve_decided(  # noqa: PLR0913, PLR0917 - what a reservation is
@@ -93,7 +97,11 @@ class AsyncReservationFace(AsyncFace):
     ) -> tuple[Reservation, Decision]:
         """Do what `reserve` does, and tell which rules were asked, as `check` does."""
         check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also, rules)
-        await self._claim(check)
+        if self._never_waits is None:
+            await _claim(check, self._awaited)
+        else:
+            claim_blocking(check, self._never_waits)
+        self._checker.finish(check)
         return self._reservations.reservation(check, endpoint, cost, ttl_seconds, also), decision_of(check)
 
     async def commit(self, reservation: Claim, *, cost: Cost | None = None) -> Result[Settlement, RateLimitError]:
@@ -113,14 +121,14 @@ class AsyncReservationFace(AsyncFace):
         settling = self._reservations.begin_settle(reservation, cost)
         if not isinstance(settling, Settling):
             return settling
-        requests, number, debts = settling.check.requests, settling.name.number, settling.max_debts
+        requests, number, debts = settling.check.requests, settling.number, settling.max_debts
         try:
-            if settling.name.degraded:
+            if settling.degraded:
                 answers = self._reservations.settle_local(settling)
             elif self._never_waits is not None:
                 answers = self._never_waits.settle_blocking(requests, number, debts)
             else:
-                answers = await self._waiting().settle(requests, number, debts)
+                answers = await _present(self._awaited).settle(requests, number, debts)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._reservations.failed(settling, "commit", error)
         return self._reservations.settled(settling, answers)
@@ -165,7 +173,11 @@ class AsyncReservationFace(AsyncFace):
         `reserve`.
         """
         check = self._reservations.begin(endpoint, identifier, cost, None, also)
-        await self._claim(check)
+        if self._never_waits is None:
+            await _claim(check, self._awaited)
+        else:
+            claim_blocking(check, self._never_waits)
+        self._checker.finish(check)
         return _success(self._reservations.hold(check, endpoint, also))
 
     async def acquire_decided(
@@ -178,7 +190,11 @@ class AsyncReservationFace(AsyncFace):
     ) -> tuple[Hold, Decision]:
         """Do what `acquire` does, and tell which rules were asked, as `check` does."""
         check = self._reservations.begin(endpoint, identifier, cost, None, also, rules)
-        await self._claim(check)
+        if self._never_waits is None:
+            await _claim(check, self._awaited)
+        else:
+            claim_blocking(check, self._never_waits)
+        self._checker.finish(check)
         return self._reservations.hold(check, endpoint, also), decision_of(check)
 
     async def release(self, hold: Claim) -> Result[Settlement, RateLimitError]:
@@ -198,54 +214,63 @@ class AsyncReservationFace(AsyncFace):
         """
         return AsyncHeldCall(self, (endpoint, identifier, cost, also))
 
-    async def _claim(self, check: Check) -> None:
-        """Ask the storage for what a check, and those beside it, claim."""
-        if self._never_waits is not None:
-            claim_blocking(check, self._never_waits)
-        elif not check.shadows:
-            await self._claim_one(check)
-        else:  # started together, as in a check
-            await asyncio.gather(*[self._claim_one(one) for one in (check, *check.shadows)])
-        self._checker.finish(check)
-
-    async def _claim_one(self, check: Check) -> None:
-        if not check.is_open:
-            return
-        try:
-            check.conclude(await self._waiting().reserve(check.requests, check.number, check.terms))
-        except Exception as error:  # noqa: BLE001 - `Checker.finish` makes it an answer
-            check.error = error
-
     async def _extend(self, claim: Claim, ttl_seconds: Seconds | None) -> Result[None, RateLimitError]:
         settling = self._reservations.begin_extend(claim, ttl_seconds)
         if not isinstance(settling, Settling):
             return settling
-        requests, number = settling.check.requests, settling.name.number
+        requests, number = settling.check.requests, settling.number
         ttls_us = self._reservations.ttls_us(settling, ttl_seconds)
         try:
-            if settling.name.degraded:
+            if settling.degraded:
                 count = self._reservations.extend_local(settling, ttls_us)
             elif self._never_waits is not None:
                 count = self._never_waits.extend_blocking(requests, number, ttls_us)
             else:
-                count = await self._waiting().extend(requests, number, ttls_us)
+                count = await _present(self._awaited).extend(requests, number, ttls_us)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._reservations.failed(settling, "extend", error)
         return self._reservations.extended(settling, ttls_us, count)
 
-    def _waiting(self) -> ReservationStorage:
-        storage = self._awaited
-        assert storage is not None  # noqa: S101 - `Reservations` refuses calls to a storage without the verbs
-        return storage
+
+# No methods: those of a class that users may subclass are looked up by name, which takes long.
+
+
+async def _claim(check: Check, storage: ReservationStorage | None) -> None:
+    """Ask a storage for what a check, and those beside it, claim."""
+    if not check.shadows:
+        await _claim_one(check, _present(storage))
+    else:  # started together, as in a check
+        await asyncio.gather(*[_claim_one(one, _present(storage)) for one in (check, *check.shadows)])
+
+
+async def _claim_one(check: Check, storage: ReservationStorage) -> None:
+    if not check.is_open:
+        return
+    try:
+        check.conclude(await storage.reserve(check.requests, check.number, check.terms))
+    except Exception as error:  # noqa: BLE001 - `Checker.finish` makes it an answer
+        check.error = error
+
+
+def _present(storage: ReservationStorage | None) -> ReservationStorage:
+    assert storage is not None  # noqa: S101 - `Reservations` refuses calls to a storage without the verbs
+    return storage
 
 
 def claim_blocking(check: Check, storage: SyncReservationStorage) -> None:
     """Ask a storage, without awaiting it, for what a check, and those beside it, claim."""
-    for one in (check, *check.shadows):
-        if check.error is not None and one is not check:
+    _claim_one_blocking(check, storage)
+    for one in check.shadows:
+        if check.error is not None:
             one.error = check.error  # not asked, or a server that hangs would take a deadline for each of them
-        elif one.is_open:
-            try:
-                one.conclude(storage.reserve_blocking(one.requests, one.number, one.terms))
-            except Exception as error:  # noqa: BLE001 - `Checker.finish` makes it an answer
-                one.error = error
+        else:
+            _claim_one_blocking(one, storage)
+
+
+def _claim_one_blocking(check: Check, storage: SyncReservationStorage) -> None:
+    if not check.is_open:
+        return
+    try:
+        check.conclude(storage.reserve_blocking(check.requests, check.number, check.terms))
+    except Exception as error:  # noqa: BLE001 - `Checker.finish` makes it an answer
+        check.error = error

@@ -5,13 +5,13 @@ from typing import Final
 
 from sluicegate.application.administration import Administration
 from sluicegate.application.budgets.claim_notices import ClaimNotices
-from sluicegate.application.budgets.claim_numbers import ClaimNumbers
+from sluicegate.application.budgets.claim_numbers import draw_claim_number
 from sluicegate.application.check import Check, require_policies, result_of
 from sluicegate.application.checker import Checker
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules.rules_snapshot import RulesSnapshot
-from sluicegate.domain.arguments import Seconds, plain_text, read_cost, require_seconds
+from sluicegate.domain.arguments import Seconds, plain_text, read_cost, require_duration_us, require_seconds
 from sluicegate.domain.buckets.bucket_request import BucketRequest, BucketSettlement, ClaimTerms
 from sluicegate.domain.claims.claim import AS_RESERVED, HOLD, NOT_FOUND, PAID
 from sluicegate.domain.claims.reservation import ClaimName, Hold, Reservation, RuleSettlement, Settlement, name_of
@@ -23,23 +23,37 @@ from sluicegate.domain.rules.compiled_rules import EndpointRules, Limit
 _MOST_UNITS: Final = 2**53 - 1  # of a cost: Lua's numbers are exact up to there
 _NOTHING: Final = Settlement(applied=False, charged=0, returned=0, debt=0)
 
+# Compiled code finds these without a look-up in the module's names.
+_reservation: Final = Reservation
+_hold: Final = Hold
+_claim_name: Final = ClaimName
+_rule_settlement: Final = RuleSettlement
+_settlement: Final = Settlement
+_success: Final = Success
+
 
 class Settling:
     """A settlement that is under way.
 
     Args:
         check: Its buckets.
-        limits: The limit of each.
+        rules: Their rules.
         name: What is settled.
+        degraded: Whether this process has counted it, while the storage failed.
     """
 
-    __slots__ = ("check", "limits", "max_debts", "name")
+    __slots__ = ("check", "degraded", "limits", "max_debts", "name", "number", "rules")
 
-    def __init__(self, check: Check, limits: tuple[Limit, ...], name: ClaimName) -> None:
+    def __init__(self, check: Check, rules: EndpointRules, name: ClaimName, degraded: bool) -> None:
         self.check: Final = check
-        self.limits: Final = limits
+        self.rules: Final = rules
+        self.limits: Final = rules.counted
+        """The limit of each bucket."""
+        self.max_debts: Final = rules.max_debts
+        """For each, how far below zero it may be brought."""
         self.name: Final = name
-        self.max_debts: Final[tuple[int, ...]] = tuple([limit.max_debt_units for limit in limits])
+        self.number: Final[int] = name.number
+        self.degraded: Final = degraded
 
 
 class Reservations:
@@ -67,7 +81,6 @@ class Reservations:
         self._notifier = notifier
         self._without = storage
         self._notices = ClaimNotices(notifier, failure_policy)
-        self._numbers = ClaimNumbers()
 
     # Reserve and acquire
 
@@ -95,21 +108,15 @@ class Reservations:
             InvalidTypeError: If the storage has no reservations.
         """
         self._require_verbs()
-        ttl_us = 0 if ttl_s is None else round(require_seconds("ttl_seconds", ttl_s) * 1_000_000)
+        ttl_us = 0 if ttl_s is None else require_duration_us("ttl_seconds", ttl_s)
         check = self._checker.begin_claim(endpoint, identifier, cost, also, rules)
-        number = self._numbers.draw()
-        self._set_terms(check, number, ttl_us)
+        number = draw_claim_number()
+        _set_terms(check, number, ttl_us)
         for shadow in check.shadows:
-            self._set_terms(shadow, number, ttl_us)
+            _set_terms(shadow, number, ttl_us)
             if any(terms.kind != PAID for terms in shadow.terms):
                 check.number = number  # what only rules in shadow mode have claimed must be settled too
         return check
-
-    def _set_terms(self, check: Check, number: int, ttl_us: int) -> None:
-        if check.rules is None or not check.requests:
-            return
-        check.number = number
-        check.terms = tuple([_terms(limit, ttl_us) for limit in check.rules.limits])
 
     def reservation(
         self, check: Check, endpoint: str, cost: object, ttl_s: Seconds, also: tuple[str, ...]
@@ -117,28 +124,35 @@ class Reservations:
         """Return what the caller gets of a check that is finished, and tell observers what it has claimed."""
         self._notices.tell_claimed(check)
         rules = check.rules
-        tokens, by_rule = (check.cost, None) if type(cost) is int else read_cost(cost)
+        tokens = check.cost
+        by_rule: dict[str, int] | None = None
+        if type(cost) is not int:
+            tokens, by_rule = read_cost(cost)
         if not tokens and rules is not None and rules.limits:
             tokens = rules.limits[0].rule.cost
-        return Reservation(
-            allowed=result_of(check).allowed,
-            result=result_of(check),
+        result = result_of(check)
+        allowed = result.allowed
+        return _reservation(
+            allowed=allowed,
+            result=result,
             expires_in=float(ttl_s) if check.number else 0.0,
             degraded=check.degraded,
-            name=_name(check, endpoint, also, by_rule=by_rule is not None),
+            name=_name(check, endpoint, also, allowed, by_rule is not None),
             cost=tokens if by_rule is None else by_rule,
         )
 
     def hold(self, check: Check, endpoint: str, also: tuple[str, ...]) -> Hold:
         """Return what the caller gets of a check that is finished, and tell observers what it has claimed."""
         self._notices.tell_claimed(check)
-        ends_us = [terms.ttl_us for terms in check.terms if terms.kind == HOLD]
-        return Hold(
-            allowed=result_of(check).allowed,
-            result=result_of(check),
+        ends_us: list[int] = [terms.ttl_us for terms in check.terms if terms.kind == HOLD]
+        result = result_of(check)
+        allowed = result.allowed
+        return _hold(
+            allowed=allowed,
+            result=result,
             expires_in=min(ends_us, default=0) / 1e6,
             degraded=check.degraded,
-            name=_name(check, endpoint, also, by_rule=False),
+            name=_name(check, endpoint, also, allowed, False),  # noqa: FBT003 - a hold has no costs by rule
         )
 
     # Settle and extend
@@ -157,9 +171,7 @@ class Reservations:
         settling = self._find(claim, "commit")
         if not isinstance(settling, Settling):
             return settling if isinstance(settling, Failure) else Success(_NOTHING)
-        rules = settling.check.rules
-        assert rules is not None  # noqa: S101 - `find` has seen to it
-        settling.check.requests = _at_cost(settling, rules, cost)
+        settling.check.requests = _at_cost(settling, cost)
         return settling
 
     def begin_extend(self, claim: object, ttl_s: object) -> Settling | Failure[RateLimitError] | Success[None]:
@@ -188,6 +200,11 @@ class Reservations:
 
     def settled(self, settling: Settling, answers: Sequence[BucketSettlement]) -> Success[Settlement]:
         """Return what became of a reservation."""
+        if len(answers) == 1 and not settling.limits[0].in_flight:  # as most are
+            self._tell_if_capped(settling, 0, answers[0])
+            self._notices.tell_settled(settling.number, settling.check, settling.limits, answers)
+            one = _of_rule(settling.limits[0], answers[0])
+            return _success(_settlement(one.applied, one.charged, one.returned, one.debt, (one,)))
         rules: list[RuleSettlement] = []
         applied = False
         deepest: RuleSettlement | None = None
@@ -200,10 +217,10 @@ class Reservations:
                 if deepest is None or rule.debt > deepest.debt:
                     deepest = rule
                 self._tell_if_capped(settling, at, answer)
-        self._notices.tell_settled(settling.name.number, settling.check, settling.limits, answers)
+        self._notices.tell_settled(settling.number, settling.check, settling.limits, answers)
         if deepest is None:
-            return Success(Settlement(applied, 0, 0, 0))
-        return Success(Settlement(applied, deepest.charged, deepest.returned, deepest.debt, tuple(rules)))
+            return _success(_settlement(applied, 0, 0, 0))
+        return _success(_settlement(applied, deepest.charged, deepest.returned, deepest.debt, tuple(rules)))
 
     def failed(self, settling: Settling, verb: str, error: Exception) -> Failure[RateLimitError]:
         """Return the failure of a call that never fails open."""
@@ -211,18 +228,18 @@ class Reservations:
 
     def settle_local(self, settling: Settling) -> tuple[BucketSettlement, ...]:
         """Settle what the failure policy has counted in this process."""
-        return self._failure_policy.settle(settling.check.requests, settling.name.number, settling.max_debts)
+        return self._failure_policy.settle(settling.check.requests, settling.number, settling.max_debts)
 
     def extend_local(self, settling: Settling, ttls_us: tuple[int, ...]) -> int:
         """Extend what the failure policy has counted in this process."""
-        return self._failure_policy.extend(settling.check.requests, settling.name.number, ttls_us)
+        return self._failure_policy.extend(settling.check.requests, settling.number, ttls_us)
 
     def extended(
         self, settling: Settling, ttls_us: tuple[int, ...], count: int
     ) -> Success[None] | Failure[RateLimitError]:
         """Return what became of an extension: a failure if there was nothing to extend in any of the buckets."""
         if count:
-            self._notices.tell_extended(settling.name.number, settling.check, settling.limits, ttls_us)
+            self._notices.tell_extended(settling.number, settling.check, settling.limits, ttls_us)
             return Success(None)
         endpoint = settling.name.endpoint
         return Failure(RateLimitError("ended", "It has ended or was settled; nothing was extended.", endpoint))
@@ -234,10 +251,11 @@ class Reservations:
     def _find(self, claim: object, verb: str) -> Settling | Failure[RateLimitError] | None:
         """Return the buckets of a claim; None if nothing was claimed."""
         self._require_verbs()
-        name = name_of(claim)
-        endpoint = name.endpoint
-        if name.degraded and name.degraded != "local":
-            message = f"It was allowed while the storage failed ({name.degraded}): there is nothing to {verb}."
+        name: ClaimName = claim.name if type(claim) is _reservation or type(claim) is _hold else name_of(claim)
+        endpoint: str = name.endpoint
+        degraded: str = name.degraded
+        if degraded and degraded != "local":
+            message = f"It was allowed while the storage failed ({degraded}): there is nothing to {verb}."
             return Failure(RateLimitError("degraded", message, endpoint))
         if not name.number:
             return None
@@ -247,14 +265,13 @@ class Reservations:
         rules = check.rules
         if rules is None or not check.requests:
             return None
-        return Settling(check, (*rules.limits, *rules.shadows), name)
+        return Settling(check, rules, name, bool(degraded))
 
     def _tell_if_capped(self, settling: Settling, at: int, answer: BucketSettlement) -> None:
         request = settling.check.requests[at]
         if answer.found == NOT_FOUND or answer.charged_units >= request.cost_units:
             return
-        limit, rules = settling.limits[at], settling.check.rules
-        assert rules is not None  # noqa: S101 - `find` has seen to it
+        limit, rules = settling.limits[at], settling.rules
         token = limit.spec.units_per_token
         identifier = limit.identifier_of(settling.check.identifier)
         self._notifier.warn_throttled(
@@ -284,22 +301,31 @@ class Reservations:
             )
 
 
+def _set_terms(check: Check, number: int, ttl_us: int) -> None:
+    """Note what a check claims: a reservation that lasts so long, or else a hold."""
+    rules = check.rules
+    if rules is None or not check.requests:
+        return
+    check.number = number
+    limits = rules.limits
+    if len(limits) == 1:
+        check.terms = (_terms(limits[0], ttl_us),)
+    else:
+        check.terms = tuple([_terms(limit, ttl_us) for limit in limits])
+
+
 def _terms(limit: Limit, ttl_us: int) -> ClaimTerms:
-    if ttl_us:
-        return ClaimTerms(limit.on_reserve, ttl_us)
-    return ClaimTerms(HOLD, limit.hold_us) if limit.in_flight else _PAID
+    return ClaimTerms(limit.on_reserve, ttl_us) if ttl_us else limit.hold_terms
 
 
-_PAID: Final = ClaimTerms(PAID, 0)
+def _name(check: Check, endpoint: str, also: tuple[str, ...], allowed: bool, by_rule: bool) -> ClaimName:
+    number = check.number if allowed else 0
+    return _claim_name(number, plain_text(endpoint), check.identifier, by_rule, check.degraded or "", also)
 
 
-def _name(check: Check, endpoint: str, also: tuple[str, ...], *, by_rule: bool) -> ClaimName:
-    number = check.number if result_of(check).allowed else 0
-    return ClaimName(number, plain_text(endpoint), check.identifier, by_rule, check.degraded or "", also)
-
-
-def _at_cost(settling: Settling, rules: EndpointRules, cost: object) -> tuple[BucketRequest, ...]:
+def _at_cost(settling: Settling, cost: object) -> tuple[BucketRequest, ...]:
     """Return the requests of a settlement, at what each rule is to be charged."""
+    rules = settling.rules
     by_rule: dict[str, int] | None = None
     for_all = AS_RESERVED
     if cost is not None:
@@ -309,23 +335,27 @@ def _at_cost(settling: Settling, rules: EndpointRules, cost: object) -> tuple[Bu
         require_policies(by_rule, rules)
     elif cost is not None and for_all and settling.name.by_rule:
         raise InvalidInputError(f"cost={for_all}: expected a cost for each rule, as when it was reserved")
-    requests: list[BucketRequest] = []
-    for at, request in enumerate(settling.check.requests):
-        limit = settling.limits[at]
-        tokens = for_all if by_rule is None else by_rule.get(limit.policy, AS_RESERVED)
-        if limit.in_flight:
-            tokens = AS_RESERVED
-        units = tokens if tokens == AS_RESERVED else min(tokens * request.spec.units_per_token, _MOST_UNITS)
-        requests.append(request.with_cost(units))
-    return tuple(requests)
+    requests = settling.check.requests
+    limits = settling.limits
+    if len(requests) == 1:
+        return (_one_at_cost(limits[0], requests[0], for_all, by_rule),)
+    return tuple([_one_at_cost(limits[at], request, for_all, by_rule) for at, request in enumerate(requests)])
+
+
+def _one_at_cost(limit: Limit, request: BucketRequest, for_all: int, by_rule: dict[str, int] | None) -> BucketRequest:
+    tokens = for_all if by_rule is None else by_rule.get(limit.policy, AS_RESERVED)
+    if limit.in_flight or tokens == AS_RESERVED:
+        return request.with_cost(AS_RESERVED)
+    return request.with_cost(min(tokens * request.spec.units_per_token, _MOST_UNITS))
 
 
 def _of_rule(limit: Limit, answer: BucketSettlement) -> RuleSettlement:
     token = limit.spec.units_per_token
-    return RuleSettlement(
-        policy=limit.policy,
-        applied=answer.found != NOT_FOUND,
-        charged=answer.charged_units // token,
-        returned=answer.returned_units // token,
-        debt=max(0, -(answer.level.level // token)),
+    level = answer.level.level
+    return _rule_settlement(
+        limit.policy,
+        answer.found != NOT_FOUND,
+        answer.charged_units // token,
+        answer.returned_units // token,
+        -(level // token) if level < 0 else 0,
     )

@@ -8,7 +8,7 @@ from mypy_extensions import mypyc_attr
 from sluicegate.application.budgets.kept_claims import Budget, HeldCall
 from sluicegate.application.budgets.reservation_face import Claim, claim_blocking
 from sluicegate.application.budgets.reservations import Reservations, Settling
-from sluicegate.application.check import Check, Decision, decision_of
+from sluicegate.application.check import Decision, decision_of
 from sluicegate.application.checker import Checker
 from sluicegate.application.limiter_face import SyncFace
 from sluicegate.application.rules.rules_snapshot import RulesSnapshot
@@ -56,7 +56,8 @@ class SyncReservationFace(SyncFace):
     ) -> Result[Reservation, RateLimitError]:
         """Take the tokens that a call may cost, until `commit` tells what it did; see `AsyncReservationFace.reserve`."""
         check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also)
-        self._claim(check)
+        claim_blocking(check, _present(self._blocking))
+        self._checker.finish(check)
         return _success(self._reservations.reservation(check, endpoint, cost, ttl_seconds, also))
 
     def reserve_decided(  # noqa: PLR0913, PLR0917 - what a reservation is
@@ -70,7 +71,8 @@ class SyncReservationFace(SyncFace):
     ) -> tuple[Reservation, Decision]:
         """Do what `reserve` does, and tell which rules were asked, as `check` does."""
         check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also, rules)
-        self._claim(check)
+        claim_blocking(check, _present(self._blocking))
+        self._checker.finish(check)
         return self._reservations.reservation(check, endpoint, cost, ttl_seconds, also), decision_of(check)
 
     def commit(self, reservation: Claim, *, cost: Cost | None = None) -> Result[Settlement, RateLimitError]:
@@ -79,11 +81,11 @@ class SyncReservationFace(SyncFace):
         if not isinstance(settling, Settling):
             return settling
         try:
-            if settling.name.degraded:
+            if settling.degraded:
                 answers = self._reservations.settle_local(settling)
             else:
-                answers = self._storage_with_verbs().settle_blocking(
-                    settling.check.requests, settling.name.number, settling.max_debts
+                answers = _present(self._blocking).settle_blocking(
+                    settling.check.requests, settling.number, settling.max_debts
                 )
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._reservations.failed(settling, "commit", error)
@@ -114,7 +116,8 @@ class SyncReservationFace(SyncFace):
     ) -> Result[Hold, RateLimitError]:
         """Count a call in flight until `release`; see `AsyncReservationFace.acquire`."""
         check = self._reservations.begin(endpoint, identifier, cost, None, also)
-        self._claim(check)
+        claim_blocking(check, _present(self._blocking))
+        self._checker.finish(check)
         return _success(self._reservations.hold(check, endpoint, also))
 
     def acquire_decided(
@@ -127,7 +130,8 @@ class SyncReservationFace(SyncFace):
     ) -> tuple[Hold, Decision]:
         """Do what `acquire` does, and tell which rules were asked, as `check` does."""
         check = self._reservations.begin(endpoint, identifier, cost, None, also, rules)
-        self._claim(check)
+        claim_blocking(check, _present(self._blocking))
+        self._checker.finish(check)
         return self._reservations.hold(check, endpoint, also), decision_of(check)
 
     def release(self, hold: Claim) -> Result[Settlement, RateLimitError]:
@@ -144,27 +148,21 @@ class SyncReservationFace(SyncFace):
         """Acquire on entering a `with`, and release on leaving it; see `AsyncReservationFace.hold`."""
         return HeldCall(self, (endpoint, identifier, cost, also))
 
-    def _claim(self, check: Check) -> None:
-        claim_blocking(check, self._storage_with_verbs())
-        self._checker.finish(check)
-
     def _extend(self, claim: Claim, ttl_seconds: Seconds | None) -> Result[None, RateLimitError]:
         settling = self._reservations.begin_extend(claim, ttl_seconds)
         if not isinstance(settling, Settling):
             return settling
         ttls_us = self._reservations.ttls_us(settling, ttl_seconds)
         try:
-            if settling.name.degraded:
+            if settling.degraded:
                 count = self._reservations.extend_local(settling, ttls_us)
             else:
-                count = self._storage_with_verbs().extend_blocking(
-                    settling.check.requests, settling.name.number, ttls_us
-                )
+                count = _present(self._blocking).extend_blocking(settling.check.requests, settling.number, ttls_us)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._reservations.failed(settling, "extend", error)
         return self._reservations.extended(settling, ttls_us, count)
 
-    def _storage_with_verbs(self) -> SyncReservationStorage:
-        storage = self._blocking
-        assert storage is not None  # noqa: S101 - `Reservations` refuses calls to a storage without the verbs
-        return storage
+
+def _present(storage: SyncReservationStorage | None) -> SyncReservationStorage:
+    assert storage is not None  # noqa: S101 - `Reservations` refuses calls to a storage without the verbs
+    return storage

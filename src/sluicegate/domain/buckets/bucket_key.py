@@ -76,6 +76,14 @@ class KeyFormat:
         """
         if self._secret is not None:
             return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=16, key=self._secret).hexdigest()
+        if identifier.isalnum() or (
+            ":" not in identifier
+            and "%" not in identifier
+            and "{" not in identifier
+            and "}" not in identifier
+            and identifier.isprintable()  # no control characters and no surrogates
+        ):  # said again below, by a search that takes three times as long
+            return identifier
         if _find_special(identifier) is None:
             return identifier
         return _SPECIAL.sub(_escape, identifier)

@@ -1,6 +1,6 @@
 """What a storage is asked, and what it answers."""
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
 
@@ -103,7 +103,8 @@ class Verdict:
         return f"Verdict({self.allowed}, {self.levels!r})"
 
 
-class ClaimTerms(NamedTuple):
+@mypyc_attr(acyclic=True, free_list_len=1)
+class ClaimTerms:
     """What a cost that is paid leaves in its bucket.
 
     Args:
@@ -111,11 +112,24 @@ class ClaimTerms(NamedTuple):
         ttl_us: For how long, counted from the payment by the storage's clock.
     """
 
-    kind: int
-    ttl_us: int
+    __slots__ = ("kind", "ttl_us")
+
+    def __init__(self, kind: i64, ttl_us: i64) -> None:
+        self.kind: Final[i64] = kind
+        self.ttl_us: Final[i64] = ttl_us
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClaimTerms) and self.kind == other.kind and self.ttl_us == other.ttl_us
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.ttl_us))
+
+    def __repr__(self) -> str:
+        return f"ClaimTerms({self.kind}, {self.ttl_us})"
 
 
-class BucketSettlement(NamedTuple):
+@mypyc_attr(acyclic=True, free_list_len=1)
+class BucketSettlement:
     """What became of one bucket's claim.
 
     Args:
@@ -125,7 +139,25 @@ class BucketSettlement(NamedTuple):
         level: The bucket's level afterwards, below zero if it is in debt.
     """
 
-    found: int
-    charged_units: int
-    returned_units: int
-    level: BucketLevel
+    __slots__ = ("charged_units", "found", "level", "returned_units")
+
+    def __init__(self, found: i64, charged_units: i64, returned_units: i64, level: BucketLevel) -> None:
+        self.found: Final[i64] = found
+        self.charged_units: Final[i64] = charged_units
+        self.returned_units: Final[i64] = returned_units
+        self.level: Final = level
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, BucketSettlement)
+            and self.found == other.found
+            and self.charged_units == other.charged_units
+            and self.returned_units == other.returned_units
+            and self.level == other.level
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.found, self.charged_units, self.returned_units))
+
+    def __repr__(self) -> str:
+        return f"BucketSettlement({self.found}, {self.charged_units}, {self.returned_units}, {self.level!r})"

@@ -1,10 +1,8 @@
-"""One claim on a bucket, the kinds of claims, and how a bucket fills beside them; `claims.py` says what they are for."""
+"""One claim on a bucket, the kinds of claims, and the order of their ends; `claims.py` says what they are for."""
 
 from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
-
-from sluicegate.domain.buckets.bucket_spec import BucketSpec
 
 PAID: Final = 0
 """No claim: a cost that is paid for good, beside others of the same call that leave one."""
@@ -70,20 +68,34 @@ class Claim:
         return self.kind == HOLD or self.kind == LOAN  # noqa: PLR1714 - twice as fast where it is compiled
 
 
-def fill(spec: BucketSpec, level: i64, ticks: i64, room: i64) -> i64:
-    """Return the level after some ticks, at most the room, without a product that could leave the range."""
-    if level >= room:
-        return room
-    if ticks >= -((level - room) // spec.units_per_tick):
-        return room
-    return level + ticks * spec.units_per_tick
+def file_claim(order: list[Claim], claim: Claim) -> None:
+    """Insert a claim into a list in the order of their ends, behind those that end with it: at the end in one step."""
+    low: i64 = 0
+    high: i64 = len(order)
+    ends_us = claim.ends_us
+    if high == 0 or order[high - 1].ends_us <= ends_us:
+        order.append(claim)
+        return
+    while low < high:
+        middle = (low + high) >> 1
+        if order[middle].ends_us <= ends_us:
+            low = middle + 1
+        else:
+            high = middle
+    order.insert(low, claim)
 
 
-def refill_beside(spec: BucketSpec, level: i64, last: i64, now_us: i64, room: i64) -> tuple[i64, i64]:
-    """Do what `token_bucket.refill` does where there is room only for so many units."""
-    tick = now_us // spec.tick_us
-    elapsed = tick - last
-    if elapsed <= 0:
-        return min(level, room), last if -elapsed <= spec.full_ticks else -(-now_us // spec.tick_us)
-    level = fill(spec, level, elapsed, room)
-    return level, tick if level < room else -(-now_us // spec.tick_us)
+def unfile_claim(order: list[Claim], claim: Claim) -> None:
+    """Remove a claim from a list in the order of their ends."""
+    low: i64 = 0
+    high: i64 = len(order)
+    ends_us = claim.ends_us
+    while low < high:
+        middle = (low + high) >> 1
+        if order[middle].ends_us < ends_us:
+            low = middle + 1
+        else:
+            high = middle
+    while order[low] is not claim:
+        low += 1
+    del order[low]

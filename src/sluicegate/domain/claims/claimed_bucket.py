@@ -5,7 +5,7 @@ from mypy_extensions import i64
 from sluicegate.domain.buckets.bucket import RESET, Bucket
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms
 from sluicegate.domain.buckets.bucket_spec import BucketSpec
-from sluicegate.domain.claims.claim import HOLD, KEPT_US, PAID
+from sluicegate.domain.claims.claim import HOLD, KEPT_US, NOT_FOUND, PAID
 from sluicegate.domain.claims.claims import Claims
 
 
@@ -34,6 +34,13 @@ def deny_claimed(bucket: Bucket, request: BucketRequest, now_us: i64) -> BucketL
     """Return the level of a bucket that a denied check asked. It is written where it begins anew; see `StorageProtocol.take`."""
     spec = request.spec
     claims = bucket.claims or Claims()
+    if bucket.spec == spec and now_us >= claims.set_us:
+        units = request.cost_units
+        level, anchor, reached = claims.denied_until(spec, bucket.level, bucket.last, units, now_us)
+        if anchor >= bucket.last:
+            if level < units:
+                anchor = reached + (level - units) // spec.units_per_tick
+            return BucketLevel(level, anchor * spec.tick_us - now_us)
     anew = bucket.spec != spec or claims.last_too_long(now_us)
     if not anew and not claims.is_still(spec, now_us):
         claims = claims.copy()
@@ -63,12 +70,16 @@ def reset_claimed(bucket: Bucket, spec: BucketSpec, now_us: i64) -> None:
 
 
 def settle_claim(
-    bucket: Bucket, request: BucketRequest, number: i64, max_debt_units: i64, now_us: i64
+    bucket: Bucket, request: BucketRequest, number: int, max_debt_units: i64, now_us: i64
 ) -> BucketSettlement:
     """Charge what a claim that is there really cost; see `Claims.settle`."""
     spec = request.spec
     claims, before, anchor = _look(bucket, spec, now_us)
-    level, found, charged, back = claims.settle(spec, number, before, request.cost_units, max_debt_units)
+    claim = claims.find(number)
+    if claim is None:  # it was to be forgotten
+        _keep(bucket, spec, claims, before, anchor)
+        return BucketSettlement(NOT_FOUND, 0, 0, _level(spec, claims, before, anchor, before, now_us))
+    level, found, charged, back = claims.settle(spec, claim, before, request.cost_units, max_debt_units)
     if level < before:
         anchor = claims.anchor_before_payment(spec, before, anchor, now_us)
     _keep(bucket, spec, claims, level, anchor)

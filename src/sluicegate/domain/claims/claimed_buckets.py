@@ -46,32 +46,32 @@ class ClaimedBuckets(BucketStore):
         Raises:
             StorageError: If a bucket has `MAX_CLAIMS`.
         """
-        for request in requests:
-            bucket = self._find(request.key)
-            if bucket is not None and bucket.claims is not None and len(bucket.claims) >= MAX_CLAIMS:
-                raise StorageError("overload", f"{MAX_CLAIMS} reservations of one bucket are not settled.")
         return self._take_in_place(requests, terms, number, now_us)
 
     def settle(
         self, requests: Sequence[BucketRequest], number: int, max_debts: Sequence[int], now_us: i64
     ) -> tuple[BucketSettlement, ...]:
         """Charge what claims really cost, `cost_units` of each request, and forget them; see `Claims.settle`."""
-        settled: list[BucketSettlement] = []
         self._close(now_us)
         try:
-            for at, request in enumerate(requests):
-                bucket = self._find(request.key)
-                if bucket is None or bucket.claims is None or not bucket.claims.has(number):
-                    level, anchor = level_of(bucket, request.spec, now_us)
-                    left = BucketLevel(level, anchor * request.spec.tick_us - now_us)
-                    settled.append(BucketSettlement(NOT_FOUND, 0, 0, left))
-                else:
-                    before = bucket.claim_count
-                    settled.append(settle_claim(bucket, request, number, max_debts[at], now_us))
-                    self._count_claims(bucket, before)
-            return tuple(settled)
+            if len(requests) == 1:
+                return (self._settle_one(requests[0], number, max_debts[0], now_us),)
+            return tuple(
+                [self._settle_one(request, number, max_debts[at], now_us) for at, request in enumerate(requests)]
+            )
         finally:
             self._closed = False
+
+    def _settle_one(self, request: BucketRequest, number: int, max_debt_units: i64, now_us: i64) -> BucketSettlement:
+        bucket = self._find(request.key)
+        if bucket is None or bucket.claims is None or bucket.claims.find(number) is None:
+            level, anchor = level_of(bucket, request.spec, now_us)
+            left = BucketLevel(level, anchor * request.spec.tick_us - now_us)
+            return BucketSettlement(NOT_FOUND, 0, 0, left)
+        before = bucket.claim_count
+        settled = settle_claim(bucket, request, number, max_debt_units, now_us)
+        self._count_claims(bucket, before)
+        return settled
 
     def extend(self, requests: Sequence[BucketRequest], number: int, ttls_us: Sequence[int], now_us: i64) -> int:
         """Let claims that are not over end later, and return how many there are."""
@@ -111,6 +111,8 @@ class ClaimedBuckets(BucketStore):
     ) -> Verdict:
         self._close(now_us)
         try:
+            if len(requests) == 1:
+                return self._take_one(requests[0], terms[0] if terms else None, number, now_us)
             return self._take_several(requests, terms, number, now_us)
         finally:
             self._closed = False
@@ -154,6 +156,20 @@ class ClaimedBuckets(BucketStore):
             self._write(request.key, bucket, spec, level, anchor, now_us)
         return BucketLevel(level, anchor * spec.tick_us - now_us)
 
+    def _take_one(self, request: BucketRequest, terms: ClaimTerms | None, number: int, now_us: i64) -> Verdict:
+        bucket = self._find(request.key)
+        may_rise = bucket is not None and bucket.claims is not None
+        level, anchor = level_of(bucket, request.spec, now_us)
+        allowed = level >= request.cost_units
+        if terms is None:
+            terms = _PAID
+        else:
+            _require_room(bucket)
+            if allowed:
+                self._make_room_beside(BYTES_A_CLAIM, now_us)
+        left = self._pay(request, bucket, terms, number, level, anchor, allowed, now_us)
+        return Verdict(allowed, (left,), may_rise and not allowed)
+
     def _take_several(
         self, requests: tuple[BucketRequest, ...], terms: Sequence[ClaimTerms], number: int, now_us: i64
     ) -> Verdict:
@@ -162,6 +178,8 @@ class ClaimedBuckets(BucketStore):
         buckets: list[Bucket | None] = []
         for request in requests:
             bucket = self._find(request.key)
+            if terms:
+                _require_room(bucket)
             level, _ = level_of(bucket, request.spec, now_us)
             if level < request.cost_units:
                 allowed = False
@@ -173,16 +191,30 @@ class ClaimedBuckets(BucketStore):
         levels: list[BucketLevel] = []
         for at, request in enumerate(requests):
             bucket = buckets[at]
-            term = terms[at] if terms else _PAID
-            if (bucket is not None and bucket.claims is not None) or (allowed and term.kind != PAID):
-                levels.append(self._pay_claimed(request, bucket, term, number, allowed, now_us))
-                continue
             level, anchor = level_of(bucket, request.spec, now_us)  # again: cheaper than to keep it in an object
-            states: list[tuple[str, Bucket]] = []
-            levels.append(pay(request, bucket, level, anchor, allowed, now_us, states))
-            for key, state in states:
-                self._write(key, bucket, state.spec, state.level, state.last, now_us)
+            term = terms[at] if terms else _PAID
+            levels.append(self._pay(request, bucket, term, number, level, anchor, allowed, now_us))
         return Verdict(allowed, tuple(levels), may_rise and not allowed)
+
+    def _pay(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what becomes of it
+        self,
+        request: BucketRequest,
+        bucket: Bucket | None,
+        terms: ClaimTerms,
+        number: int,
+        level: i64,
+        anchor: i64,
+        allowed: bool,
+        now_us: i64,
+    ) -> BucketLevel:
+        """Pay a request, or not, and note its claim; the level is that of `level_of`, and used where there are no claims."""
+        if (bucket is not None and bucket.claims is not None) or (allowed and terms.kind != PAID):
+            return self._pay_claimed(request, bucket, terms, number, allowed, now_us)
+        states: list[tuple[str, Bucket]] = []
+        left = pay(request, bucket, level, anchor, allowed, now_us, states)
+        for key, state in states:
+            self._write(key, bucket, state.spec, state.level, state.last, now_us)
+        return left
 
     def _pay_claimed(  # noqa: PLR0913, PLR0917 - a request, its bucket, and what becomes of it
         self,
@@ -205,3 +237,13 @@ class ClaimedBuckets(BucketStore):
         )
         self._count_claims(bucket, before)
         return left
+
+
+def _require_room(bucket: Bucket | None) -> None:
+    """Refuse another claim on a bucket.
+
+    Raises:
+        StorageError: If it has `MAX_CLAIMS`.
+    """
+    if bucket is not None and bucket.claims is not None and len(bucket.claims) >= MAX_CLAIMS:
+        raise StorageError("overload", f"{MAX_CLAIMS} reservations of one bucket are not settled.")

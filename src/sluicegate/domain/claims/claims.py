@@ -11,8 +11,6 @@ window: see `docs/explanation/budgets.md`. There are two kinds of room that a cl
 `token_bucket.lua` says the same in Lua.
 """
 
-from bisect import insort
-
 from mypy_extensions import i64, mypyc_attr
 
 from sluicegate.domain.buckets.bucket_spec import MAX_UNITS, BucketSpec
@@ -25,32 +23,18 @@ from sluicegate.domain.claims.claim import (
     KEPT_US,
     LATE,
     LOAN,
-    NOT_FOUND,
     RELEASE,
     Claim,
-    fill,
-    refill_beside,
 )
+from sluicegate.domain.claims.claim_order import ClaimOrder
+from sluicegate.domain.claims.filling import after_ends, fill_past, reaches, refill_beside
 
 
 @mypyc_attr(acyclic=True)
-class Claims:
-    """The claims on one bucket."""
+class Claims(ClaimOrder):
+    """The claims on one bucket, and what time and settlements make of them."""
 
-    __slots__ = ("_by_number", "active", "ended", "hard", "set_us", "soft")
-
-    def __init__(self) -> None:
-        self.active: list[Claim] = []
-        """Those that are not over; the one that ends first comes first."""
-        self.ended: list[Claim] = []
-        """Reservations that ended unsettled, in the order of their ends."""
-        self.hard: i64 = 0
-        """Units of the active hard claims."""
-        self.soft: i64 = 0
-        """Units that may come back of the active soft ones."""
-        self._by_number: dict[int, Claim] = {}
-        self.set_us: i64 = 0
-        """The latest instant from which an end was counted."""
+    __slots__ = ()
 
     def copy(self) -> "Claims":
         """Return the same claims, to be changed without changing these."""
@@ -60,28 +44,16 @@ class Claims:
         other.set_us = self.set_us
         return other
 
-    def adopt(self, claim: Claim) -> None:
-        """Append a claim that was counted before: in the order of their ends."""
-        self._by_number[claim.number] = claim
-        if claim.kind == ENDED:
-            self.ended.append(claim)
-            return
-        self.active.append(claim)
-        if claim.is_hard:
-            self.hard += claim.units
-        else:
-            self.soft += claim.units
-
-    def __len__(self) -> int:
-        return len(self._by_number)
-
     # Time
 
     def level_at(self, spec: BucketSpec, level: i64, last: i64, now_us: i64) -> tuple[i64, i64]:
         """Return what `advance` would, and change nothing."""
         if self.is_still(spec, now_us):
             return refill_beside(spec, level, last, now_us, self.room(spec))
-        return self.copy().advance(spec, level, last, now_us)
+        if now_us < self.set_us:
+            return self.copy().advance(spec, level, last, now_us)
+        level, last, _, _, _, _ = after_ends(spec, self.active, level, last, self.hard, self.soft, now_us)
+        return level, last
 
     def is_still(self, spec: BucketSpec, now_us: i64) -> bool:
         """Return whether no claim has ended by now, and the clock has not stepped back."""
@@ -113,36 +85,47 @@ class Claims:
         """
         if now_us < self.set_us:
             self._pull_back(now_us)
-        tick = now_us // spec.tick_us
-        while self.active:
-            claim = self.active[0]
-            ends = -(-claim.ends_us // spec.tick_us)
-            if ends > tick:
-                break
-            if ends > last:
-                level = fill(spec, level, ends - last, self.room(spec))
-                last = ends
-            self.shrink(spec, level)
-            level = min(level + self._end(claim), max(level, self.room(spec)))
-        level, last = refill_beside(spec, level, last, now_us, self.room(spec))
+        if self.is_still(spec, now_us):
+            level, last = refill_beside(spec, level, last, now_us, self.room(spec))
+        else:
+            level, last = self._let_end(spec, level, last, now_us)
         self.shrink(spec, level)
-        while self.ended and self.ended[0].ends_us + KEPT_US <= now_us:
-            del self._by_number[self.ended.pop(0).number]
+        if self.ended:
+            self._forget(now_us)
         return level, last
+
+    def _let_end(self, spec: BucketSpec, level: i64, last: i64, now_us: i64) -> tuple[i64, i64]:
+        """Refill a bucket, and let those claims end that are over."""
+        hard, soft = self.hard, self.soft
+        tick = now_us // spec.tick_us
+        owed: i64 = 0
+        over: i64 = 0
+        given: i64 = 0
+        for claim in self.active:
+            if -(-claim.ends_us // spec.tick_us) > tick:
+                break
+            level, last, hard, soft, owed, back = fill_past(spec, claim, level, last, hard, soft, owed)
+            over += 1
+            if claim.is_hard:
+                del self._by_number[claim.number]
+                continue
+            if claim.units:
+                given += 1  # those that end first stand first there too
+            if claim.kind == RELEASE:
+                self.releasing -= 1
+            claim.kind, claim.units = ENDED, back
+            self.ended.append(claim)
+        del self.active[:over]
+        del self._giving[:given]
+        self.hard, self.soft = hard, soft + owed
+        self._give_way(owed)
+        return refill_beside(spec, level, last, now_us, self.room(spec))
 
     def shrink(self, spec: BucketSpec, level: i64) -> None:
         """Let soft claims give way to a level: the one that ends first before the others."""
         over: i64 = level + self.hard + self.soft - spec.capacity
-        if over <= 0:
-            return
-        for claim in self.active:
-            if not claim.is_hard:
-                by: i64 = min(over, claim.units)
-                claim.units -= by
-                self.soft -= by
-                over -= by
-                if over == 0:
-                    return
+        if over > 0:
+            self._give_way(over)
 
     def anchor_before_payment(self, spec: BucketSpec, level: i64, anchor: i64, now_us: i64) -> i64:
         """Return the tick from which the bucket counts on once it is paid from; see `token_bucket.anchor_after_payment`.
@@ -166,30 +149,29 @@ class Claims:
             last: That tick.
             units: At most the capacity.
         """
-        room = self.room(spec)
-        hard: i64 = self.hard
-        soft: i64 = self.soft
-        later: i64 = self.soft  # what may come back of the claims after this one, as it is now
-        for claim in self.active:
-            ends = -(-claim.ends_us // spec.tick_us)
-            if units <= room and (units - level <= 0 or last - (level - units) // spec.units_per_tick <= ends):
-                break
-            if ends > last:
-                level = fill(spec, level, ends - last, room)
-                last = ends
-            soft = min(soft, room - level)
-            if claim.is_hard:
-                hard -= claim.units
-                room = max(0, spec.capacity - hard)
-                if claim.kind == HOLD:
-                    level = min(level + claim.units, max(level, room))
-                continue
-            later -= claim.units
-            back: i64 = max(0, soft - later)
-            soft -= back
-            if claim.kind == RELEASE:
-                level += back
-        return last - (min(0, level - units)) // spec.units_per_tick
+        if self._nothing_comes_back:
+            return last - min(0, level - units) // spec.units_per_tick
+        return reaches(spec, self.active, level, last, units, self.hard, self.soft, 0, 0)
+
+    def denied_until(self, spec: BucketSpec, level: i64, last: i64, units: i64, now_us: i64) -> tuple[i64, i64, i64]:
+        """Return the level that `advance` would, the tick from which it counts on, and what `reaches` would; change nothing.
+
+        Args:
+            spec: The bucket's arithmetic.
+            level: Units at the tick `last`.
+            last: The tick at which `level` held.
+            units: What is asked for.
+            now_us: The storage's clock; not before `set_us`.
+        """
+        level, last, hard, soft, owed, over = after_ends(spec, self.active, level, last, self.hard, self.soft, now_us)
+        if self._nothing_comes_back:
+            return level, last, last - min(0, level - units) // spec.units_per_tick
+        return level, last, reaches(spec, self.active, level, last, units, hard, soft, owed, over)
+
+    @property
+    def _nothing_comes_back(self) -> bool:
+        """Whether only refill raises the level until all claims are over."""
+        return self.hard == 0 and self.releasing == 0
 
     def over_at_us(self, spec: BucketSpec, level: i64, last: i64) -> i64:
         """Return the instant from which the bucket is full and has no claims: it equals an absent one then."""
@@ -204,16 +186,6 @@ class Claims:
         return max(0, spec.capacity - self.hard)
 
     # Claims
-
-    def add(self, number: i64, cost_units: i64, kind: i64, now_us: i64, ttl_us: i64) -> None:
-        """Note a claim whose cost has just been taken out of the level."""
-        claim = Claim(number, cost_units, now_us + ttl_us, cost_units, kind, ttl_us)
-        self._by_number[number] = claim
-        self._insert(claim, now_us)
-
-    def has(self, number: int) -> bool:
-        """Return whether there is a claim of that number, over or not."""
-        return number in self._by_number
 
     def is_active(self, spec: BucketSpec, number: int, now_us: i64) -> bool:
         """Return whether there is a claim of that number that is not over."""
@@ -231,24 +203,22 @@ class Claims:
             self._insert(claim, now_us)
 
     def settle(
-        self, spec: BucketSpec, number: int, level: i64, cost_units: i64, max_debt_units: i64
+        self, spec: BucketSpec, claim: Claim, level: i64, cost_units: i64, max_debt_units: i64
     ) -> tuple[i64, i64, i64, i64]:
         """Charge what a claim really cost, and forget it.
 
         Args:
             spec: The bucket's arithmetic.
-            number: The claim's.
+            claim: The claim.
             level: The bucket's, as `advance` returned it.
             cost_units: What it cost; `AS_RESERVED`: what it took. A hold costs nothing.
             max_debt_units: How far below zero the level may be brought.
 
         Returns:
-            The level afterwards; `NOT_FOUND`, `IN_TIME` or `LATE`; the units that are charged for it in all; and the units
+            The level afterwards; `IN_TIME` or `LATE`; the units that are charged for it in all; and the units
             that came back.
         """
-        claim = self._by_number.pop(number, None)
-        if claim is None:
-            return level, NOT_FOUND, 0, 0
+        del self._by_number[claim.number]
         charged: i64 = claim.cost_units  # so far
         back: i64 = 0
         found: i64 = IN_TIME
@@ -278,6 +248,7 @@ class Claims:
             elif claim.kind != LOAN:
                 claim.units = 0
         self.soft = 0
+        self._giving.clear()
 
     def _convert(self, old: BucketSpec, new: BucketSpec) -> None:
         """Translate all claims. What may come back is rounded down, what is kept is rounded up."""
@@ -291,53 +262,8 @@ class Claims:
             claim.cost_units = MAX_UNITS if tokens > most else tokens * new.units_per_token
         self._sum_up()
 
-    def _sum_up(self) -> None:
-        self.hard = self.soft = 0
-        for claim in self.active:
-            if claim.is_hard:
-                self.hard += claim.units
-            else:
-                self.soft += claim.units
-
-    def _insert(self, claim: Claim, now_us: i64) -> None:
-        self.set_us = max(self.set_us, now_us)
-        insort(self.active, claim, key=_ends_us)
-        if claim.is_hard:
-            self.hard += claim.units
-        else:
-            self.soft += claim.units
-
-    def _remove(self, claim: Claim) -> None:
-        self.active.remove(claim)
-        if claim.is_hard:
-            self.hard -= claim.units
-        else:
-            self.soft -= claim.units
-
-    def _end(self, claim: Claim) -> i64:
-        """Let the first active claim end, and return what comes back."""
-        self._remove(claim)
-        back: i64 = claim.units if claim.kind == RELEASE or claim.kind == HOLD else 0  # noqa: PLR1714 - as in `is_hard`
-        if claim.is_hard:
-            del self._by_number[claim.number]
-        else:
-            claim.kind, claim.units = ENDED, back
-            self.ended.append(claim)
-        return back
-
     def last_too_long(self, now_us: i64) -> bool:
         """Return whether a claim seems to last longer than it was given for: the clock has stepped back."""
         if now_us >= self.set_us:
             return False
         return any(claim.ends_us > now_us + claim.ttl_us for claim in self.active)
-
-    def _pull_back(self, now_us: i64) -> None:
-        """Let no claim last longer than it was given for: the clock has stepped back."""
-        for claim in self.active:
-            claim.ends_us = min(claim.ends_us, now_us + claim.ttl_us)
-        self.active.sort(key=_ends_us)
-        self.set_us = now_us
-
-
-def _ends_us(claim: Claim) -> int:
-    return claim.ends_us

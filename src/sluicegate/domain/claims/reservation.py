@@ -9,7 +9,7 @@ from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rules.rule import OnStorageError
 
 
-class ClaimName(msgspec.Struct, frozen=True):
+class ClaimName(msgspec.Struct, frozen=True, gc=False):  # here and below: nothing that could refer back
     """What tells a reservation or a hold from all others, in every process.
 
     Args:
@@ -29,7 +29,7 @@ class ClaimName(msgspec.Struct, frozen=True):
     also: tuple[str, ...] = ()
 
 
-class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What reservations and holds have in common.
 
     Args:
@@ -62,7 +62,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
         return urlsafe_b64encode(msgspec.msgpack.encode(parts)).rstrip(b"=").decode()
 
 
-class Reservation(Claimed, frozen=True, kw_only=True):
+class Reservation(Claimed, frozen=True, kw_only=True, gc=False):
     """Tokens that are taken until a commit tells what the call really cost.
 
     Args:
@@ -72,11 +72,11 @@ class Reservation(Claimed, frozen=True, kw_only=True):
     cost: int | dict[str, int]
 
 
-class Hold(Claimed, frozen=True, kw_only=True):
+class Hold(Claimed, frozen=True, kw_only=True, gc=False):
     """A call in flight."""
 
 
-class RuleSettlement(msgspec.Struct, frozen=True):
+class RuleSettlement(msgspec.Struct, frozen=True, gc=False):
     """What became of one rule's part of a reservation.
 
     Args:
@@ -94,7 +94,7 @@ class RuleSettlement(msgspec.Struct, frozen=True):
     debt: int
 
 
-class Settlement(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """What became of a reservation.
 
     Of several rules, charged, returned and debt are those of the one that is deepest in debt, else of the first.

@@ -6,9 +6,10 @@ from typing import Final
 
 from mypy_extensions import i64
 
+from sluicegate.domain.buckets.bucket_request import ClaimTerms
 from sluicegate.domain.buckets.bucket_spec import BucketSpec
 from sluicegate.domain.buckets.token_bucket import full
-from sluicegate.domain.claims.claim import CHARGE, HOLD, RELEASE
+from sluicegate.domain.claims.claim import CHARGE, HOLD, PAID, RELEASE
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.result import RateLimitResult
 from sluicegate.domain.rules.identifier_index import IdentifierIndex
@@ -34,6 +35,7 @@ class Limit:
         "before",
         "bucket",
         "cost_units",
+        "hold_terms",
         "hold_us",
         "in_flight",
         "lease_units",
@@ -71,6 +73,8 @@ class Limit:
         self.max_debt_units: Final[i64] = rule.max_debt_units
         self.on_reserve: Final[int] = HOLD if rule.counts_in_flight else _ON_EXPIRY[rule.on_expiry]
         """The kind of claim that a reservation makes; see `claims.py`."""
+        self.hold_terms: Final = ClaimTerms(HOLD, self.hold_us) if self.in_flight else ClaimTerms(PAID, 0)
+        """What a call in flight leaves."""
 
     def identifier_of(self, identifier: str | Mapping[str, str]) -> str:
         """Return the identifier that this rule counts; empty for a global rule that got none.
@@ -122,12 +126,14 @@ class EndpointRules:
 
     __slots__ = (
         "_claimed",
+        "counted",
         "disabled",
         "endpoint",
         "has_overrides",
         "in_flight",
         "limits",
         "max_cost",
+        "max_debts",
         "policies",
         "rules",
         "scopes",
@@ -157,6 +163,10 @@ class EndpointRules:
         self._claimed: EndpointRules | None = None
         if in_flight:
             self._claimed = EndpointRules(endpoint, limits + in_flight, shadows, None, scopes, policies)
+        self.counted: Final = (*limits, *shadows)
+        """All rules that count, as they are settled: those that may deny, and then those in shadow mode."""
+        self.max_debts: Final[tuple[int, ...]] = tuple([limit.max_debt_units for limit in self.counted])
+        """For each of these, how far below zero a settlement may bring its bucket, in units."""
         self.rules: Final[tuple[RateLimitRule, ...]] = tuple([limit.rule for limit in limits])
         """The rules of the limits, in the same order."""
         self.has_overrides: Final[bool] = any(limit.overrides is not None for limit in (*limits, *shadows))

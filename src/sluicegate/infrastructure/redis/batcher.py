@@ -11,12 +11,13 @@ from random import random
 from typing import Final
 
 from sluicegate.domain.errors import StorageError
+from sluicegate.infrastructure.redis.calls import Call
 from sluicegate.infrastructure.redis.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.redis.connection import Connector, call_when_loop_ends, close, require_silence
 from sluicegate.infrastructure.redis.deadline_timer import DeadlineTimer
 from sluicegate.infrastructure.redis.errors import CLOSED, SILENT, Fault, fault_of
 from sluicegate.infrastructure.redis.pipeline import ScriptPipeline
-from sluicegate.infrastructure.redis.script import Call, ScriptClient, fail
+from sluicegate.infrastructure.redis.script import ScriptClient, fail
 from sluicegate.runtime.patient_timeout import PatientTimeout
 
 MAX_BATCH: Final = 128

@@ -6,17 +6,7 @@ from typing import Any
 
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.claims.claim import PAID
-from sluicegate.infrastructure.redis.script import (
-    EXTEND,
-    REFUND,
-    RESERVE,
-    RESET,
-    SETTLE,
-    TAKE,
-    Call,
-    ClaimCall,
-    Waiter,
-)
+from sluicegate.infrastructure.redis.calls import EXTEND, REFUND, RESERVE, RESET, SETTLE, TAKE, Call, ClaimCall, Waiter
 
 
 def part_of(call: Call, part: Sequence[int], future: Waiter) -> Call:

@@ -17,10 +17,11 @@ from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.domain.errors import StorageError
 from sluicegate.infrastructure.redis.batcher import Batcher
 from sluicegate.infrastructure.redis.call_parts import joined, part_of, undoing
+from sluicegate.infrastructure.redis.calls import Call
 from sluicegate.infrastructure.redis.circuit_breaker import CircuitBreaker
 from sluicegate.infrastructure.redis.connection import RedisConnection, ask, close
 from sluicegate.infrastructure.redis.errors import CLOSED, Fault, fault_of
-from sluicegate.infrastructure.redis.script import Call, Script, ScriptClient
+from sluicegate.infrastructure.redis.script import Script, ScriptClient
 from sluicegate.infrastructure.redis.target import RedisTarget
 from sluicegate.runtime.patient_timeout import PatientTimeout
 

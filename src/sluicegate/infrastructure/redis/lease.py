@@ -7,7 +7,7 @@ from sluicegate.domain.buckets.bucket_key import key_bytes
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest
 from sluicegate.domain.buckets.bucket_spec import BucketSpec
 from sluicegate.domain.buckets.token_bucket import refill
-from sluicegate.infrastructure.redis.script import LENT_US, LeaseTerms
+from sluicegate.infrastructure.redis.calls import LENT_US, LeaseTerms
 
 SPENT_US: Final = LENT_US - 500_000
 """How long a loan is spent here, counted from the question, in microseconds. The margin is for clocks that run apart: the server

@@ -7,9 +7,9 @@ from typing import Final, Protocol
 
 from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.domain.errors import StorageError
+from sluicegate.infrastructure.redis.calls import LEND, RESET, TAKE, Call, Loan, Waiter
 from sluicegate.infrastructure.redis.lease import PERIOD_US, LeaseRequest
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.script import LEND, RESET, TAKE, Call, Loan, Waiter
 
 _LOOK_S: Final = PERIOD_US / 1e6
 _PAGE: Final = 256  # loans that are looked at in one iteration of the event loop

@@ -9,6 +9,7 @@ from random import SystemRandom
 
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.domain.protocols import Clock
+from sluicegate.infrastructure.redis.calls import LeaseTerms, Loan
 from sluicegate.infrastructure.redis.lease import (
     GROWTH,
     HOT,
@@ -21,7 +22,6 @@ from sluicegate.infrastructure.redis.lease import (
     bucket_level,
     units_wanted,
 )
-from sluicegate.infrastructure.redis.script import LeaseTerms, Loan
 from sluicegate.runtime.mutex import fork_count, held_here, new_mutex
 from sluicegate.runtime.system_clock import SuspendAwareClock, reader_ns
 

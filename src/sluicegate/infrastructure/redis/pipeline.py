@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
+from sluicegate.infrastructure.redis.calls import Call
 from sluicegate.infrastructure.redis.connection import Receiver, RedisConnection, reply_reader, transport_of
 from sluicegate.infrastructure.redis.errors import Fault, fault_of
-from sluicegate.infrastructure.redis.script import ASKING, Call, ScriptClient, fail, read, settle
+from sluicegate.infrastructure.redis.script import ASKING, ScriptClient, fail, read, settle
 
 _BUFFER_BYTES: Final = 2**14  # the replies to about a thousand checks
 

@@ -12,10 +12,7 @@ from typing import Any, Self, cast
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, StorageError
 from sluicegate.domain.protocols import StorageTraits
-from sluicegate.infrastructure.redis.connections import Connections
-from sluicegate.infrastructure.redis.denial_cache import Begun, DenialCache
-from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.script import (
+from sluicegate.infrastructure.redis.calls import (
     EXTEND,
     PEEK,
     REFUND,
@@ -27,6 +24,9 @@ from sluicegate.infrastructure.redis.script import (
     ClaimCall,
     reserve_call,
 )
+from sluicegate.infrastructure.redis.connections import Connections
+from sluicegate.infrastructure.redis.denial_cache import Begun, DenialCache
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.stored_buckets import stored_buckets
 from sluicegate.infrastructure.redis.target import RedisTarget, target_of_client, target_of_url
 

@@ -13,8 +13,7 @@ from typing import Any, Self, cast
 
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, BucketSettlement, ClaimTerms, Verdict
 from sluicegate.domain.errors import StorageError
-from sluicegate.infrastructure.redis.lease_table import LeaseTable
-from sluicegate.infrastructure.redis.script import (
+from sluicegate.infrastructure.redis.calls import (
     EXTEND,
     PEEK,
     REFUND,
@@ -26,6 +25,7 @@ from sluicegate.infrastructure.redis.script import (
     ClaimCall,
     reserve_call,
 )
+from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.storage import DEFAULT_DEADLINE_MS, RedisStorage
 from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.runtime.mutex import new_mutex

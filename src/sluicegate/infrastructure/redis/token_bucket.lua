@@ -15,13 +15,15 @@
 -- One packed argument and one packed reply: separate arguments and integers take both sides longer to read and write.
 --
 -- A bucket is one string, `level last spec`, a spec `capacity units_per_token units_per_tick tick_us full_ticks`.
--- Each claim on it follows: a loan as `|lease_id units end`, another one as `|number units end cost kind microseconds`: first
--- those that have ended, then the others in the order of their ends. `domain/claims/claims.py` says what claims are.
+-- `domain/claims/claims.py` says what claims are. Where there are some, `|` and their sums follow, see `sums_format`, and behind
+-- another `|` a record of six doubles for each: number, units, end, cost, kind, microseconds: first those that have not ended, in
+-- the order of their ends, then the others. A check needs the sums alone, and changes nothing behind them: there may be thousands.
 -- A value that is not a bucket counts as an absent one: full, and replaced by the first check that is paid.
 -- Numbers are doubles here, and all of them stay below 2^53. They are written with %d, because Lua's own conversion keeps only
 -- 14 digits.
 local TAKE, PEEK, REFUND, RESET, LEND, RESERVE, SETTLE, EXTEND = 0, 1, 2, 3, 4, 5, 6, 7
 local CHARGE, RELEASE, HOLD, ENDED, LOAN = 1, 2, 3, 4, 5 -- the kinds of claims, as in `domain/claims/claim.py`
+local RECORD, RECORD_BYTES = '<dddddd', 48 -- of one claim
 local LENT_US = 2500000 -- how long a loan counts; the process that has it stops using it half a second earlier (lease.py)
 local MAX_LOANS = 64 -- of one bucket; each makes its value longer
 local MAX_CLAIMS = 10000
@@ -41,8 +43,10 @@ local now = time[1] * 1000000 + time[2]
 local values = call('MGET', unpack(KEYS)) -- a key of another type reads as absent, as MGET has it
 -- %d takes half the time of %.0f, but is limited to a C `long`, which has 32 bits on small machines.
 local whole = format('%d', 2 ^ 52) == '4503599627370496' and '%d' or '%.0f'
-local value_format, loan_format = whole .. ' ' .. whole .. ' %s', '|%s ' .. whole .. ' ' .. whole
-local claim_format = loan_format .. ' ' .. whole .. ' ' .. whole .. ' ' .. whole
+local value_format = whole .. ' ' .. whole .. ' %s'
+-- Fields of `claims` below; and the second after which the key may expire.
+local sums_format = '|' .. string.rep(whole .. ' ', 9)
+local pack, read, sub = struct.pack, struct.unpack, string.sub
 
 local function parse_spec(text)
   local capacity, per_token, per_tick, tick, full = match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
@@ -75,7 +79,10 @@ local function bucket_of(key)
     level, last, text = match(value, '^(%-?%d+) (%d+) (.+)$')
   end
   -- All fields at once: a table that grows field by field is copied three times. Adding 0 converts faster than `tonumber`.
-  bucket = { level = (level or 0) + 0, last = (last or 0) + 0, text = text, spec = nil, changed = false, expiry = nil }
+  bucket = {
+    level = (level or 0) + 0, last = (last or 0) + 0, text = text, spec = nil, changed = false, expiry = nil,
+    size = value and #value,
+  }
   buckets[key] = bucket
   return bucket
 end
@@ -112,139 +119,229 @@ local function convert(old, new, level, last)
 end
 
 -- Claims: what was lent, reserved or is held counts against the capacity, so that level and claims together never exceed it.
--- `active` are those that have not ended, the one that ends first comes first; `ended` are kept for late settlements. `hard`
--- are the units that loans and holds keep whatever happens, `soft` those that may come back of reservations.
+-- `records` are those that have not ended, `active` in number, the one that ends first comes first; `ended` are kept for late
+-- settlements. `hard` are the units that loans and holds keep whatever happens, `soft` those that may come back of reservations.
+-- What reservations have given way is only summed up, as `owed`, until one of them is settled: the record `giving`, counted from
+-- zero, gives first. `rising` of them are no loans, `releasing` come back by themselves. `set` is the latest instant from which
+-- an end was counted. `stored` are the bytes before the records in the stored value, if these are as they are stored.
 
 local function new_claims()
-  return { active = {}, ended = {}, hard = 0, soft = 0 }
+  return {
+    records = '', ended = '', active = 0, hard = 0, soft = 0, owed = 0, giving = 0, rising = 0, releasing = 0, set = 0,
+    stored = false,
+  }
 end
 
-local function is_hard(claim)
-  return claim.kind == LOAN or claim.kind == HOLD
+local function is_hard(kind)
+  return kind == LOAN or kind == HOLD
 end
 
-local function sum_up(claims, claim, sign)
-  if is_hard(claim) then
-    claims.hard = claims.hard + sign * claim.units
+local function is_empty(claims)
+  return claims.active == 0 and claims.ended == ''
+end
+
+-- Return the number, units, end, cost, kind and duration of a claim, counted from zero.
+local function record(records, nth)
+  return read(RECORD, records, nth * RECORD_BYTES + 1)
+end
+
+local function end_of(records, nth)
+  return (read('<d', records, nth * RECORD_BYTES + 17))
+end
+
+local function sum_up(claims, units, kind, sign)
+  if is_hard(kind) then
+    claims.hard = claims.hard + sign * units
   else
-    claims.soft = claims.soft + sign * claim.units
+    claims.soft = claims.soft + sign * units
+    if kind == RELEASE then
+      claims.releasing = claims.releasing + sign
+    end
+  end
+  if kind ~= LOAN then
+    claims.rising = claims.rising + sign
   end
 end
 
-local function insert(claims, claim)
-  local active = claims.active
-  local at = #active + 1
-  while at > 1 and active[at - 1].ends > claim.ends do
-    at = at - 1
+-- Write into the records what the soft claims have given way: the one that ends first before the others.
+local function give_way(claims)
+  local owed, nth, parts = claims.owed, claims.giving, {}
+  if owed == 0 then
+    return
   end
-  table.insert(active, at, claim)
-  sum_up(claims, claim, 1)
+  local records = claims.records
+  local rest = ''
+  parts[1] = sub(records, 1, nth * RECORD_BYTES)
+  while owed > 0 and nth < claims.active do
+    local number, units, ends, cost, kind, ttl = record(records, nth)
+    if not is_hard(kind) then
+      local by = min(owed, units)
+      units, owed = units - by, owed - by
+      if units > 0 then
+        rest = pack(RECORD, number, units, ends, cost, kind, ttl)
+        break
+      end
+    end
+    parts[#parts + 1] = pack(RECORD, number, units, ends, cost, kind, ttl)
+    nth = nth + 1
+  end
+  claims.giving, claims.owed, claims.stored = nth, 0, false
+  parts[#parts + 1] = rest
+  claims.records = table.concat(parts) .. sub(records, nth * RECORD_BYTES + #rest + 1)
+end
+
+-- Let soft claims give way to a level.
+local function shrink(claims, spec, level)
+  local over = min(claims.soft, level + claims.hard + claims.soft - spec.capacity)
+  if over > 0 then
+    claims.soft, claims.owed = claims.soft - over, claims.owed + over
+  end
+end
+
+-- Insert a claim in the order of ends, behind those that end with it.
+local function insert(claims, number, units, ends, cost, kind, ttl)
+  local records, low, high = claims.records, 0, claims.active
+  if high > 0 and end_of(records, high - 1) <= ends then
+    low = high
+  end
+  if low < high then
+    give_way(claims)
+    records = claims.records
+  end
+  while low < high do
+    local middle = floor((low + high) / 2)
+    if end_of(records, middle) <= ends then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  local cut = low * RECORD_BYTES
+  claims.records = sub(records, 1, cut) .. pack(RECORD, number, units, ends, cost, kind, ttl) .. sub(records, cut + 1)
+  claims.active, claims.giving, claims.stored = claims.active + 1, min(claims.giving, low), false
+  claims.set = max(claims.set, now)
+  sum_up(claims, units, kind, 1)
 end
 
 local function room_of(claims, spec)
   return claims and max(0, spec.capacity - claims.hard) or spec.capacity
 end
 
--- Remove a claim and return it; nil if there is none.
-local function remove(claims, number, loan)
-  for at = 1, #claims.active do
-    local claim = claims.active[at]
-    if claim.number == number and (claim.kind == LOAN) == loan then
-      sum_up(claims, claim, -1)
-      return table.remove(claims.active, at)
+-- Return which of some records has a number, counted from zero; nil if none has.
+local function find_claim(records, number, loan)
+  local wanted, from = pack('<d', number), 1
+  while true do
+    local at = find(records, wanted, from, true)
+    if not at then
+      return nil
     end
-  end
-  for at = 1, #claims.ended do
-    if claims.ended[at].number == number and not loan then
-      return table.remove(claims.ended, at)
+    local nth = (at - 1) / RECORD_BYTES
+    if nth == floor(nth) and (read('<d', records, at + 32) == LOAN) == loan then
+      return nth
     end
+    from = at + 1
   end
-  return nil
 end
 
--- Parse a value with claims. `bucket.text` is '|' from then on, which is the text of no spec.
+-- Remove an active claim, and return its units, end, cost, kind and duration.
+local function remove(claims, nth)
+  give_way(claims)
+  local records, cut = claims.records, nth * RECORD_BYTES
+  local _, units, ends, cost, kind, ttl = record(records, nth)
+  claims.records = sub(records, 1, cut) .. sub(records, cut + RECORD_BYTES + 1)
+  claims.active, claims.stored = claims.active - 1, false
+  if nth < claims.giving then
+    claims.giving = claims.giving - 1
+  end
+  sum_up(claims, units, kind, -1)
+  return units, ends, cost, kind, ttl
+end
+
+-- Let no claim last longer than it was given for: the clock has stepped back. Return whether one seemed to.
+local function pull_back(claims)
+  give_way(claims)
+  local old, pulled = claims.records, false
+  local count = claims.active
+  claims.records, claims.active, claims.hard, claims.soft, claims.rising, claims.releasing = '', 0, 0, 0, 0, 0
+  for nth = 0, count - 1 do
+    local number, units, ends, cost, kind, ttl = record(old, nth)
+    pulled = pulled or ends > now + ttl
+    insert(claims, number, units, min(ends, now + ttl), cost, kind, ttl)
+  end
+  claims.giving, claims.set, claims.stored = 0, now, false
+  return pulled
+end
+
+-- Read the sums of a value with claims. `bucket.text` is '|' from then on, which is the text of no spec.
 local function read_claims(bucket)
   if bucket.claims then
     return true
   end
-  local text, list = match(bucket.text, '^([^|]+)(|.+)$')
+  local text, hard, soft, owed, giving, active, rising, releasing, set, second, from = match(
+    bucket.text, '^([^|]+)|(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)  *|()'
+  )
   local spec = text and parse_spec(text)
-  if not spec then
+  local bytes = spec and #bucket.text - from + 1
+  local cut = spec and from + active * RECORD_BYTES
+  if not spec or bytes == 0 or fmod(bytes, RECORD_BYTES) ~= 0 or cut > #bucket.text + 1 then
     return false
   end
-  local claims = new_claims()
-  for number, units, ends, cost, kind, ttl in string.gmatch(list, '|(%d+) (%d+) (%d+) ?(%d*) ?(%d*) ?(%d*)') do
-    local loan = kind == ''
-    local claim = {
-      number = number, units = units + 0, ends = ends + 0, cost = loan and 0 or cost + 0, kind = loan and LOAN or kind + 0,
-      ttl = loan and LENT_US or ttl + 0,
-    }
-    if claim.kind == ENDED then
-      claims.ended[#claims.ended + 1] = claim
-    else
-      -- A claim that seems to last longer was given before the clock stepped back.
-      bucket.moved = bucket.moved or claim.ends > now + claim.ttl
-      claim.ends = min(claim.ends, now + claim.ttl)
-      insert(claims, claim)
-    end
+  local claims = {
+    records = sub(bucket.text, from, cut - 1), ended = sub(bucket.text, cut), active = active + 0, hard = hard + 0,
+    soft = soft + 0, owed = owed + 0, giving = giving + 0, rising = rising + 0, releasing = releasing + 0, set = set + 0,
+    stored = bucket.size - bytes,
+  }
+  bucket.text, bucket.spec, bucket.claims, bucket.expiry = '|', spec, claims, second + 0
+  if now < claims.set then
+    bucket.moved = pull_back(claims)
   end
-  bucket.text, bucket.spec, bucket.claims, bucket.expiry = '|', spec, claims, false
   return true
 end
 
-local function text_of(claims)
-  local parts = {}
-  for _, list in ipairs({ claims.ended, claims.active }) do
-    for i = 1, #list do
-      local claim = list[i]
-      if claim.kind == LOAN then
-        parts[#parts + 1] = format(loan_format, claim.number, claim.units, claim.ends)
-      else
-        parts[#parts + 1] =
-          format(claim_format, claim.number, claim.units, claim.ends, claim.cost, claim.kind, claim.ttl)
-      end
+-- Return the state of a bucket when the first of its claims has just ended; `owed` as in `claims`. And what came back.
+local function fill_past(spec, level, last, hard, soft, owed, units, ends, kind)
+  ends = ceil(ends / spec.tick)
+  if ends > last then
+    level, last = min(max(0, spec.capacity - hard), level + (ends - last) * spec.per_tick), ends
+  end
+  local over = min(soft, level + hard + soft - spec.capacity)
+  if over > 0 then
+    soft, owed = soft - over, owed + over
+  end
+  local back = 0
+  if is_hard(kind) then
+    hard = hard - units
+    if kind == HOLD then
+      back = units
+    end
+  else
+    local left = max(0, units - owed)
+    owed, soft = owed - (units - left), soft - left
+    if kind == RELEASE then
+      back = left
     end
   end
-  return table.concat(parts)
-end
-
--- Let soft claims give way to a level: the one that ends first before the others.
-local function shrink(claims, spec, level)
-  local over = level + claims.hard + claims.soft - spec.capacity
-  local at = 1
-  while over > 0 and claims.active[at] do
-    local claim = claims.active[at]
-    if not is_hard(claim) then
-      local by = min(over, claim.units)
-      claim.units, claims.soft, over = claim.units - by, claims.soft - by, over - by
-    end
-    at = at + 1
-  end
-end
-
--- Let the first active claim end, and return what comes back.
-local function let_end(claims)
-  local claim = table.remove(claims.active, 1)
-  sum_up(claims, claim, -1)
-  local back = (claim.kind == RELEASE or claim.kind == HOLD) and claim.units or 0
-  if not is_hard(claim) then
-    claim.kind, claim.units = ENDED, back
-    claims.ended[#claims.ended + 1] = claim
-  end
-  return back
+  return min(level + back, max(level, spec.capacity - hard, 0)), last, hard, soft, owed, back
 end
 
 -- Do what `refill` does for a bucket with claims, end by end.
 local function advance(spec, level, last, claims)
-  local active, ended, tick = claims.active, claims.ended, spec.this_tick
-  while active[1] and ceil(active[1].ends / spec.tick) <= tick do
-    local ends = ceil(active[1].ends / spec.tick)
-    if ends > last then
-      level, last = min(room_of(claims, spec), level + (ends - last) * spec.per_tick), ends
+  local records, tick, over, left = claims.records, spec.this_tick, 0, {}
+  while over < claims.active and ceil(end_of(records, over) / spec.tick) <= tick do
+    local number, units, ends, cost, kind, ttl = record(records, over)
+    sum_up(claims, 0, kind, -1)
+    local back
+    level, last, claims.hard, claims.soft, claims.owed, back =
+      fill_past(spec, level, last, claims.hard, claims.soft, claims.owed, units, ends, kind)
+    if not is_hard(kind) then
+      left[#left + 1] = pack(RECORD, number, back, ends, cost, ENDED, ttl)
     end
-    shrink(claims, spec, level)
-    local back = let_end(claims)
-    level = min(level + back, max(level, room_of(claims, spec)))
+    over = over + 1
+  end
+  if over > 0 then
+    claims.records, claims.active = sub(records, over * RECORD_BYTES + 1), claims.active - over
+    claims.ended, claims.giving = claims.ended .. table.concat(left), max(0, claims.giving - over)
+    claims.stored = false
   end
   local room, elapsed = room_of(claims, spec), tick - last
   if elapsed <= 0 then
@@ -259,66 +356,56 @@ local function advance(spec, level, last, claims)
     end
   end
   shrink(claims, spec, level)
-  while ended[1] and ended[1].ends + KEPT_US <= now do
-    table.remove(ended, 1)
+  local forgotten = 0
+  while forgotten < #claims.ended and end_of(claims.ended, forgotten / RECORD_BYTES) + KEPT_US <= now do
+    forgotten = forgotten + RECORD_BYTES
+  end
+  if forgotten > 0 then
+    claims.ended, claims.stored = sub(claims.ended, forgotten + 1), false
   end
   return level, last
 end
 
 -- Return the tick at which a bucket will have so many units if no call takes from it; claims that end until then help.
 local function reaches(spec, level, last, claims, units)
-  local room, hard, soft, later = room_of(claims, spec), claims.hard, claims.soft, claims.soft
-  for i = 1, #claims.active do
-    local claim = claims.active[i]
-    local ends = ceil(claim.ends / spec.tick)
-    if units <= room and last + max(0, ceil((units - level) / spec.per_tick)) <= ends then
+  local hard, soft, owed = claims.hard, claims.soft, claims.owed
+  local nth, count = 0, hard == 0 and claims.releasing == 0 and 0 or claims.active
+  while nth < count do
+    local _, back, ends, _, kind = record(claims.records, nth)
+    local enough = units <= max(0, spec.capacity - hard)
+    if enough and last + max(0, ceil((units - level) / spec.per_tick)) <= ceil(ends / spec.tick) then
       break
     end
-    if ends > last then
-      level, last = min(room, level + (ends - last) * spec.per_tick), ends
-    end
-    soft = min(soft, room - level)
-    if is_hard(claim) then
-      hard = hard - claim.units
-      room = max(0, spec.capacity - hard)
-      if claim.kind == HOLD then
-        level = min(level + claim.units, max(level, room))
-      end
-    else
-      later = later - claim.units
-      local back = max(0, soft - later)
-      soft = soft - back
-      if claim.kind == RELEASE then
-        level = level + back
-      end
-    end
+    level, last, hard, soft, owed = fill_past(spec, level, last, hard, soft, owed, back, ends, kind)
+    nth = nth + 1
   end
   return last + max(0, ceil((units - level) / spec.per_tick))
 end
 
 local function convert_claims(old, new, claims)
+  give_way(claims)
   local most = (MAX_UNITS - fmod(MAX_UNITS, new.per_token)) / new.per_token
-  claims.hard, claims.soft = 0, 0
-  for _, list in ipairs({ claims.active, claims.ended }) do
-    for i = 1, #list do
-      local claim = list[i]
-      local part = fmod(claim.units, old.per_token)
-      local tokens = (claim.units - part) / old.per_token
-      if is_hard(claim) and part > 0 then -- what is kept is rounded up, what may come back is rounded down
-        tokens = tokens + 1
-      end
-      claim.units = min(new.capacity, tokens * new.per_token)
-      tokens = (claim.cost - fmod(claim.cost, old.per_token)) / old.per_token
-      claim.cost = tokens > most and MAX_UNITS or tokens * new.per_token
-      if claim.kind ~= ENDED then
-        sum_up(claims, claim, 1)
-      end
+  local actives = claims.active
+  local records, parts = claims.records .. claims.ended, {}
+  claims.hard, claims.soft, claims.rising, claims.releasing = 0, 0, 0, 0
+  for nth = 0, #records / RECORD_BYTES - 1 do
+    local number, units, ends, cost, kind, ttl = record(records, nth)
+    local part = fmod(units, old.per_token)
+    local tokens = (units - part) / old.per_token
+    if is_hard(kind) and part > 0 then -- what is kept is rounded up, what may come back is rounded down
+      tokens = tokens + 1
     end
+    units = min(new.capacity, tokens * new.per_token)
+    tokens = (cost - fmod(cost, old.per_token)) / old.per_token
+    cost = tokens > most and MAX_UNITS or tokens * new.per_token
+    if nth < actives then
+      sum_up(claims, units, kind, 1)
+    end
+    parts[#parts + 1] = pack(RECORD, number, units, ends, cost, kind, ttl)
   end
-end
-
-local function is_empty(claims)
-  return #claims.active == 0 and #claims.ended == 0
+  records = table.concat(parts)
+  claims.records, claims.ended = sub(records, 1, actives * RECORD_BYTES), sub(records, actives * RECORD_BYTES + 1)
+  claims.giving, claims.stored = 0, false
 end
 
 -- Do what `look` does for a bucket with claims. The result is kept in the bucket, for later checks of this call.
@@ -347,8 +434,9 @@ end
 local function settle_loan(bucket, spec, level, lease_id, returned, kept)
   local claims = bucket.claims or new_claims()
   bucket.claims = claims
-  local loan = remove(claims, lease_id, true)
-  local had, room = loan and loan.units, room_of(claims, spec)
+  local nth = find_claim(claims.records, lease_id, true)
+  local had, room = nth and remove(claims, nth), 0
+  room = room_of(claims, spec)
   local back = min(returned, had or 0)
   kept = had and min(kept, had - back) or min(kept, room)
   level = min(level + back, max(0, room - kept))
@@ -357,19 +445,14 @@ end
 
 -- Lend what is wanted: whole tokens, at most half of what is left, and to all processes together at most half of the capacity.
 local function lend(bucket, spec, level, lease_id, kept, wanted)
-  local claims, loans = bucket.claims, 0
-  for i = 1, #claims.active do
-    loans = loans + (claims.active[i].kind == LOAN and 1 or 0)
-  end
+  local claims = bucket.claims
   local units = min(wanted, floor(level / 2), floor(spec.capacity / 2) - claims.hard - kept)
   units = max(0, units - fmod(units, spec.per_token))
-  if loans >= MAX_LOANS then
+  if claims.active - claims.rising >= MAX_LOANS then
     units = 0
   end
   if kept + units > 0 then
-    insert(claims, {
-      number = lease_id, units = kept + units, ends = now + LENT_US, cost = 0, kind = LOAN, ttl = LENT_US,
-    })
+    insert(claims, lease_id, kept + units, now + LENT_US, 0, LOAN, LENT_US)
   end
   shrink(claims, spec, level - units)
   return level - units, units
@@ -417,38 +500,18 @@ local function look_only(bucket, spec)
     for name, value in pairs(bucket) do
       copy[name] = value
     end
-    copy.claims = new_claims()
-    copy.claims.hard, copy.claims.soft = bucket.claims.hard, bucket.claims.soft
-    for _, list in ipairs({ 'active', 'ended' }) do
-      for i, claim in ipairs(bucket.claims[list]) do
-        local own = {}
-        for name, value in pairs(claim) do
-          own[name] = value
-        end
-        copy.claims[list][i] = own
-      end
+    copy.claims = {}
+    for name, value in pairs(bucket.claims) do -- texts and numbers
+      copy.claims[name] = value
     end
     bucket = copy
   end
   return look(bucket, spec)
 end
 
--- Return whether there is a claim of this number, for SETTLE also one that has ended.
-local function has_claim(bucket, number, active_only)
-  if not (bucket.text and find(bucket.text, '|', 1, true) and read_claims(bucket)) then
-    return false
-  end
-  for _, claim in ipairs(bucket.claims.active) do
-    if claim.number == number and claim.kind ~= LOAN then
-      return not active_only or ceil(claim.ends / bucket.spec.tick) > bucket.spec.this_tick
-    end
-  end
-  for _, claim in ipairs(bucket.claims.ended) do
-    if claim.number == number then
-      return not active_only
-    end
-  end
-  return false
+-- Return whether a bucket has claims.
+local function has_claims(bucket)
+  return bucket.text and find(bucket.text, '|', 1, true) and read_claims(bucket)
 end
 
 -- Return the second of the server's clock after which the key may expire: when the bucket is full, plus a tick for the rounding
@@ -488,18 +551,13 @@ end
 
 -- Whether something may come back to a bucket at any time.
 local function may_rise(bucket)
-  for i = 1, bucket.claims and #bucket.claims.active or 0 do
-    if bucket.claims.active[i].kind ~= LOAN then
-      return true
-    end
-  end
-  return false
+  return bucket.claims and bucket.claims.rising > 0
 end
 
 -- LEND: settle the loan, pay the cost, and lend what is wanted if it was paid.
 local function take_and_borrow(from, n)
   local bucket, spec = bucket_of(argv[from + 1]), specs[argv[from + 2]]
-  local cost, lease_id, wanted = argv[from + 3], format(whole, argv[from + 4]), argv[from + 7]
+  local cost, lease_id, wanted = argv[from + 3], argv[from + 4], argv[from + 7]
   local level, last, moved = look(bucket, spec)
   local onward = anchor_after_payment(bucket, spec, level, last)
   local kept, settled
@@ -520,29 +578,35 @@ end
 
 -- SETTLE: charge what a claim really cost, and forget it. A bucket without the claim stays as it is.
 local function settle_claim(bucket, spec, number, cost, max_debt)
-  if not has_claim(bucket, number, false) then
+  local before = has_claims(bucket) and bucket.claims
+  if not before or not (find_claim(before.records, number, false) or find_claim(before.ended, number, false)) then
     local level, last = look_only(bucket, spec)
     return level, last, 0, 0, 0
   end
   local level, last = look(bucket, spec)
-  local claim = bucket.claims and remove(bucket.claims, number, false)
-  if not claim then -- it was to be forgotten
-    put(bucket, spec, level, last)
-    return level, last, 0, 0, 0
-  end
-  local charged, back, found = claim.cost, 0, 1
-  if cost < 0 then
-    cost = charged
-  end
-  if claim.kind == ENDED then
-    found, charged = 2, charged - claim.units
-  else
-    if claim.kind == HOLD then
+  local claims = bucket.claims or new_claims()
+  local nth, found, back, charged = find_claim(claims.records, number, false), 1, 0, 0
+  if nth then
+    local units, _, took, kind = remove(claims, nth)
+    charged = took
+    if kind == HOLD then
       cost = 0
+    elseif cost < 0 then
+      cost = charged
     end
     if cost < charged then
-      back, charged = min(charged - cost, claim.units), cost
+      back, charged = min(charged - cost, units), cost
     end
+  else
+    nth, found = find_claim(claims.ended, number, false), 2
+    if not nth then -- it was to be forgotten
+      put(bucket, spec, level, last)
+      return level, last, 0, 0, 0
+    end
+    local _, came_back, _, took = record(claims.ended, nth)
+    claims.ended = sub(claims.ended, 1, nth * RECORD_BYTES) .. sub(claims.ended, (nth + 1) * RECORD_BYTES + 1)
+    claims.stored = false
+    cost, charged = cost < 0 and took or cost, took - came_back
   end
   local owed = max(0, cost - charged)
   local left = max(level - owed, min(level, -max_debt))
@@ -556,19 +620,16 @@ end
 
 -- EXTEND: let an active claim end later. Returns how many there are: one or none.
 local function extend_claim(bucket, spec, number, ttl)
-  if not has_claim(bucket, number, true) then
+  local nth = has_claims(bucket) and find_claim(bucket.claims.records, number, false)
+  if not nth or ceil(end_of(bucket.claims.records, nth) / bucket.spec.tick) <= bucket.spec.this_tick then
     return 0
   end
   local level, last = look(bucket, spec)
-  for _, claim in ipairs(bucket.claims.active) do
-    if claim.number == number and claim.kind ~= LOAN then
-      if now + ttl > claim.ends then
-        remove(bucket.claims, number, false)
-        claim.ends, claim.ttl = now + ttl, ttl
-        insert(bucket.claims, claim)
-      end
-      break
-    end
+  local claims = bucket.claims
+  nth = find_claim(claims.records, number, false)
+  if now + ttl > end_of(claims.records, nth) then
+    local units, _, cost, kind = remove(claims, nth)
+    insert(claims, number, units, now + ttl, cost, kind, ttl)
   end
   put(bucket, spec, level, last)
   return 1
@@ -576,20 +637,47 @@ end
 
 -- Fill a bucket beside its loans, end its holds, and let nothing come back of its reservations.
 local function reset_claims(claims)
-  for i = #claims.active, 1, -1 do
-    local claim = claims.active[i]
-    if claim.kind == HOLD then
-      claims.hard = claims.hard - claim.units
-      table.remove(claims.active, i)
-    elseif claim.kind ~= LOAN then
-      claim.units = 0
+  local records, parts = claims.records, {}
+  claims.hard, claims.rising, claims.releasing = 0, 0, 0
+  for nth = 0, claims.active - 1 do
+    local number, units, ends, cost, kind, ttl = record(records, nth)
+    if kind ~= HOLD then
+      units = kind == LOAN and units or 0
+      sum_up(claims, units, kind, 1)
+      parts[#parts + 1] = pack(RECORD, number, units, ends, cost, kind, ttl)
     end
   end
-  claims.soft = 0
+  claims.records, claims.active, claims.giving, claims.stored = table.concat(parts), #parts, 0, false
+  claims.soft, claims.owed = 0, 0
 end
 
 local function claims_on(bucket)
-  return bucket.claims and #bucket.claims.active + #bucket.claims.ended or 0
+  return bucket.claims and bucket.claims.active + #bucket.claims.ended / RECORD_BYTES or 0
+end
+
+-- Return the second after which a key with claims may expire: not before the bucket is full and has none. Until the last of them
+-- has ended it fills at least as far as the hard ones leave room now, and then there is room for the rest.
+local function claimed_expiry(spec, level, last, claims)
+  local records, kept = claims.records, 0
+  if claims.ended ~= '' then
+    kept = end_of(claims.ended, #claims.ended / RECORD_BYTES - 1) + KEPT_US
+  end
+  if claims.active > 0 then
+    local ends = ceil(end_of(records, claims.active - 1) / spec.tick)
+    if ends > last then
+      level, last = min(room_of(claims, spec), level + (ends - last) * spec.per_tick), ends
+    end
+    local nth = claims.active - 1
+    while nth >= 0 do
+      local _, _, ends, _, kind = record(records, nth)
+      if not is_hard(kind) then
+        kept = max(kept, ends + KEPT_US)
+        break
+      end
+      nth = nth - 1
+    end
+  end
+  return max(expiry(spec, level, last), ceil(kept / 1000000) + 1)
 end
 
 -- The requests of the current check. The tables are reused, because new ones for each check would cost as much as the arithmetic.
@@ -604,7 +692,7 @@ while at < argc do
     take_and_borrow(at, n)
     at, n = at + 7, n + 4
   elseif verb == SETTLE then
-    local number = format(whole, argv[beyond + 1])
+    local number = argv[beyond + 1]
     n = n + 1
     reply[n] = 1
     for i = 1, count do
@@ -617,7 +705,7 @@ while at < argc do
     end
     at = beyond + 1 + count
   elseif verb == EXTEND then
-    local number, extended = format(whole, argv[beyond + 1]), 0
+    local number, extended = argv[beyond + 1], 0
     for i = 1, count do
       extended = extended + extend_claim(bucket_of(argv[at + 1]), specs[argv[at + 2]], number, argv[beyond + 1 + i])
       at = at + 3
@@ -649,7 +737,7 @@ while at < argc do
     end
     n = n + 1
     reply[n] = paid
-    local number = verb == RESERVE and format(whole, argv[beyond + 1])
+    local number = verb == RESERVE and argv[beyond + 1]
     for i = 1, count do
       local bucket, spec, level, anchor = bucket_at[i], spec_at[i], level_at[i], anchor_at[i]
       local units = level
@@ -664,9 +752,7 @@ while at < argc do
           if kind and kind > 0 then
             local ttl = argv[beyond + 2 * i + 1]
             bucket.claims = bucket.claims or new_claims()
-            insert(bucket.claims, {
-              number = number, units = cost_at[i], ends = now + ttl, cost = cost_at[i], kind = kind, ttl = ttl,
-            })
+            insert(bucket.claims, number, cost_at[i], now + ttl, cost_at[i], kind, ttl)
             units = kind == HOLD and spec.capacity or level
           end
           put(bucket, spec, level, anchor)
@@ -720,22 +806,30 @@ for key = 1, #KEYS do
     local spec = bucket.spec
     if spec then
       local level, last, claims = bucket.level, bucket.last, bucket.claims
-      local value = format(value_format, level, last, spec.text)
-      local second
+      local value, second, same = format(value_format, level, last, spec.text), nil, false
       if claims then
-        second = expiry(spec, spec.capacity, reaches(spec, level, last, claims, spec.capacity))
-        for _, list in ipairs({ claims.active, claims.ended }) do
-          for i = 1, #list do
-            if not is_hard(list[i]) then
-              second = max(second, ceil((list[i].ends + KEPT_US) / 1000000) + 1)
-            end
-          end
+        second = claimed_expiry(spec, level, last, claims)
+        local sums = format(
+          sums_format, claims.hard, claims.soft, claims.owed, claims.giving, claims.active, claims.rising, claims.releasing,
+          claims.set, second
+        )
+        -- With some space before the records, so that other sums mostly fit in without writing these anew.
+        local bytes = #value + #sums + 1
+        same = claims.stored and bytes <= claims.stored
+        bytes = same and claims.stored or bytes + 31 - fmod(bytes, 32)
+        value = value .. sums .. string.rep(' ', bytes - #value - #sums - 1) .. '|'
+        if not same then
+          value = value .. claims.records .. claims.ended
         end
-        value = value .. text_of(claims)
       else
         second = expiry(spec, level, last)
       end
-      if second == bucket.expiry then
+      if same then
+        call('SETRANGE', KEYS[key], 0, value)
+        if second ~= bucket.expiry then
+          call('PEXPIRE', KEYS[key], format(whole, second * 1000 - floor(now / 1000)))
+        end
+      elseif second == bucket.expiry then
         -- A new expiry takes as long as the write itself. What an earlier release wrote expires a second after it was full,
         -- which is not before this bucket is full: both are full in the same second.
         call('SET', KEYS[key], value, 'KEEPTTL')
