@@ -175,7 +175,7 @@ def test_what_is_no_list_of_claims_is_no_bucket(lua: ScriptedBuckets) -> None:
         "|7",
         "|1 2 3 4 5 6 7 8 9 |",
         "|0 0 0 0 9 0 0 0 0 |" + "x" * 48,
-        "|0 0 0 0 0 0 0 0 0 |" + "x" * 47,
+        "|0 0 0 0 0 0 0 0 0 0 |" + "x" * 47,
     ):
         lua.client.set("k", f"0 {START_US} {RULE.spec.text}{rest}")
         (verdict,) = lua.call([(TAKE, [check])], START_US)

@@ -24,6 +24,7 @@
 local TAKE, PEEK, REFUND, RESET, LEND, RESERVE, SETTLE, EXTEND = 0, 1, 2, 3, 4, 5, 6, 7
 local CHARGE, RELEASE, HOLD, ENDED, LOAN = 1, 2, 3, 4, 5 -- the kinds of claims, as in `domain/claims/claim.py`
 local RECORD, RECORD_BYTES = '<dddddd', 48 -- of one claim
+local LONGEST_HEAD = 512 -- what stands before the records is shorter
 local LENT_US = 2500000 -- how long a loan counts; the process that has it stops using it half a second earlier (lease.py)
 local MAX_LOANS = 64 -- of one bucket; each makes its value longer
 local MAX_CLAIMS = 10000
@@ -45,7 +46,7 @@ local values = call('MGET', unpack(KEYS)) -- a key of another type reads as abse
 local whole = format('%d', 2 ^ 52) == '4503599627370496' and '%d' or '%.0f'
 local value_format = whole .. ' ' .. whole .. ' %s'
 -- Fields of `claims` below; and the second after which the key may expire.
-local sums_format = '|' .. string.rep(whole .. ' ', 9)
+local sums_format = '|' .. string.rep(whole .. ' ', 10)
 local pack, read, sub = struct.pack, struct.unpack, string.sub
 
 local function parse_spec(text)
@@ -74,14 +75,15 @@ local function bucket_of(key)
     return bucket
   end
   local value = values[key]
-  local level, last, text = 0, 0, nil
+  local level, last, text, from = 0, 0, nil, nil
   if value then
-    level, last, text = match(value, '^(%-?%d+) (%d+) (.+)$')
+    level, last, from = match(value, '^(%-?%d+) (%d+) ()')
+    text = from and from <= #value and sub(value, from, from + LONGEST_HEAD) or nil
   end
   -- All fields at once: a table that grows field by field is copied three times. Adding 0 converts faster than `tonumber`.
   bucket = {
     level = (level or 0) + 0, last = (last or 0) + 0, text = text, spec = nil, changed = false, expiry = nil,
-    size = value and #value,
+    value = value, from = from,
   }
   buckets[key] = bucket
   return bucket
@@ -122,13 +124,18 @@ end
 -- `records` are those that have not ended, `active` in number, the one that ends first comes first; `ended` are kept for late
 -- settlements. `hard` are the units that loans and holds keep whatever happens, `soft` those that may come back of reservations.
 -- What reservations have given way is only summed up, as `owed`, until one of them is settled: the record `giving`, counted from
--- zero, gives first. `rising` of them are no loans, `releasing` come back by themselves. `set` is the latest instant from which
--- an end was counted. `stored` are the bytes before the records in the stored value, if these are as they are stored.
+-- zero, gives first. `loans` and `holds` are numbers of claims, `releasing` is that of those that come back by themselves. `set` is
+-- the latest instant from which an end was counted. `stored` are the bytes before the records in the stored value, if these are as
+-- they are stored.
+--
+-- The records are left in the stored `value`, from its byte `from` on, until they are needed. While claims come and go in the course
+-- of a call, `chunks` has them in place of `records`, some in each: a long text that is made anew for each claim would keep the
+-- collector busy.
 
 local function new_claims()
   return {
-    records = '', ended = '', active = 0, hard = 0, soft = 0, owed = 0, giving = 0, rising = 0, releasing = 0, set = 0,
-    stored = false,
+    records = '', ended = '', active = 0, hard = 0, soft = 0, owed = 0, giving = 0, loans = 0, holds = 0, releasing = 0,
+    set = 0, looked = false, stored = false,
   }
 end
 
@@ -158,9 +165,58 @@ local function sum_up(claims, units, kind, sign)
       claims.releasing = claims.releasing + sign
     end
   end
-  if kind ~= LOAN then
-    claims.rising = claims.rising + sign
+  if kind == LOAN then
+    claims.loans = claims.loans + sign
+  elseif kind == HOLD then
+    claims.holds = claims.holds + sign
   end
+end
+
+-- Return all records in one text.
+local function flat(claims)
+  if claims.chunks then
+    claims.records, claims.chunks = table.concat(claims.chunks), nil
+  elseif not claims.records then
+    claims.records = sub(claims.value, claims.from, claims.from + claims.active * RECORD_BYTES - 1)
+  end
+  return claims.records
+end
+
+-- Return the records in chunks: of many claims there are about as many as each has records.
+local function chunked(claims)
+  local chunks = claims.chunks
+  if not chunks then
+    chunks = {}
+    local source, from = claims.records or claims.value, claims.records and 1 or claims.from
+    local last = from + claims.active * RECORD_BYTES - 1
+    claims.chunk_bytes = max(16, ceil(math.sqrt(claims.active))) * RECORD_BYTES
+    for at = from, last, claims.chunk_bytes do
+      chunks[#chunks + 1] = sub(source, at, min(at + claims.chunk_bytes - 1, last))
+    end
+    claims.chunks, claims.records = chunks, nil
+  end
+  return chunks
+end
+
+-- Return the number of records before a chunk.
+local function before(chunks, chunk)
+  local bytes = 0
+  for nth = 1, chunk - 1 do
+    bytes = bytes + #chunks[nth]
+  end
+  return bytes / RECORD_BYTES
+end
+
+-- Return when one of the active claims ends, the first if `nth` is 0, the last if it is `active - 1`.
+local function active_end(claims, nth)
+  if claims.chunks then
+    local chunk = claims.chunks[nth == 0 and 1 or #claims.chunks]
+    return end_of(chunk, nth == 0 and 0 or #chunk / RECORD_BYTES - 1)
+  end
+  if claims.records then
+    return end_of(claims.records, nth)
+  end
+  return (read('<d', claims.value, claims.from + nth * RECORD_BYTES + 16))
 end
 
 -- Write into the records what the soft claims have given way: the one that ends first before the others.
@@ -169,7 +225,7 @@ local function give_way(claims)
   if owed == 0 then
     return
   end
-  local records = claims.records
+  local records = flat(claims)
   local rest = ''
   parts[1] = sub(records, 1, nth * RECORD_BYTES)
   while owed > 0 and nth < claims.active do
@@ -200,26 +256,38 @@ end
 
 -- Insert a claim in the order of ends, behind those that end with it.
 local function insert(claims, number, units, ends, cost, kind, ttl)
-  local records, low, high = claims.records, 0, claims.active
-  if high > 0 and end_of(records, high - 1) <= ends then
-    low = high
-  end
-  if low < high then
+  if claims.active > 0 and active_end(claims, claims.active - 1) > ends then
     give_way(claims)
-    records = claims.records
+  end
+  local chunks = chunked(claims)
+  local at = max(1, #chunks)
+  while at > 1 and end_of(chunks[at], 0) > ends do
+    at = at - 1
+  end
+  local chunk = chunks[at] or ''
+  local low, high = 0, #chunk / RECORD_BYTES
+  if high > 0 and end_of(chunk, high - 1) <= ends then
+    low = high
   end
   while low < high do
     local middle = floor((low + high) / 2)
-    if end_of(records, middle) <= ends then
+    if end_of(chunk, middle) <= ends then
       low = middle + 1
     else
       high = middle
     end
   end
   local cut = low * RECORD_BYTES
-  claims.records = sub(records, 1, cut) .. pack(RECORD, number, units, ends, cost, kind, ttl) .. sub(records, cut + 1)
-  claims.active, claims.giving, claims.stored = claims.active + 1, min(claims.giving, low), false
-  claims.set = max(claims.set, now)
+  chunk = sub(chunk, 1, cut) .. pack(RECORD, number, units, ends, cost, kind, ttl) .. sub(chunk, cut + 1)
+  chunks[at] = chunk
+  if claims.giving > 0 then
+    claims.giving = min(claims.giving, before(chunks, at) + low)
+  end
+  if #chunk > 2 * claims.chunk_bytes then
+    chunks[at] = sub(chunk, 1, claims.chunk_bytes)
+    table.insert(chunks, at + 1, sub(chunk, claims.chunk_bytes + 1))
+  end
+  claims.active, claims.set, claims.stored = claims.active + 1, max(claims.set, now), false
   sum_up(claims, units, kind, 1)
 end
 
@@ -227,9 +295,9 @@ local function room_of(claims, spec)
   return claims and max(0, spec.capacity - claims.hard) or spec.capacity
 end
 
--- Return which of some records has a number, counted from zero; nil if none has.
-local function find_claim(records, number, loan)
-  local wanted, from = pack('<d', number), 1
+-- Return which of some records has a packed number, counted from zero; nil if none has.
+local function find_record(records, wanted, loan)
+  local from = 1
   while true do
     local at = find(records, wanted, from, true)
     if not at then
@@ -243,16 +311,42 @@ local function find_claim(records, number, loan)
   end
 end
 
--- Remove an active claim, and return its units, end, cost, kind and duration.
-local function remove(claims, nth)
+-- Return the chunk of an active claim, and its place there, counted from zero; nil if there is none.
+local function find_claim(claims, number, loan)
+  local wanted, chunks = pack('<d', number), chunked(claims)
+  for at = 1, #chunks do
+    local nth = find_record(chunks[at], wanted, loan)
+    if nth then
+      return at, nth
+    end
+  end
+  return nil
+end
+
+-- Remove an active claim, and return its units, end, cost, kind and duration; nil if there is none. `at` and `nth` are where it was
+-- found a moment ago; nil if it was not looked for.
+local function remove(claims, number, loan, at, nth)
   give_way(claims)
-  local records, cut = claims.records, nth * RECORD_BYTES
-  local _, units, ends, cost, kind, ttl = record(records, nth)
-  claims.records = sub(records, 1, cut) .. sub(records, cut + RECORD_BYTES + 1)
-  claims.active, claims.stored = claims.active - 1, false
-  if nth < claims.giving then
+  local chunks = chunked(claims)
+  local chunk = at and chunks[at]
+  if not chunk or #chunk <= nth * RECORD_BYTES or record(chunk, nth) ~= number then
+    at, nth = find_claim(claims, number, loan)
+  end
+  if not at then
+    return nil
+  end
+  local cut = nth * RECORD_BYTES
+  chunk = chunks[at]
+  local _, units, ends, cost, kind, ttl = record(chunk, nth)
+  if claims.giving > 0 and before(chunks, at) + nth < claims.giving then
     claims.giving = claims.giving - 1
   end
+  if #chunk == RECORD_BYTES then
+    table.remove(chunks, at)
+  else
+    chunks[at] = sub(chunk, 1, cut) .. sub(chunk, cut + RECORD_BYTES + 1)
+  end
+  claims.active, claims.stored = claims.active - 1, false
   sum_up(claims, units, kind, -1)
   return units, ends, cost, kind, ttl
 end
@@ -260,15 +354,15 @@ end
 -- Let no claim last longer than it was given for: the clock has stepped back. Return whether one seemed to.
 local function pull_back(claims)
   give_way(claims)
-  local old, pulled = claims.records, false
-  local count = claims.active
-  claims.records, claims.active, claims.hard, claims.soft, claims.rising, claims.releasing = '', 0, 0, 0, 0, 0
+  local old, pulled, count = flat(claims), false, claims.active
+  claims.records, claims.active, claims.hard, claims.soft = '', 0, 0, 0
+  claims.loans, claims.holds, claims.releasing = 0, 0, 0
   for nth = 0, count - 1 do
     local number, units, ends, cost, kind, ttl = record(old, nth)
     pulled = pulled or ends > now + ttl
     insert(claims, number, units, min(ends, now + ttl), cost, kind, ttl)
   end
-  claims.giving, claims.set, claims.stored = 0, now, false
+  claims.giving, claims.set = 0, now
   return pulled
 end
 
@@ -277,19 +371,20 @@ local function read_claims(bucket)
   if bucket.claims then
     return true
   end
-  local text, hard, soft, owed, giving, active, rising, releasing, set, second, from = match(
-    bucket.text, '^([^|]+)|(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)  *|()'
+  local text, hard, soft, owed, giving, active, loans, holds, releasing, set, second, from = match(
+    bucket.text, '^([^|]+)|(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)  *|()'
   )
   local spec = text and parse_spec(text)
-  local bytes = spec and #bucket.text - from + 1
+  from = spec and from + bucket.from - 1 -- in the value
+  local bytes = spec and #bucket.value - from + 1
   local cut = spec and from + active * RECORD_BYTES
-  if not spec or bytes == 0 or fmod(bytes, RECORD_BYTES) ~= 0 or cut > #bucket.text + 1 then
+  if not spec or bytes <= 0 or fmod(bytes, RECORD_BYTES) ~= 0 or cut > #bucket.value + 1 then
     return false
   end
   local claims = {
-    records = sub(bucket.text, from, cut - 1), ended = sub(bucket.text, cut), active = active + 0, hard = hard + 0,
-    soft = soft + 0, owed = owed + 0, giving = giving + 0, rising = rising + 0, releasing = releasing + 0, set = set + 0,
-    stored = bucket.size - bytes,
+    value = bucket.value, from = from, ended = sub(bucket.value, cut), active = active + 0, hard = hard + 0,
+    soft = soft + 0, owed = owed + 0, giving = giving + 0, loans = loans + 0, holds = holds + 0,
+    releasing = releasing + 0, set = set + 0, looked = false, stored = from - 1,
   }
   bucket.text, bucket.spec, bucket.claims, bucket.expiry = '|', spec, claims, second + 0
   if now < claims.set then
@@ -326,8 +421,10 @@ end
 
 -- Do what `refill` does for a bucket with claims, end by end.
 local function advance(spec, level, last, claims)
-  local records, tick, over, left = claims.records, spec.this_tick, 0, {}
-  while over < claims.active and ceil(end_of(records, over) / spec.tick) <= tick do
+  local tick, over, left = spec.this_tick, 0, {}
+  local any = claims.active > 0 and ceil(active_end(claims, 0) / spec.tick) <= tick
+  local records = any and flat(claims)
+  while any and over < claims.active and ceil(end_of(records, over) / spec.tick) <= tick do
     local number, units, ends, cost, kind, ttl = record(records, over)
     sum_up(claims, 0, kind, -1)
     local back
@@ -370,8 +467,9 @@ end
 local function reaches(spec, level, last, claims, units)
   local hard, soft, owed = claims.hard, claims.soft, claims.owed
   local nth, count = 0, hard == 0 and claims.releasing == 0 and 0 or claims.active
+  local records = count > 0 and flat(claims)
   while nth < count do
-    local _, back, ends, _, kind = record(claims.records, nth)
+    local _, back, ends, _, kind = record(records, nth)
     local enough = units <= max(0, spec.capacity - hard)
     if enough and last + max(0, ceil((units - level) / spec.per_tick)) <= ceil(ends / spec.tick) then
       break
@@ -386,8 +484,8 @@ local function convert_claims(old, new, claims)
   give_way(claims)
   local most = (MAX_UNITS - fmod(MAX_UNITS, new.per_token)) / new.per_token
   local actives = claims.active
-  local records, parts = claims.records .. claims.ended, {}
-  claims.hard, claims.soft, claims.rising, claims.releasing = 0, 0, 0, 0
+  local records, parts = flat(claims) .. claims.ended, {}
+  claims.hard, claims.soft, claims.loans, claims.holds, claims.releasing = 0, 0, 0, 0, 0
   for nth = 0, #records / RECORD_BYTES - 1 do
     local number, units, ends, cost, kind, ttl = record(records, nth)
     local part = fmod(units, old.per_token)
@@ -411,6 +509,10 @@ end
 -- Do what `look` does for a bucket with claims. The result is kept in the bucket, for later checks of this call.
 local function look_claimed(bucket, spec)
   local old, claims, moved = bucket.spec, bucket.claims, bucket.moved or false
+  if claims.looked and old.text == spec.text then -- once in a call, in which no time passes
+    return bucket.level, bucket.last, moved
+  end
+  claims.looked = true
   local level, last = advance(old, bucket.level, bucket.last, claims)
   if old.text ~= spec.text then
     level, last = convert_level(old, spec, level, last)
@@ -434,9 +536,8 @@ end
 local function settle_loan(bucket, spec, level, lease_id, returned, kept)
   local claims = bucket.claims or new_claims()
   bucket.claims = claims
-  local nth = find_claim(claims.records, lease_id, true)
-  local had, room = nth and remove(claims, nth), 0
-  room = room_of(claims, spec)
+  local had = remove(claims, lease_id, true)
+  local room = room_of(claims, spec)
   local back = min(returned, had or 0)
   kept = had and min(kept, had - back) or min(kept, room)
   level = min(level + back, max(0, room - kept))
@@ -448,7 +549,7 @@ local function lend(bucket, spec, level, lease_id, kept, wanted)
   local claims = bucket.claims
   local units = min(wanted, floor(level / 2), floor(spec.capacity / 2) - claims.hard - kept)
   units = max(0, units - fmod(units, spec.per_token))
-  if claims.active - claims.rising >= MAX_LOANS then
+  if claims.loans >= MAX_LOANS then
     units = 0
   end
   if kept + units > 0 then
@@ -481,7 +582,7 @@ local function look(bucket, spec)
     local level, anchor = refill(spec, bucket.level, bucket.last)
     return level, anchor, anchor < bucket.last
   end
-  if bucket.text and find(bucket.text, '|', 1, true) and read_claims(bucket) then
+  if bucket.claims or bucket.text and find(bucket.text, '|', 1, true) and read_claims(bucket) then
     return look_claimed(bucket, spec)
   end
   local old = bucket.text and parse_spec(bucket.text)
@@ -495,7 +596,7 @@ end
 
 -- Look without changing what is kept of a bucket with claims, for calls that must leave it as it is.
 local function look_only(bucket, spec)
-  if bucket.text and find(bucket.text, '|', 1, true) and read_claims(bucket) then
+  if bucket.claims or bucket.text and find(bucket.text, '|', 1, true) and read_claims(bucket) then
     local copy = {}
     for name, value in pairs(bucket) do
       copy[name] = value
@@ -511,7 +612,7 @@ end
 
 -- Return whether a bucket has claims.
 local function has_claims(bucket)
-  return bucket.text and find(bucket.text, '|', 1, true) and read_claims(bucket)
+  return bucket.claims or bucket.text and find(bucket.text, '|', 1, true) and read_claims(bucket)
 end
 
 -- Return the second of the server's clock after which the key may expire: when the bucket is full, plus a tick for the rounding
@@ -551,7 +652,7 @@ end
 
 -- Whether something may come back to a bucket at any time.
 local function may_rise(bucket)
-  return bucket.claims and bucket.claims.rising > 0
+  return bucket.claims and bucket.claims.active > bucket.claims.loans
 end
 
 -- LEND: settle the loan, pay the cost, and lend what is wanted if it was paid.
@@ -578,16 +679,19 @@ end
 
 -- SETTLE: charge what a claim really cost, and forget it. A bucket without the claim stays as it is.
 local function settle_claim(bucket, spec, number, cost, max_debt)
-  local before = has_claims(bucket) and bucket.claims
-  if not before or not (find_claim(before.records, number, false) or find_claim(before.ended, number, false)) then
+  local wanted, claims = pack('<d', number), has_claims(bucket) and bucket.claims
+  local at, nth
+  if claims then
+    at, nth = find_claim(claims, number, false)
+  end
+  if not claims or not (at or find_record(claims.ended, wanted, false)) then
     local level, last = look_only(bucket, spec)
     return level, last, 0, 0, 0
   end
   local level, last = look(bucket, spec)
-  local claims = bucket.claims or new_claims()
-  local nth, found, back, charged = find_claim(claims.records, number, false), 1, 0, 0
-  if nth then
-    local units, _, took, kind = remove(claims, nth)
+  local found, back, charged = 1, 0, 0
+  local units, _, took, kind = remove(claims, number, false, at, nth)
+  if units then
     charged = took
     if kind == HOLD then
       cost = 0
@@ -598,12 +702,14 @@ local function settle_claim(bucket, spec, number, cost, max_debt)
       back, charged = min(charged - cost, units), cost
     end
   else
-    nth, found = find_claim(claims.ended, number, false), 2
+    nth = find_record(claims.ended, wanted, false)
+    found = 2
     if not nth then -- it was to be forgotten
       put(bucket, spec, level, last)
       return level, last, 0, 0, 0
     end
-    local _, came_back, _, took = record(claims.ended, nth)
+    local came_back
+    _, came_back, _, took = record(claims.ended, nth)
     claims.ended = sub(claims.ended, 1, nth * RECORD_BYTES) .. sub(claims.ended, (nth + 1) * RECORD_BYTES + 1)
     claims.stored = false
     cost, charged = cost < 0 and took or cost, took - came_back
@@ -620,15 +726,18 @@ end
 
 -- EXTEND: let an active claim end later. Returns how many there are: one or none.
 local function extend_claim(bucket, spec, number, ttl)
-  local nth = has_claims(bucket) and find_claim(bucket.claims.records, number, false)
-  if not nth or ceil(end_of(bucket.claims.records, nth) / bucket.spec.tick) <= bucket.spec.this_tick then
+  local claims = has_claims(bucket) and bucket.claims
+  local at, nth
+  if claims then
+    at, nth = find_claim(claims, number, false)
+  end
+  local ends = at and end_of(chunked(claims)[at], nth)
+  if not ends or ceil(ends / bucket.spec.tick) <= bucket.spec.this_tick then
     return 0
   end
   local level, last = look(bucket, spec)
-  local claims = bucket.claims
-  nth = find_claim(claims.records, number, false)
-  if now + ttl > end_of(claims.records, nth) then
-    local units, _, cost, kind = remove(claims, nth)
+  if now + ttl > ends then
+    local units, _, cost, kind = remove(claims, number, false, at, nth)
     insert(claims, number, units, now + ttl, cost, kind, ttl)
   end
   put(bucket, spec, level, last)
@@ -637,8 +746,8 @@ end
 
 -- Fill a bucket beside its loans, end its holds, and let nothing come back of its reservations.
 local function reset_claims(claims)
-  local records, parts = claims.records, {}
-  claims.hard, claims.rising, claims.releasing = 0, 0, 0
+  local records, parts = flat(claims), {}
+  claims.hard, claims.loans, claims.holds, claims.releasing = 0, 0, 0, 0
   for nth = 0, claims.active - 1 do
     local number, units, ends, cost, kind, ttl = record(records, nth)
     if kind ~= HOLD then
@@ -658,23 +767,17 @@ end
 -- Return the second after which a key with claims may expire: not before the bucket is full and has none. Until the last of them
 -- has ended it fills at least as far as the hard ones leave room now, and then there is room for the rest.
 local function claimed_expiry(spec, level, last, claims)
-  local records, kept = claims.records, 0
+  local latest, kept = claims.active > 0 and active_end(claims, claims.active - 1), 0
   if claims.ended ~= '' then
     kept = end_of(claims.ended, #claims.ended / RECORD_BYTES - 1) + KEPT_US
   end
-  if claims.active > 0 then
-    local ends = ceil(end_of(records, claims.active - 1) / spec.tick)
+  if latest then
+    local ends = ceil(latest / spec.tick)
     if ends > last then
       level, last = min(room_of(claims, spec), level + (ends - last) * spec.per_tick), ends
     end
-    local nth = claims.active - 1
-    while nth >= 0 do
-      local _, _, ends, _, kind = record(records, nth)
-      if not is_hard(kind) then
-        kept = max(kept, ends + KEPT_US)
-        break
-      end
-      nth = nth - 1
+    if claims.active > claims.loans + claims.holds then
+      kept = max(kept, latest + KEPT_US)
     end
   end
   return max(expiry(spec, level, last), ceil(kept / 1000000) + 1)
@@ -810,8 +913,8 @@ for key = 1, #KEYS do
       if claims then
         second = claimed_expiry(spec, level, last, claims)
         local sums = format(
-          sums_format, claims.hard, claims.soft, claims.owed, claims.giving, claims.active, claims.rising, claims.releasing,
-          claims.set, second
+          sums_format, claims.hard, claims.soft, claims.owed, claims.giving, claims.active, claims.loans, claims.holds,
+          claims.releasing, claims.set, second
         )
         -- With some space before the records, so that other sums mostly fit in without writing these anew.
         local bytes = #value + #sums + 1
@@ -819,7 +922,7 @@ for key = 1, #KEYS do
         bytes = same and claims.stored or bytes + 31 - fmod(bytes, 32)
         value = value .. sums .. string.rep(' ', bytes - #value - #sums - 1) .. '|'
         if not same then
-          value = value .. claims.records .. claims.ended
+          value = value .. flat(claims) .. claims.ended
         end
       else
         second = expiry(spec, level, last)
