@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from sluicegate.application.budgets.joint_reservation import JointClaim, JointReservation
 from sluicegate.application.budgets.joint_settlement import CostOfParts, JointExtension, JointSettlement
-from sluicegate.application.budgets.reservation_face import AsyncReservationFace, claim_blocking
+from sluicegate.application.budgets.reservation_face import AsyncReservationFace, claim_blocking, claim_one, present
 from sluicegate.application.budgets.reservations import Reservations
 from sluicegate.application.budgets.timed_reservations import reservations_of
 from sluicegate.application.check import Check
@@ -158,7 +158,7 @@ class JointFace(AsyncReservationFace):
                     if self._never_waits is not None:
                         answers = self._never_waits.settle_blocking(call.requests, call.number, call.numbers)
                     else:
-                        answers = await self._waiting().settle(call.requests, call.number, call.numbers)
+                        answers = await present(self._awaited).settle(call.requests, call.number, call.numbers)
             except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
                 settlement.fail(call, error)
             else:
@@ -182,7 +182,7 @@ class JointFace(AsyncReservationFace):
                 if self._never_waits is not None:
                     count = self._never_waits.extend_blocking(call.requests, call.number, call.numbers)
                 else:
-                    count = await self._waiting().extend(call.requests, call.number, call.numbers)
+                    count = await present(self._awaited).extend(call.requests, call.number, call.numbers)
             except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
                 extension.fail(call, error)
             else:
@@ -207,13 +207,13 @@ class JointFace(AsyncReservationFace):
         terms = claim.terms_of(requests)
         if self._never_waits is not None:
             return self._never_waits.reserve_blocking(requests, claim.number, terms)
-        return await self._waiting().reserve(requests, claim.number, terms)
+        return await present(self._awaited).reserve(requests, claim.number, terms)
 
     async def _claim_alone(self, shadow: Check) -> None:
         if self._never_waits is not None:
             claim_blocking(shadow, self._never_waits)
         else:
-            await self._claim_one(shadow)
+            await claim_one(shadow, present(self._awaited))
 
     async def _take_in_time(self, requests: Sequence[BucketRequest], /) -> Verdict:
         return await self._in_time(self._storage.take, requests)

@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from sluicegate.application.budgets.reservations import Reservations, Settling
+from sluicegate.application.budgets.reservations import Reservations
+from sluicegate.application.budgets.settling import Settling
 from sluicegate.application.check import Check, Decision, decision_of
 from sluicegate.application.joint_check import JointCheck, Part, Verb
 from sluicegate.application.rules.rules_snapshot import RulesSnapshot

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from sluicegate.application.budgets.joint_reservation import SEPARATOR
-from sluicegate.application.budgets.reservations import Reservations, Settling
+from sluicegate.application.budgets.reservations import Reservations
+from sluicegate.application.budgets.settling import Settling
 from sluicegate.domain.arguments import Cost, Seconds
 from sluicegate.domain.buckets.bucket_request import BucketRequest, BucketSettlement
 from sluicegate.domain.claims.claim import AS_RESERVED

@@ -7,7 +7,8 @@ from typing import Final, TypeAlias
 from mypy_extensions import mypyc_attr
 
 from sluicegate.application.budgets.kept_claims import AsyncBudget, AsyncHeldCall
-from sluicegate.application.budgets.reservations import Reservations, Settling
+from sluicegate.application.budgets.reservations import Reservations
+from sluicegate.application.budgets.settling import Settling
 from sluicegate.application.check import Check, Decision, decision_of
 from sluicegate.application.checker import Checker
 from sluicegate.application.limiter_face import AsyncFace
@@ -128,7 +129,7 @@ class AsyncReservationFace(AsyncFace):
             elif self._never_waits is not None:
                 answers = self._never_waits.settle_blocking(requests, number, debts)
             else:
-                answers = await _present(self._awaited).settle(requests, number, debts)
+                answers = await present(self._awaited).settle(requests, number, debts)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._reservations.failed(settling, "commit", error)
         return self._reservations.settled(settling, answers)
@@ -226,7 +227,7 @@ class AsyncReservationFace(AsyncFace):
             elif self._never_waits is not None:
                 count = self._never_waits.extend_blocking(requests, number, ttls_us)
             else:
-                count = await _present(self._awaited).extend(requests, number, ttls_us)
+                count = await present(self._awaited).extend(requests, number, ttls_us)
         except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
             return self._reservations.failed(settling, "extend", error)
         return self._reservations.extended(settling, ttls_us, count)
@@ -238,12 +239,13 @@ class AsyncReservationFace(AsyncFace):
 async def _claim(check: Check, storage: ReservationStorage | None) -> None:
     """Ask a storage for what a check, and those beside it, claim."""
     if not check.shadows:
-        await _claim_one(check, _present(storage))
+        await claim_one(check, present(storage))
     else:  # started together, as in a check
-        await asyncio.gather(*[_claim_one(one, _present(storage)) for one in (check, *check.shadows)])
+        await asyncio.gather(*[claim_one(one, present(storage)) for one in (check, *check.shadows)])
 
 
-async def _claim_one(check: Check, storage: ReservationStorage) -> None:
+async def claim_one(check: Check, storage: ReservationStorage) -> None:
+    """Ask a storage for what a check claims, and not for those beside it."""
     if not check.is_open:
         return
     try:
@@ -252,7 +254,8 @@ async def _claim_one(check: Check, storage: ReservationStorage) -> None:
         check.error = error
 
 
-def _present(storage: ReservationStorage | None) -> ReservationStorage:
+def present(storage: ReservationStorage | None) -> ReservationStorage:
+    """Return a storage that is there."""
     assert storage is not None  # noqa: S101 - `Reservations` refuses calls to a storage without the verbs
     return storage
 

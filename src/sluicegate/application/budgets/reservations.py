@@ -6,54 +6,29 @@ from typing import Final
 from sluicegate.application.administration import Administration
 from sluicegate.application.budgets.claim_notices import ClaimNotices
 from sluicegate.application.budgets.claim_numbers import draw_claim_number
-from sluicegate.application.check import Check, require_policies, result_of
+from sluicegate.application.budgets.settling import Settling, at_cost, of_rule
+from sluicegate.application.check import Check, result_of
 from sluicegate.application.checker import Checker
 from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.domain.arguments import Seconds, plain_text, read_cost, require_duration_us, require_seconds
-from sluicegate.domain.buckets.bucket_request import BucketRequest, BucketSettlement, ClaimTerms
-from sluicegate.domain.claims.claim import AS_RESERVED, HOLD, NOT_FOUND, PAID
+from sluicegate.domain.buckets.bucket_request import BucketSettlement, ClaimTerms
+from sluicegate.domain.claims.claim import HOLD, NOT_FOUND, PAID
 from sluicegate.domain.claims.reservation import ClaimName, Hold, Reservation, RuleSettlement, Settlement, name_of
-from sluicegate.domain.errors import InvalidInputError, InvalidTypeError, RateLimitError
+from sluicegate.domain.errors import InvalidTypeError, RateLimitError
 from sluicegate.domain.events import RateLimitDebtCapped
 from sluicegate.domain.result import Failure, Success
-from sluicegate.domain.rules.compiled_rules import EndpointRules, Limit
+from sluicegate.domain.rules.compiled_rules import Limit
 
-_MOST_UNITS: Final = 2**53 - 1  # of a cost: Lua's numbers are exact up to there
 _NOTHING: Final = Settlement(applied=False, charged=0, returned=0, debt=0)
 
 # Compiled code finds these without a look-up in the module's names.
 _reservation: Final = Reservation
 _hold: Final = Hold
 _claim_name: Final = ClaimName
-_rule_settlement: Final = RuleSettlement
 _settlement: Final = Settlement
 _success: Final = Success
-
-
-class Settling:
-    """A settlement that is under way.
-
-    Args:
-        check: Its buckets.
-        rules: Their rules.
-        name: What is settled.
-        degraded: Whether this process has counted it, while the storage failed.
-    """
-
-    __slots__ = ("check", "degraded", "limits", "max_debts", "name", "number", "rules")
-
-    def __init__(self, check: Check, rules: EndpointRules, name: ClaimName, degraded: bool) -> None:
-        self.check: Final = check
-        self.rules: Final = rules
-        self.limits: Final = rules.counted
-        """The limit of each bucket."""
-        self.max_debts: Final = rules.max_debts
-        """For each, how far below zero it may be brought."""
-        self.name: Final = name
-        self.number: Final[int] = name.number
-        self.degraded: Final = degraded
 
 
 class Reservations:
@@ -171,7 +146,7 @@ class Reservations:
         settling = self._find(claim, "commit")
         if not isinstance(settling, Settling):
             return settling if isinstance(settling, Failure) else Success(_NOTHING)
-        settling.check.requests = _at_cost(settling, cost)
+        settling.check.requests = at_cost(settling, cost)
         return settling
 
     def begin_extend(self, claim: object, ttl_s: object) -> Settling | Failure[RateLimitError] | Success[None]:
@@ -203,7 +178,7 @@ class Reservations:
         if len(answers) == 1 and not settling.limits[0].in_flight:  # as most are
             self._tell_if_capped(settling, 0, answers[0])
             self._notices.tell_settled(settling.number, settling.check, settling.limits, answers)
-            one = _of_rule(settling.limits[0], answers[0])
+            one = of_rule(settling.limits[0], answers[0])
             return _success(_settlement(one.applied, one.charged, one.returned, one.debt, (one,)))
         rules: list[RuleSettlement] = []
         applied = False
@@ -212,7 +187,7 @@ class Reservations:
             limit = settling.limits[at]
             applied = applied or answer.found != NOT_FOUND
             if not limit.in_flight:
-                rule = _of_rule(limit, answer)
+                rule = of_rule(limit, answer)
                 rules.append(rule)
                 if deepest is None or rule.debt > deepest.debt:
                     deepest = rule
@@ -321,41 +296,3 @@ def _terms(limit: Limit, ttl_us: int) -> ClaimTerms:
 def _name(check: Check, endpoint: str, also: tuple[str, ...], allowed: bool, by_rule: bool) -> ClaimName:
     number = check.number if allowed else 0
     return _claim_name(number, plain_text(endpoint), check.identifier, by_rule, check.degraded or "", also)
-
-
-def _at_cost(settling: Settling, cost: object) -> tuple[BucketRequest, ...]:
-    """Return the requests of a settlement, at what each rule is to be charged."""
-    rules = settling.rules
-    by_rule: dict[str, int] | None = None
-    for_all = AS_RESERVED
-    if cost is not None:
-        for_all, by_rule = read_cost(cost)
-    if by_rule is not None:
-        for_all = AS_RESERVED
-        require_policies(by_rule, rules)
-    elif cost is not None and for_all and settling.name.by_rule:
-        raise InvalidInputError(f"cost={for_all}: expected a cost for each rule, as when it was reserved")
-    requests = settling.check.requests
-    limits = settling.limits
-    if len(requests) == 1:
-        return (_one_at_cost(limits[0], requests[0], for_all, by_rule),)
-    return tuple([_one_at_cost(limits[at], request, for_all, by_rule) for at, request in enumerate(requests)])
-
-
-def _one_at_cost(limit: Limit, request: BucketRequest, for_all: int, by_rule: dict[str, int] | None) -> BucketRequest:
-    tokens = for_all if by_rule is None else by_rule.get(limit.policy, AS_RESERVED)
-    if limit.in_flight or tokens == AS_RESERVED:
-        return request.with_cost(AS_RESERVED)
-    return request.with_cost(min(tokens * request.spec.units_per_token, _MOST_UNITS))
-
-
-def _of_rule(limit: Limit, answer: BucketSettlement) -> RuleSettlement:
-    token = limit.spec.units_per_token
-    level = answer.level.level
-    return _rule_settlement(
-        limit.policy,
-        answer.found != NOT_FOUND,
-        answer.charged_units // token,
-        answer.returned_units // token,
-        -(level // token) if level < 0 else 0,
-    )

@@ -7,7 +7,8 @@ from mypy_extensions import mypyc_attr
 
 from sluicegate.application.budgets.kept_claims import Budget, HeldCall
 from sluicegate.application.budgets.reservation_face import Claim, claim_blocking
-from sluicegate.application.budgets.reservations import Reservations, Settling
+from sluicegate.application.budgets.reservations import Reservations
+from sluicegate.application.budgets.settling import Settling
 from sluicegate.application.check import Decision, decision_of
 from sluicegate.application.checker import Checker
 from sluicegate.application.limiter_face import SyncFace
