@@ -125,8 +125,8 @@ end
 -- settlements. `hard` are the units that loans and holds keep whatever happens, `soft` those that may come back of reservations.
 -- What reservations have given way is only summed up, as `owed`, until one of them is settled: the record `giving`, counted from
 -- zero, gives first. `loans` and `holds` are numbers of claims, `releasing` is that of those that come back by themselves. `set` is
--- the latest instant from which an end was counted. `stored` are the bytes before the records in the stored value, if these are as
--- they are stored.
+-- the latest instant from which an end was counted, `latest` the end of the last active one, if that is known. `stored` are the
+-- bytes before the records in the stored value, if these are as they are stored.
 --
 -- The records are left in the stored `value`, from its byte `from` on, until they are needed. While claims come and go in the course
 -- of a call, `chunks` has them in place of `records`, some in each: a long text that is made anew for each claim would keep the
@@ -254,21 +254,16 @@ local function shrink(claims, spec, level)
   end
 end
 
--- Insert a claim in the order of ends, behind those that end with it.
-local function insert(claims, number, units, ends, cost, kind, ttl)
-  if claims.active > 0 and active_end(claims, claims.active - 1) > ends then
-    give_way(claims)
-  end
+-- Insert a packed claim that ends before others.
+local function insert_between(claims, packed, ends)
+  give_way(claims)
   local chunks = chunked(claims)
-  local at = max(1, #chunks)
+  local at = #chunks
   while at > 1 and end_of(chunks[at], 0) > ends do
     at = at - 1
   end
-  local chunk = chunks[at] or ''
+  local chunk = chunks[at]
   local low, high = 0, #chunk / RECORD_BYTES
-  if high > 0 and end_of(chunk, high - 1) <= ends then
-    low = high
-  end
   while low < high do
     local middle = floor((low + high) / 2)
     if end_of(chunk, middle) <= ends then
@@ -278,7 +273,7 @@ local function insert(claims, number, units, ends, cost, kind, ttl)
     end
   end
   local cut = low * RECORD_BYTES
-  chunk = sub(chunk, 1, cut) .. pack(RECORD, number, units, ends, cost, kind, ttl) .. sub(chunk, cut + 1)
+  chunk = sub(chunk, 1, cut) .. packed .. sub(chunk, cut + 1)
   chunks[at] = chunk
   if claims.giving > 0 then
     claims.giving = min(claims.giving, before(chunks, at) + low)
@@ -286,6 +281,27 @@ local function insert(claims, number, units, ends, cost, kind, ttl)
   if #chunk > 2 * claims.chunk_bytes then
     chunks[at] = sub(chunk, 1, claims.chunk_bytes)
     table.insert(chunks, at + 1, sub(chunk, claims.chunk_bytes + 1))
+  end
+end
+
+-- Insert a claim in the order of ends, behind those that end with it.
+local function insert(claims, number, units, ends, cost, kind, ttl)
+  local packed, latest = pack(RECORD, number, units, ends, cost, kind, ttl), claims.latest
+  if not latest then
+    latest = claims.active > 0 and active_end(claims, claims.active - 1) or ends
+    claims.latest = latest
+  end
+  if latest > ends then
+    insert_between(claims, packed, ends)
+  else -- as most
+    local chunks = chunked(claims)
+    local at = #chunks
+    if at > 0 and #chunks[at] < claims.chunk_bytes then
+      chunks[at] = chunks[at] .. packed
+    else
+      chunks[at + 1] = packed
+    end
+    claims.latest = ends
   end
   claims.active, claims.set, claims.stored = claims.active + 1, max(claims.set, now), false
   sum_up(claims, units, kind, 1)
@@ -329,15 +345,22 @@ local function remove(claims, number, loan, at, nth)
   give_way(claims)
   local chunks = chunked(claims)
   local chunk = at and chunks[at]
-  if not chunk or #chunk <= nth * RECORD_BYTES or record(chunk, nth) ~= number then
-    at, nth = find_claim(claims, number, loan)
+  local there, units, ends, cost, kind, ttl
+  if chunk and #chunk > nth * RECORD_BYTES then
+    there, units, ends, cost, kind, ttl = record(chunk, nth)
   end
-  if not at then
-    return nil
+  if there ~= number then
+    at, nth = find_claim(claims, number, loan)
+    if not at then
+      return nil
+    end
+    chunk = chunks[at]
+    there, units, ends, cost, kind, ttl = record(chunk, nth)
   end
   local cut = nth * RECORD_BYTES
-  chunk = chunks[at]
-  local _, units, ends, cost, kind, ttl = record(chunk, nth)
+  if at == #chunks then
+    claims.latest = nil
+  end
   if claims.giving > 0 and before(chunks, at) + nth < claims.giving then
     claims.giving = claims.giving - 1
   end
@@ -355,6 +378,7 @@ end
 local function pull_back(claims)
   give_way(claims)
   local old, pulled, count = flat(claims), false, claims.active
+  claims.latest = nil
   claims.records, claims.active, claims.hard, claims.soft = '', 0, 0, 0
   claims.loans, claims.holds, claims.releasing = 0, 0, 0
   for nth = 0, count - 1 do
@@ -421,7 +445,7 @@ end
 
 -- Do what `refill` does for a bucket with claims, end by end.
 local function advance(spec, level, last, claims)
-  local tick, over, left = spec.this_tick, 0, {}
+  local tick, over, left = spec.this_tick, 0, nil
   local any = claims.active > 0 and ceil(active_end(claims, 0) / spec.tick) <= tick
   local records = any and flat(claims)
   while any and over < claims.active and ceil(end_of(records, over) / spec.tick) <= tick do
@@ -431,13 +455,14 @@ local function advance(spec, level, last, claims)
     level, last, claims.hard, claims.soft, claims.owed, back =
       fill_past(spec, level, last, claims.hard, claims.soft, claims.owed, units, ends, kind)
     if not is_hard(kind) then
+      left = left or {}
       left[#left + 1] = pack(RECORD, number, back, ends, cost, ENDED, ttl)
     end
     over = over + 1
   end
   if over > 0 then
     claims.records, claims.active = sub(records, over * RECORD_BYTES + 1), claims.active - over
-    claims.ended, claims.giving = claims.ended .. table.concat(left), max(0, claims.giving - over)
+    claims.ended, claims.giving = claims.ended .. (left and table.concat(left) or ''), max(0, claims.giving - over)
     claims.stored = false
   end
   local room, elapsed = room_of(claims, spec), tick - last
@@ -757,7 +782,7 @@ local function reset_claims(claims)
     end
   end
   claims.records, claims.active, claims.giving, claims.stored = table.concat(parts), #parts, 0, false
-  claims.soft, claims.owed = 0, 0
+  claims.soft, claims.owed, claims.latest = 0, 0, nil
 end
 
 local function claims_on(bucket)
