@@ -1,6 +1,8 @@
 """The metrics for OpenTelemetry, read with its SDK: they are the numbers that Prometheus gets, and equal what was decided."""
 
 import random
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
@@ -146,3 +148,34 @@ def test_attributes_are_texts_by_name(attributes: Any) -> None:
     with pytest.raises(ValueError, match="attributes"):
         OpenTelemetryMetrics(world.limiter, world.bus, meter_provider=reader.provider, attributes=attributes)
     OpenTelemetryMetrics(world.limiter, world.bus, meter_provider=reader.provider)
+
+
+_SET_LATER = """
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from sluicegate import InlineEventBus, MemoryStorage, SyncTokenBucketAdapter
+from sluicegate.opentelemetry import OpenTelemetryMetrics, OpenTelemetryTraces
+
+bus = InlineEventBus()
+limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={"GET /a": "5/minute"}, event_bus=bus)
+OpenTelemetryMetrics(limiter, bus)
+OpenTelemetryTraces(limiter, bus)
+reader, spans, provider = InMemoryMetricReader(), InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(spans))
+metrics.set_meter_provider(MeterProvider([reader]))
+trace.set_tracer_provider(provider)
+limiter.is_allowed(endpoint="GET /a", identifier="x")
+collected = {one.name: one.data.data_points for one in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics}
+print(collected["sluicegate.requests"][0].value, collected["sluicegate.limit"][0].value)
+print(collected["sluicegate.request.duration"][0].explicit_bounds[0], len(spans.get_finished_spans()))
+"""
+
+
+def test_providers_that_the_process_sets_later_get_numbers_and_spans() -> None:
+    """As where an application sets up its observability after its limiter."""
+    run = subprocess.run([sys.executable, "-c", _SET_LATER], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["1", "5", "1e-05", "1"], run.stderr
