@@ -223,10 +223,11 @@ async def test_it_is_awaited(place: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["function", "partial", "object"])
-@pytest.mark.parametrize("ours", [sluicegate.httpx, sluicegate.httpx2])
-def test_transports_take_all_kinds(ours: Any, kind: str) -> None:
+@pytest.mark.parametrize(("library", "ours"), [(httpx, sluicegate.httpx), (httpx2, sluicegate.httpx2)])
+def test_transports_take_all_kinds(library: Any, ours: Any, kind: str) -> None:
     """As they are, too."""
-    ours.RateLimitTransport("1/minute", identifier=KINDS[kind], limiter=awaited())
+    sender = library.MockTransport(lambda _: library.Response(200))
+    ours.RateLimitTransport("1/minute", identifier=KINDS[kind], transport=sender, limiter=awaited())
 
 
 # Where there is none

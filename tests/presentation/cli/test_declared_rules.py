@@ -16,6 +16,7 @@ from sluicegate import RateLimitMiddleware, rate_limited
 from sluicegate.fastapi import rate_limit
 
 app = FastAPI()
+app.add_middleware(RateLimitMiddleware, rules={"GET /items/{item}": "3/minute"})
 app.add_middleware(GZipMiddleware)
 app.add_middleware(RateLimitMiddleware, rules={"GET /items/{item}": "7/hour", "GET /both": "9/hour"})
 router = APIRouter(prefix="/in", dependencies=[Depends(rate_limit("3/minute"))])
@@ -73,6 +74,7 @@ def test_an_application_of_fastapi(tmp_path: Path, redis_server: RedisServer) ->
     settings = {"SLUICEGATE_STORAGE_URL": redis_server.url, "SLUICEGATE_DEADLINE_MS": "10000"}
     spend = "import site_a; from fastapi.testclient import TestClient as C; c = C(site_a.app)\n"
     spend += "assert [c.get('/both').status_code for _ in range(3)] == [200, 200, 429]\n"
+    spend += "assert c.get('/items/7').status_code == 200\n"
     spend += "assert [c.get('/sub/page').status_code for _ in range(5)] == [200] * 4 + [429]; site_a.send()"
     environ = {**os.environ, **settings, "SLUICEGATE_RULES": "rules.toml"}
     subprocess.run([sys.executable, "-c", spend], cwd=tmp_path, check=True, timeout=120, env=environ)
@@ -119,7 +121,7 @@ def test_an_application_of_fastapi(tmp_path: Path, redis_server: RedisServer) ->
     assert remaining[1].startswith("0 of 2 left")
     assert of_mount[1].startswith("0 of 4 left")
     assert of_function[1].startswith("5 of 6 left")
-    assert (json.loads(of_middleware[1])["limit"], json.loads(of_middleware[1])["remaining"]) == (7, 7)
+    assert (json.loads(of_middleware[1])["limit"], json.loads(of_middleware[1])["remaining"]) == (3, 2)
     assert reset == (0, "reset: the buckets are full\n")
     assert again[1] == "2 of 2 left\n"
     assert of_mount_again[1].startswith("0 of 4 left")

@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -148,8 +149,17 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("environ", "line"), WRONG, ids=[next(iter(environ)) for environ, _ in WRONG])
-@pytest.mark.parametrize("place", ["rate_limit", "rate_limited", "rate_limited plain", "throttle", "paced", "httpx"])
+PLACES = ["rate_limit", "rate_limited", "rate_limited plain", "throttle", "paced", "httpx"]
+
+
+@pytest.mark.parametrize(
+    ("place", "environ", "line"),
+    [
+        *[("rate_limited", *wrong) for wrong in WRONG],
+        *[(place, *WRONG[1]) for place in PLACES],
+        ("throttle", *WRONG[-1]),
+    ],
+)
 def test_each_place_checks_the_settings(
     place: str, environ: dict[str, str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,8 +179,9 @@ def test_each_place_checks_the_settings(
         "rate_limited plain": lambda rule, given: rate_limited(rule, **given(blocking))(lambda: None),
         "throttle": lambda rule, given: throttle(rule, trusted_proxies=(), **given(blocking)),
         "paced": lambda rule, given: paced(rule, **given(awaited))(coroutine),
-        "httpx": lambda rule, given: sluicegate.httpx.RateLimitTransport(rule, **given(awaited)),
+        "httpx": lambda rule, given: sluicegate.httpx.RateLimitTransport(rule, transport=sender, **given(awaited)),
     }
+    sender = httpx.MockTransport(lambda _: httpx.Response(200))
     made = make[place]
     monkeypatch.setattr("sluicegate.presentation.web.fastapi._installed", set())
     made("1/minute", lambda _: {})

@@ -92,9 +92,9 @@ class Relatives:
 
     def neighbours(self, rules: _HasRules, followed: _HasRules | None) -> Neighbours:
         """Return what some rules have to stand apart from, and let those that come later stand apart from them."""
-        before = tuple(self._apart)
-        self._apart.append(ref(rules))
-        return Neighbours(followed, before)
+        before = [one for one in self._apart if one() is not None]
+        self._apart = [*before, ref(rules)]
+        return Neighbours(followed, tuple(before))
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -95,7 +95,9 @@ def _limiters_of(app: object, depth: int, mounted_at: str = "") -> Iterator[Limi
 
 
 def _of_starlette(app: Any, depth: int, mounted_at: str) -> Iterator[Limiter]:  # noqa: ANN401 - Starlette may not be installed
-    for added in app.user_middleware:
+    for added in reversed(
+        app.user_middleware
+    ):  # as Starlette builds them: the innermost first, whose keys are the plain ones
         kind: Any = added.cls
         if isinstance(kind, type) and issubclass(kind, ASGIFace):
             arguments: Any = getattr(added, "kwargs", None) or getattr(
