@@ -7,8 +7,8 @@ from sluicegate.application.check import Check
 from sluicegate.application.failure_policy import FallbackAnswer, reason_of
 from sluicegate.application.notifier import Notifier
 from sluicegate.application.rules.lists_and_overrides import ListAnswer
-from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.application.rules.rules_snapshot import RulesSnapshot
+from sluicegate.application.rules.switch_news import warn_if_everything_is_off
 from sluicegate.domain.buckets.token_bucket import binding
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
@@ -29,14 +29,12 @@ class CheckAnnouncer:
     """Publish the events of checks, those that have listeners, and write their log lines.
 
     Args:
-        live_rules: Says that everything is switched off.
         notifier: Publishes events and writes log lines.
         now_ns: What measures execution times: reads a monotonic clock in nanoseconds.
         observed: Whether there is a bus, which may have listeners.
     """
 
-    def __init__(self, live_rules: LiveRules, notifier: Notifier, now_ns: Callable[[], int], *, observed: bool) -> None:
-        self._live_rules: Final = live_rules
+    def __init__(self, notifier: Notifier, now_ns: Callable[[], int], *, observed: bool) -> None:
         self._notifier: Final = notifier
         self._now_ns: Final = now_ns
         self._observed: Final = observed
@@ -100,7 +98,7 @@ class CheckAnnouncer:
             self._impossible(check, rules)
         else:
             if not check.shadows:
-                self._live_rules.warn_if_everything_is_off(snapshot)
+                warn_if_everything_is_off(self._notifier, snapshot)
             if check.shadows or snapshot.switches:  # a rule with `enabled=False` publishes nothing
                 self._skipped(check, rules)
 

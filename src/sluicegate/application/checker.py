@@ -56,7 +56,7 @@ class Checker:
         self.notifier = notifier
         self.utc_now = utc_now
         self._observed = observed
-        self.announcer = CheckAnnouncer(live_rules, notifier, now_ns, observed=observed)
+        self.announcer = CheckAnnouncer(notifier, now_ns, observed=observed)
         """Tells observers of checks."""
         self._never_waits = bool(getattr(getattr(storage, "traits", None), "never_waits", False))
         self._ad_hoc: dict[tuple[str, RateLimitRule, bool], EndpointRules] = {}

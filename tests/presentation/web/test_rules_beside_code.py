@@ -1,6 +1,7 @@
 """Rules beside code have buckets of their own where they should, are charged once for a request, and belong to the process."""
 
 import functools
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -234,7 +235,7 @@ async def test_two_middlewares_with_different_rules(
     assert left == [3, 0]
     if server is not None:
         keys: Any = server.client().keys("rate_limit:*:GET /a")
-        assert sorted(keys) == ["rate_limit:ip:192.0.2.1:GET /a", "rate_limit:ip~&2-3600s:192.0.2.1:GET /a"]
+        assert sorted(keys) == ["rate_limit:ip:192.0.2.1:GET /a", "rate_limit:ip~&5-86400s:192.0.2.1:GET /a"]
         assert len(cast("Any", server.client().keys("rate_limit:*:GET /b"))) == 1
     outer.limiter.rules.switch_off()  # and what operators do meanwhile means these buckets
     await outer.limiter.reset(endpoint="GET /a", identifier="192.0.2.1")
@@ -242,6 +243,24 @@ async def test_two_middlewares_with_different_rules(
     assert await statuses(outer, *["/a"] * 3) == [200, 200, 429]
     for one in limiters:
         await one.aclose()
+
+
+@pytest.mark.usefixtures("_process")
+async def test_which_of_different_rules_has_a_key_does_not_depend_on_their_order() -> None:
+    """Workers build the middlewares of mounted applications as they are asked for, and share buckets all the same."""
+    page = Starlette()
+    texts = ["5/day", "2/hour", "9/minute"]
+    built: list[set[tuple[str, Any]]] = []
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        made = {texts[nth]: RateLimitMiddleware(page, rules={"GET /a": texts[nth]}) for nth in order}
+        limiters = {text: cast("TokenBucketAdapter", one.limiter) for text, one in made.items()}
+        built.append({(text, *one.current_rules().keys_of("GET /a")) for text, one in limiters.items()})
+        del made, limiters
+        gc.collect()
+    assert built[0] == built[1] == built[2]
+    assert len({key for _, key in built[0]}) == 3
+    alone = cast("TokenBucketAdapter", RateLimitMiddleware(page, rules={"GET /a": "9/minute"}).limiter)
+    assert list(alone.current_rules().keys_of("GET /a")) == [("rate_limit:ip:", ":GET /a")]
 
 
 async def test_limiters_that_spoil_each_others_buckets_are_reported(redis_server: RedisServer) -> None:

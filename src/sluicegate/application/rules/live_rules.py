@@ -79,6 +79,12 @@ class LiveRules:
         )
         """What checks read, unless its `until` has passed; see `current`."""
         self._announce_switches((), self.held.snapshot.own_switches)
+        self._neighbours.recompile()
+
+    def recompile(self) -> None:
+        """Compile the rules again, because there are others beside them."""
+        with self._mutex:
+            self.held.snapshot = self._compile(self._own)
 
     def current(self) -> RulesSnapshot:
         """Return what checks read, without kill switches that have ended."""
@@ -102,10 +108,7 @@ class LiveRules:
     def derive(self, rules: Rules, *, apart: bool = False) -> "LiveRules":
         """Return other rules for which the lists, overrides, policies and kill switches of these hold too, also later ones.
 
-        Args:
-            rules: The rules.
-            apart: Whether a rule gets keys of its own where these, or others that were derived apart before, count otherwise in
-                buckets of the same name, which may be in the same place.
+        Where they stand `apart`, a rule may get keys of its own; see `Neighbours`.
 
         Raises:
             InvalidInputError: If the rules are wrong.
@@ -145,7 +148,8 @@ class LiveRules:
         with self._mutex:
             known = self._without_switches
             if known is None or known[0] is not snapshot:
-                compiled = CompiledRules(snapshot.effective, self._key_format, taken=self._neighbours.keys())
+                taken = self._neighbours.taken(snapshot.effective, self._key_format)
+                compiled = CompiledRules(snapshot.effective, self._key_format, taken=taken)
                 known = self._without_switches = snapshot, compiled
             self.rules_beside_code.compile_all(known[1], snapshot.book)
         return known[1]
@@ -292,11 +296,6 @@ class LiveRules:
             )
         return rule
 
-    def warn_if_everything_is_off(self, snapshot: RulesSnapshot) -> None:
-        """Say now and then that nothing is limited: a kill switch that was forgotten must not stay unnoticed."""
-        if any(not switch.policies for switch in snapshot.switches):
-            self._notifier.warn_throttled("kill_switch", "The kill switch is thrown: nothing is limited.")
-
     def warn_of_calls_in_flight(self, rules: EndpointRules) -> None:
         """Say now and then that a check holds nothing: who relies on it has no limit of calls in flight."""
         self._notifier.warn_throttled(
@@ -325,7 +324,8 @@ class LiveRules:
             )
         now = self._utc_now()
         self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
-        thrown, effective, taken = tuple(self._thrown.values()), self._added.merged(book, now), self._neighbours.keys()
+        thrown, effective = tuple(self._thrown.values()), self._added.merged(book, now)
+        taken = self._neighbours.taken(effective, self._key_format)
         snapshot = take_snapshot(
             book, self._key_format, now, thrown, effective, followed, enabled=self._enabled, taken=taken
         )

@@ -1,6 +1,6 @@
 """Limiters whose rules follow each other, such as those of one process: what one of them resets, all must know."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 from weakref import WeakSet, ref
 
@@ -8,7 +8,8 @@ from sluicegate.application.failure_policy import FailurePolicy
 from sluicegate.application.rules.rules_snapshot import CurrentRules
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.protocols import ResettableStorage, SyncResettableStorage
-from sluicegate.domain.rules.compiled_rules import Keys
+from sluicegate.domain.rules.compiled_rules import CompiledRules, Keys, label_of
+from sluicegate.domain.rules.rule_book import RuleBook
 
 
 class _HasScopes(Protocol):
@@ -20,29 +21,58 @@ class _HasRules(Protocol):
     @property
     def held(self) -> CurrentRules: ...
 
+    def recompile(self) -> None: ...
+
 
 class Neighbours:
-    """Rules whose buckets may be where those of others are, and came before them.
+    """Rules whose buckets may be where those of others are. In every process the same one of them has a key.
 
     Args:
-        followed: The rules that all of them follow; None: there are none.
-        before: The others, as long as they are used.
+        followed: The rules that all of them follow, whose keys come first; None: there are none.
+        beside: All that stand beside each other, as long as they are used.
+        own: Those whose neighbours these are.
     """
 
-    def __init__(self, followed: _HasRules | None = None, before: "tuple[ref[_HasRules], ...]" = ()) -> None:
+    def __init__(
+        self,
+        followed: _HasRules | None = None,
+        beside: "Sequence[ref[_HasRules]]" = (),
+        own: "ref[_HasRules] | None" = None,
+    ) -> None:
         self._followed = followed
-        self._before = before
+        self._beside = beside
+        self._own = own
 
-    def keys(self) -> Keys:
-        """Return the keys that are taken, with the rules that count there; the first ones come first."""
+    def taken(self, book: RuleBook, key_format: KeyFormat) -> Keys:
+        """Return the keys that rules would have if they were alone, and others have, which count otherwise.
+
+        Of rules beside each other the one whose name sorts first has the key, whichever was made first: a worker makes an
+        application's middlewares in the order in which they are asked.
+        """
+        if self._followed is None:
+            return {}
+        first = self._followed.held.snapshot.rules.keys
+        beside = [_alone(rules, key_format) for rules in self._others()]
         found: Keys = {}
-        for rules in (self._followed, *[one() for one in self._before]):
-            held: CurrentRules | None = getattr(
-                rules, "held", None
-            )  # of what another thread is making there is nothing yet
-            if held is not None:
-                found = {**held.snapshot.rules.keys, **found}
+        for key, rule in CompiledRules(book, key_format).keys.items():
+            rivals = [keys[key] for keys in beside if key in keys]
+            before = [first[key]] if key in first else [one for one in rivals if label_of(one, ()) < label_of(rule, ())]
+            if before:
+                found[key] = before[0]
         return found
+
+    def recompile(self) -> None:
+        """Let the others see that there are new rules beside them."""
+        for rules in self._others():
+            rules.recompile()
+
+    def _others(self) -> list[_HasRules]:
+        return [rules for one in tuple(self._beside) if one is not self._own and (rules := one()) is not None]
+
+
+def _alone(rules: _HasRules, key_format: KeyFormat) -> Keys:
+    held: CurrentRules | None = getattr(rules, "held", None)  # of what another thread is making there is nothing yet
+    return {} if held is None else CompiledRules(held.snapshot.effective, key_format).keys
 
 
 class Relative:
@@ -92,9 +122,9 @@ class Relatives:
 
     def neighbours(self, rules: _HasRules, followed: _HasRules | None) -> Neighbours:
         """Return what some rules have to stand apart from, and let those that come later stand apart from them."""
-        before = [one for one in self._apart if one() is not None]
-        self._apart = [*before, ref(rules)]
-        return Neighbours(followed, tuple(before))
+        own = ref(rules)
+        self._apart[:] = [*[one for one in self._apart if one() is not None], own]
+        return Neighbours(followed, self._apart, own)
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What observers are told of kill switches."""
 
 from sluicegate.application.notifier import Notifier
+from sluicegate.application.rules.rules_snapshot import RulesSnapshot
 from sluicegate.domain.events import RateLimitSwitched
 from sluicegate.domain.rules.rule_book_entries import KillSwitch
 
@@ -20,6 +21,12 @@ def announce_switches(
         for switch in switches:
             if switch not in others:
                 _announce(notifier, version, switch, off=off)
+
+
+def warn_if_everything_is_off(notifier: Notifier, snapshot: RulesSnapshot) -> None:
+    """Say now and then that nothing is limited: a kill switch that was forgotten must not stay unnoticed."""
+    if any(not switch.policies for switch in snapshot.switches):
+        notifier.warn_throttled("kill_switch", "The kill switch is thrown: nothing is limited.")
 
 
 def _announce(notifier: Notifier, version: str, switch: KillSwitch, *, off: bool) -> None:

@@ -30,8 +30,8 @@ class CompiledRules:
         key_format: How buckets are named.
         switched_off: Which rules do not count, whatever they say of themselves; None: none. If `everything` is, the lists
             do not count either.
-        taken: The keys of other limiters whose buckets may be in the same place, and their rules: a rule that counts otherwise
-            gets keys of its own. None: there are none.
+        taken: Keys that rules of others have, whose buckets may be in the same place: a rule that counts otherwise gets keys of
+            its own. None: there are none.
 
     Raises:
         InvalidInputError: If an endpoint is not a text of 1 to 1024 bytes, is a route that cannot be read or has no rule, or
@@ -241,7 +241,7 @@ class _Compiler:
     ) -> EndpointRules:
         # Which other rules the endpoint has depends on what code ran before, so the keys have names and no numbers.
         return self._compile(
-            endpoint, [Bound(rule, endpoint) for rule in rules], [f"@{_label(rule, policies)}" for rule in rules]
+            endpoint, [Bound(rule, endpoint) for rule in rules], [f"@{label_of(rule, policies)}" for rule in rules]
         )
 
     def _compile(self, endpoint: str, bound: Sequence[Bound], variants: Sequence[str]) -> EndpointRules:
@@ -254,7 +254,7 @@ class _Compiler:
             frame = self._key_format.frame(rule.scope, bucket, variants[at])
             other = self._taken.get(frame)
             if other is not None and other.spec.text != rule.spec.text:
-                frame = self._key_format.frame(rule.scope, bucket, f"&{_label(rule, ())}")
+                frame = self._key_format.frame(rule.scope, bucket, f"&{label_of(rule, ())}")
             if frame in frames:
                 raise InvalidInputError(f"rules[{endpoint!r}]: two rules of {bucket!r} would count in the same bucket")
             frames.add(frame)
@@ -285,7 +285,7 @@ class _Compiler:
         return IdentifierIndex(rule.scope, [_substitute(rule, override, bucket, frame) for override in overrides])
 
 
-def _label(rule: RateLimitRule, policies: Container[str]) -> str:
+def label_of(rule: RateLimitRule, policies: Container[str]) -> str:
     """Return a policy's name, or what tells a rule from every other one that counts differently: limit, and own name."""
     if rule.name in policies:
         return rule.name

@@ -95,9 +95,8 @@ def _limiters_of(app: object, depth: int, mounted_at: str = "") -> Iterator[Limi
 
 
 def _of_starlette(app: Any, depth: int, mounted_at: str) -> Iterator[Limiter]:  # noqa: ANN401 - Starlette may not be installed
-    for added in reversed(
-        app.user_middleware
-    ):  # as Starlette builds them: the innermost first, whose keys are the plain ones
+    # As Starlette builds them: the innermost first, whose keys are the plain ones.
+    for added in reversed(app.user_middleware):
         kind: Any = added.cls
         if isinstance(kind, type) and issubclass(kind, ASGIFace):
             arguments: Any = getattr(added, "kwargs", None) or getattr(
