@@ -168,24 +168,14 @@ def _settle(number: int) -> Call:
 
 
 def test_a_reset_and_what_is_reserved_next_in_one_call(lua: ScriptedBuckets) -> None:
-    """The hold that ended last has gone, and the next claim finds its place beside those that stay."""
+    """The hold that ended last has gone, and the next claim finds its place beside a reservation that has ended."""
     lua.client.flushall()
     reset = Call(RESET, [BucketRequest("k", RULE.spec, 0)], Future(), 0.0)
-    lua.send(
-        [
-            _reserve(1, 1, HOLD, 9_000_000),
-            reset,
-            _reserve(2, 1, HOLD, 5_000_000),
-            reset,
-            _reserve(3, 1, HOLD, 3_000_000),
-        ],
-        START_US,
-    )
-    lua.send(
-        [_reserve(4, 2, HOLD, 8_000_000), _reserve(5, 2, HOLD, 7_000_000), _reserve(6, 2, HOLD, 6_000_000)], START_US
-    )
-    left = [lua.call([(PEEK, [BucketRequest("k", RULE.spec, 0)])], START_US + s * 10**6)[0][0] for s in (0, 3, 6, 7, 8)]
-    assert [one.level // RULE.spec.units_per_token for one in left] == [93, 94, 96, 98, 100]
+    lua.send([_reserve(1, 1, CHARGE, 1)], START_US)
+    lua.send([_reserve(2, 1, HOLD, 9_000_000), reset, _reserve(3, 1, HOLD, 3_000_000)], START_US + 1)
+    lua.send([_reserve(4, 2, HOLD, 8_000_000), _reserve(5, 2, HOLD, 7_000_000)], START_US + 1)
+    left = [lua.call([(PEEK, [BucketRequest("k", RULE.spec, 0)])], START_US + s * 10**6)[0][0] for s in (1, 4, 8, 9)]
+    assert [one.level // RULE.spec.units_per_token for one in left] == [95, 96, 98, 100]
 
 
 def test_what_is_no_list_of_claims_is_no_bucket(lua: ScriptedBuckets) -> None:
