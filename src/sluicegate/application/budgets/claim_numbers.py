@@ -1,17 +1,15 @@
 """Numbers that tell claims apart, also between processes that were forked from one another."""
 
 import os
-from struct import Struct
 from typing import Final
 
 from mypy_extensions import i64
 
-_HIGH_BITS: Final = 0xFFFFF  # 52 bits in all, because Lua's numbers are doubles
+_MASK: Final[i64] = (1 << 52) - 1  # Lua's numbers are doubles
 _DRAWN_AT_ONCE: Final = 256
-_halves: Final = Struct(f"={2 * _DRAWN_AT_ONCE}I")
 
 _numbers: Final[list[int]] = []
-"""Numbers that no claim has yet."""
+"""Random numbers of 64 bits that no claim has yet."""
 
 
 def draw_claim_number() -> int:
@@ -22,17 +20,10 @@ def draw_claim_number() -> int:
     """
     while True:
         try:
-            return _numbers.pop()
+            drawn: i64 = _numbers.pop()
+            return (drawn & _MASK) + 1
         except IndexError:
-            _draw_several()
-
-
-def _draw_several() -> None:
-    halves: tuple[int, ...] = _halves.unpack(os.urandom(_halves.size))
-    for nth in range(_DRAWN_AT_ONCE):
-        high: i64 = halves[2 * nth]
-        low: i64 = halves[2 * nth + 1]
-        _numbers.append(((high & _HIGH_BITS) << 32 | low) + 1)
+            _numbers.extend(memoryview(os.urandom(8 * _DRAWN_AT_ONCE)).cast("q").tolist())
 
 
 if hasattr(os, "register_at_fork"):
