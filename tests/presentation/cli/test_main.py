@@ -95,6 +95,9 @@ def test_an_endpoint_without_a_rule_is_allowed_and_said_to_have_none(run: Run, r
     """A misspelt endpoint shows."""
     status, output, _ = run("check", "POST /logon", "192.0.2.1", "--rules", rules)
     assert (status, output) == (0, "allowed: no rule names the endpoint 'POST /logon'\n")
+    status, output, complaint = run("remaining", "POST /logon", "192.0.2.1", "--rules", rules)
+    assert (status, output) == (1, "")
+    assert "'POST /logon'; --app MODULE:APP finds those that code declares" in one_line(complaint)
 
 
 def test_the_rules_file_may_come_from_the_environment(run: Run, rules: str, monkeypatch: pytest.MonkeyPatch) -> None:

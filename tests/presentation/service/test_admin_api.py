@@ -175,6 +175,7 @@ async def test_the_command_line_drives_it(tmp_path: Path, capsys: pytest.Capture
         assert await run("remaining", "POST /login", "192.0.2.1") == (0, "0 of 5 left, full again in 60 s")
         assert await run("reset", "POST /login", "192.0.2.1") == (0, "done")
         assert await run("remaining", "POST /login", "192.0.2.1") == (0, "5 of 5 left")
+        assert (await run("remaining", "POST /logon", "192.0.2.1"))[0] == 1
         status, text = await run("admin", "take-back-override", "login", "192.0.2.1")
         assert (status, text) == (1, "sluicegate: not done: No such override was added.")
         assert (await run("admin", "refund", "POST /login", "192.0.2.1", "--cost", "2"))[0] == 0
