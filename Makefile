@@ -66,7 +66,7 @@ test-wheel: .venv-wheel/ready ## Run all tests against the installed compiled wh
 	@touch $@
 
 test-frameworks: .venv-frameworks/ready .venv/ready ## Ask real frameworks on real servers for every spelling of a path
-	cd tests/frameworks && PYTHONPATH=../../src:.. ../../.venv-frameworks/bin/python -m pytest -c pytest.ini page.py matrix.py
+	cd tests/frameworks && PYTHONPATH=../../src:.. ../../.venv-frameworks/bin/python -m pytest -c pytest.ini page.py litestar_routes.py matrix.py
 
 # pip's cache makes a second run quick.
 test-versions: ## Run what concerns each dependency with the oldest version that is supported

@@ -14,12 +14,22 @@ import fastapi
 import litestar
 import quart
 import sanic
+from django.core.asgi import get_asgi_application
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
 
-from frameworks.routes import MOUNTED, ROUTES, options_of, rules
+from frameworks import django_site
+from frameworks.raw_requests import END_OF_FIELDS
+from frameworks.routes import BELOW, MOUNTED, ROUTES, options_of, rules
 from sluicegate import RateLimitMiddleware
+
+_METHODS = ("GET", "WEBSOCKET")
+
+
+def _served(name: str) -> list[tuple[Any, Any]]:
+    """Return the header field by which an accepted websocket tells its route."""
+    return [(b"x-served", name.encode())]
 
 
 def starlette_app(**options: Any) -> Any:
@@ -28,8 +38,15 @@ def starlette_app(**options: Any) -> Any:
     def route(name: str, path: str) -> Route:
         return Route(path, lambda _: PlainTextResponse(f"served:{name}"))
 
-    inner = Starlette(routes=[route("sub", "/items/{id}")])
-    app = Starlette(routes=[*(route(name, path) for name, path in ROUTES.items()), Mount("/sub", inner)])
+    def accepting(name: str, path: str) -> WebSocketRoute:
+        async def accept(websocket: Any) -> None:
+            await websocket.accept(headers=_served(name))
+
+        return WebSocketRoute(path, accept)
+
+    inner = Starlette(routes=[one("sub", BELOW["sub"]) for one in (route, accepting)])
+    routes = [one(name, path) for name, path in ROUTES.items() for one in (route, accepting)]
+    app = Starlette(routes=[*routes, Mount("/sub", inner)])
     app.router.redirect_slashes = options.get("redirect_slashes", True)
     return app
 
@@ -42,7 +59,11 @@ def fastapi_app(**options: Any) -> Any:
         async def handler() -> Any:
             return PlainTextResponse(f"served:{name}")
 
+        async def accept(websocket: fastapi.WebSocket) -> None:
+            await websocket.accept(headers=_served(name))
+
         router.add_api_route(path, handler)
+        router.add_api_websocket_route(path, accept)
 
     for name, path in ROUTES.items():
         add(app, name, path)
@@ -62,10 +83,18 @@ def litestar_app(**options: Any) -> Any:
 
         return serve
 
+    def accepting(name: str, path: str) -> Any:
+        @litestar.websocket(path, name=f"accept-{name}")
+        async def accept(socket: litestar.WebSocket) -> None:
+            await socket.accept(headers={"x-served": name})
+
+        return accept
+
     typed = {"item": "/items/{id:str}", "sub": "/items/{id:str}"}
-    handlers = [handler(name, typed.get(name, path)) for name, path in ROUTES.items()]
+    kinds = (handler, accepting)
+    handlers = [one(name, typed.get(name, path)) for name, path in ROUTES.items() for one in kinds]
     return litestar.Litestar(
-        [*handlers, litestar.Router("/sub", route_handlers=[handler("sub", typed["sub"])])],
+        [*handlers, litestar.Router("/sub", route_handlers=[one("sub", typed["sub"]) for one in kinds])],
         openapi_config=None,
         **options,
     )
@@ -81,7 +110,11 @@ def quart_app(**options: Any) -> Any:
         async def serve(**_: Any) -> str:
             return f"served:{name}"
 
+        async def accept(**_: Any) -> None:
+            await quart.websocket.accept(headers={"x-served": name})
+
         to.add_url_rule(werkzeug_path(path), name, serve)
+        to.add_websocket(werkzeug_path(path), f"accept-{name}", accept)
 
     for name, path in ROUTES.items():
         add(app, name, path)
@@ -165,15 +198,16 @@ def blacksheep_app() -> Any:
 
 def limited(app: Any, *, reverse: bool = False) -> RateLimitMiddleware:
     """Return an application behind the middleware."""
-    return RateLimitMiddleware(app, rules=rules(reverse=reverse), **options_of())
+    return RateLimitMiddleware(app, rules=rules(reverse=reverse, methods=_METHODS), **options_of())
 
 
 def inside(app: Any) -> Any:
     """Return a Starlette application with the middleware inside."""
-    app.add_middleware(RateLimitMiddleware, rules=rules(), **options_of())
+    app.add_middleware(RateLimitMiddleware, rules=rules(methods=_METHODS), **options_of())
     return app
 
 
+django_site.set_up()
 APPS: dict[str, Callable[..., Any]] = {
     "starlette": limited(starlette_app()),
     "starlette-no-redirects": limited(starlette_app(redirect_slashes=False)),
@@ -192,21 +226,38 @@ APPS: dict[str, Callable[..., Any]] = {
     "sanic": limited(sanic_app()),
     "sanic-strict": limited(sanic_app(strict_slashes=True)),
     "blacksheep": limited(blacksheep_app()),
+    "django-inside": get_asgi_application(),
 }
+_WITHOUT_LIFESPAN = "django-inside"
+WEBSOCKETS = ("starlette", "fastapi", "litestar", "quart")
+"""Those that accept websockets."""
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Call the application that the request names; start all of them first."""
     if scope["type"] == "lifespan":
         await receive()
-        for one in APPS.values():
-            await _start(one)
+        for name, one in APPS.items():
+            if name != _WITHOUT_LIFESPAN:
+                await _start(one)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
         return
     name = next(value for field, value in scope["headers"] if field == b"x-app")
-    await APPS[name.decode()](scope, receive, send)
+    await APPS[name.decode()](scope, receive, telling(send) if scope["type"] == "websocket" else send)
+
+
+def telling(send: Any) -> Any:
+    """Return a `send` that tells the header fields of an acceptance as a text as well: not every server sends them."""
+
+    async def send_and_tell(message: dict[str, Any]) -> None:
+        await send(message)
+        if message["type"] == "websocket.accept":
+            lines = [b"%b: %b\r\n" % (bytes(field), bytes(value)) for field, value in message.get("headers") or ()]
+            await send({"type": "websocket.send", "text": (b"\r\n" + b"".join(lines) + END_OF_FIELDS).decode()})
+
+    return send_and_tell
 
 
 async def _start(one: Callable[..., Any]) -> None:

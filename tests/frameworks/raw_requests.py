@@ -5,6 +5,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _TIMEOUT_S = 20
+END_OF_FIELDS = b"end-of-fields"
+_HANDSHAKE = b"\r\n".join(
+    (
+        b"Connection: Upgrade",
+        b"Upgrade: websocket",
+        b"Sec-WebSocket-Version: 13",
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+)
 
 
 class RawAnswer(NamedTuple):
@@ -23,19 +32,36 @@ class RawAnswer(NamedTuple):
 
 def ask(port: int, app: str, target: bytes) -> RawAnswer:
     """Send a GET for a target to an application on a port of this machine."""
-    head = b"GET %b HTTP/1.1\r\nHost: a.example\r\nX-App: %b\r\nConnection: close\r\n\r\n" % (target, app.encode())
+    received = b"".join(_exchange(port, target, b"X-App: %b\r\nConnection: close" % app.encode()))
+    fields, _, body = received.partition(b"\r\n\r\n")
+    served = body.partition(b"served:")[2].split(b"\r\n")[0].decode() if b"served:" in body else ""
+    return _read(fields, served)
+
+
+def shake_hands(port: int, app: str, target: bytes) -> RawAnswer:
+    """Ask for a websocket. Whoever accepts it sends the header fields of the acceptance as a text: see `asgi_apps.py`."""
     received = b""
+    for part in _exchange(port, target, b"X-App: %b\r\n%b" % (app.encode(), _HANDSHAKE)):
+        received += part
+        if END_OF_FIELDS in received or (b"\r\n\r\n" in received and b" 101 " not in received[:20]):
+            break
+    return _read(received, received.partition(b"x-served:")[2].split(b"\r\n")[0].strip().decode())
+
+
+def _exchange(port: int, target: bytes, fields: bytes) -> Iterator[bytes]:
+    """Yield what a server sends, until it closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as connection:
         try:
-            connection.sendall(head)
+            connection.sendall(b"GET %b HTTP/1.1\r\nHost: a.example\r\n%b\r\n\r\n" % (target, fields))
             while part := connection.recv(65536):
-                received += part
+                yield part
         except ConnectionError:
             pass
-    fields, _, body = received.partition(b"\r\n\r\n")
+
+
+def _read(fields: bytes, served: str) -> RawAnswer:
     lines = fields.split(b"\r\n")
     status = int(lines[0].split(b" ")[1]) if lines[0].startswith(b"HTTP/") else 0
-    served = body.partition(b"served:")[2].split(b"\r\n")[0].decode() if b"served:" in body else ""
     policies = b", ".join([line.partition(b":")[2] for line in lines if line.lower().startswith(b"ratelimit-policy:")])
     counted = frozenset(part.split(b'"')[1].decode() for part in policies.split(b",") if b'"' in part)
     return RawAnswer(status, served, counted)
@@ -54,6 +80,7 @@ def spellings(path: str) -> Iterator[bytes]:
     yield from (b"/%%%02X%b" % (plain[1], plain[2:]), b"/%%25%02X%b" % (plain[1], plain[2:]))
     yield from (plain.upper(), plain.title(), plain.swapcase())
     yield from (plain + b"%20", b"/%20" + plain[1:], plain + b"%09", plain + b"%0A", plain + b"%0D%0A", plain + b"%00")
+    yield b"%b%%0A/%b" % (first, last)
     yield from (
         plain + b"%FF",
         b"/%FF" + plain[1:],

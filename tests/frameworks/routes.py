@@ -18,6 +18,7 @@ ROUTES = {
     "slash": "/slash/",
 }
 MOUNTED = {"sub": "/sub/items/{id}"}
+BELOW = {"sub": "/items/{id}"}  # what a mount has of it
 BASES = {
     "item": "/items/3",
     "special": "/items/special",
@@ -29,12 +30,16 @@ BASES = {
 }
 
 
-def rules(*, reverse: bool = False) -> dict[str, RateLimitRule]:
-    """Return a rule of its own for each route; reversed: the parameter's before the literal's."""
+def rules(*, reverse: bool = False, methods: tuple[str, ...] = ("GET",)) -> dict[str, RateLimitRule]:
+    """Return a rule of its own for each route, by method; reversed: the parameter's before the literal's."""
     templates = list((ROUTES | MOUNTED).items())
     if reverse:
         templates.reverse()
-    return {f"GET {template}": RateLimitRule(1_000_000, 1_000_000, "ip", name=name) for name, template in templates}
+    return {
+        f"{method} {template}": RateLimitRule(1_000_000, 1_000_000, "ip", name=name)
+        for name, template in templates
+        for method in methods
+    }
 
 
 def options_of() -> dict[str, Any]:

@@ -1,22 +1,19 @@
 """One WSGI application for each framework and set of options, all with the routes of `routes.py`; see `asgi_apps.py`."""
 
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import bottle
-import django
 import falcon
 import flask
-from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from pyramid.config import Configurator
 from pyramid.response import Response
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from frameworks.routes import MOUNTED, ROUTES, options_of, rules
+from frameworks import django_site
+from frameworks.routes import BELOW, MOUNTED, ROUTES, options_of, rules
 from sluicegate import FlaskRateLimit, WSGIRateLimitMiddleware
 
 
@@ -82,13 +79,27 @@ def _serve(name: str, _: Any) -> Response:
     return Response(f"served:{name}")
 
 
-def pyramid_app() -> Any:
-    """Pyramid, whose routes are in their order."""
+def _add_views(config: Any, routes: dict[str, str]) -> None:
+    for name, path in routes.items():
+        config.add_route(name, path.replace("{n:int}", r"{n:\d+}").replace("{rest:path}", "{rest:.*}"))
+        config.add_view(partial(_serve, name), route_name=name)
+
+
+def pyramid_app(*, prefix: str = "") -> Any:
+    """Pyramid, whose routes are in their order; with a prefix: one of them is included below it."""
     with Configurator() as config:
-        for name, path in (ROUTES | MOUNTED).items():
-            config.add_route(name, path.replace("{n:int}", r"{n:\d+}").replace("{rest:path}", "{rest:.*}"))
-            config.add_view(partial(_serve, name), route_name=name)
+        _add_views(config, ROUTES if prefix else ROUTES | MOUNTED)
+        if prefix:
+            config.include(lambda below: _add_views(below, BELOW), route_prefix=prefix)
         return config.make_wsgi_app()
+
+
+def pyramid_mounted() -> Any:
+    """Pyramid below another one, by Werkzeug's dispatcher."""
+    with Configurator() as config:
+        _add_views(config, BELOW)
+        inner = config.make_wsgi_app()
+    return DispatcherMiddleware(pyramid_app(), {"/sub": inner})
 
 
 class _Resource:
@@ -102,6 +113,13 @@ class _Resource:
         response.text = f"served:{self._name}"
 
 
+def falcon_mounted() -> Any:
+    """Falcon below Flask: the inner router, not the outer one, says what an empty parameter is."""
+    inner = falcon.App()
+    inner.add_route(BELOW["sub"], _Resource("sub"))
+    return DispatcherMiddleware(flask_app(), {"/sub": inner})
+
+
 def falcon_app(**options: Any) -> Any:
     """Falcon."""
     app = falcon.App()
@@ -112,38 +130,12 @@ def falcon_app(**options: Any) -> Any:
     return app
 
 
-def django_app(**options: Any) -> Any:
-    """Django: its middleware, or ours for WSGI round it; there is one application in a process, with two URL configurations."""
-    from django.http import HttpResponse  # noqa: PLC0415 - after the settings
-    from django.urls import include, path, re_path  # noqa: PLC0415
-
-    def view(name: str) -> Any:
-        return lambda _, **__: HttpResponse(f"served:{name}")
-
-    urls = ModuleType("matrix_urls")
-    urls.urlpatterns = [  # type: ignore[attr-defined]
-        *(path(werkzeug_path(template)[1:], view(name)) for name, template in ROUTES.items()),
-        path("sub/", include([re_path(r"^items/(?P<id>[^/]+)$", view("sub"))])),
-    ]
-    sys.modules["matrix_urls"] = urls
-    named = {werkzeug_path(endpoint): rule for endpoint, rule in rules().items()}
-    named["GET /sub/items/(?P<id>[^/]+)$"] = named.pop("GET /sub/items/<id>")
-    settings.configure(
-        ALLOWED_HOSTS=["*"],
-        ROOT_URLCONF="matrix_urls",
-        SECRET_KEY="of a test",
-        MIDDLEWARE=["sluicegate.django.RateLimitMiddleware"],
-        SLUICEGATE={"rules": named},
-    )
-    django.setup()
-    return get_wsgi_application()
-
-
 def limited(app: Any, *, reverse: bool = False) -> WSGIRateLimitMiddleware:
     """Return an application behind the middleware."""
     return WSGIRateLimitMiddleware(app, rules=rules(reverse=reverse), **options_of())
 
 
+django_site.set_up()
 APPS: dict[str, Callable[..., Iterable[bytes]]] = {
     "flask": limited(flask_app()),
     "flask-loose": limited(flask_app(strict_slashes=False)),
@@ -153,10 +145,13 @@ APPS: dict[str, Callable[..., Iterable[bytes]]] = {
     "bottle": limited(bottle_app()),
     "bottle-mounted": limited(bottle_app(mounted=True)),
     "pyramid": limited(pyramid_app()),
+    "pyramid-prefix": limited(pyramid_app(prefix="/sub")),
+    "pyramid-mounted": limited(pyramid_mounted()),
     "falcon": limited(falcon_app()),
     "falcon-strip": limited(falcon_app(strip_url_path_trailing_slash=True)),
     "falcon-reverse": limited(falcon_app(), reverse=True),
-    "django-inside": django_app(),
+    "falcon-mounted": limited(falcon_mounted()),
+    "django-inside": get_wsgi_application(),
 }
 
 

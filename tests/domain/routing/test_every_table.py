@@ -25,6 +25,7 @@ def table_of(*endpoints: str) -> RouteTable:
         (["GET /n/{n:float}"], "/n/1e3", ["GET /n/{n:float}"]),
         (["GET /n/{n:uuid}"], "/n/{01234567-89AB-cdef-0123-456789abcdef}", ["GET /n/{n:uuid}"]),
         (["GET /n/{n:int}.json"], "/n/-3.json", ["GET /n/{n:int}.json"]),
+        (["GET /n/{n:int}.json", "GET /n/{x}.json"], "/n/3.json", ["GET /n/{n:int}.json", "GET /n/{x}.json"]),
         (["GET /items/"], "/items", ["GET /items/"]),
         (["GET /items/", "GET /items"], "/items", ["GET /items"]),
         (["GET /items/{id}/"], "/items/3", ["GET /items/{id}/"]),

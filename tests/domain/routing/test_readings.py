@@ -39,6 +39,7 @@ def paths_of(path: str, raw: bytes | None = None, whole: str = "", root: str = "
         ("/items/3;v=1", None, "/items/3", "query in the path dropped"),
         ("/items/3?x", b"/items/3%3Fx", "/items/3", "query in the path dropped"),
         ("/items/3 \n", None, "/items/3", "white space dropped"),
+        ("/files/a\nb", None, "/files/ab", "white space dropped"),
         ("\\items\\3", None, "/items/3", "backslashes turned"),
     ],
 )

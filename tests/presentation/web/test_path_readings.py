@@ -194,6 +194,14 @@ class Quart:
         """Stand for the method that middlewares wrap."""
 
 
+class Dispatcher:
+    """Stands for Werkzeug's dispatcher, which has one application for what no mount takes."""
+
+    def __init__(self) -> None:
+        self.app = Quart()
+        self.mounts = {"/sub": any_router}
+
+
 class Application:
     """Stands for an application whose router takes letters in either case."""
 
@@ -219,6 +227,7 @@ class Application:
         (limited(fastapi_with(), ITEMS), EXACT),
         (Quart(), LOOSE),
         (Quart().wsgi_app, LOOSE),
+        (Dispatcher(), Router()),
     ],
 )
 def test_which_router_an_application_has(app: Any, router: Router) -> None:

@@ -54,6 +54,10 @@ class RulesSnapshot:
         """Return the endpoints that a request may belong to where the router is not known; see `CompiledRules.match_every`."""
         return self.rules.match_every(method, path, ignoring_case, empty_parameters)
 
+    def match_served(self, method: str, path: str, route: frozenset[str], routes: frozenset[str]) -> str | None:
+        """Return the endpoint of a request whose route is known; see `CompiledRules.match_served`."""
+        return self.rules.match_served(method, path, route, routes)
+
     def scopes_of(self, endpoint: str) -> tuple[str, ...]:
         """Return the scopes whose identifiers a check of an endpoint needs, each once; empty if no rule is for it.
 

@@ -7,6 +7,7 @@ from sluicegate.domain.routing.segment_tree import SegmentTree
 from sluicegate.domain.routing.template import Parameter, RouteTemplate, Token, cut
 
 _TYPED: Final = frozenset({"int", "float", "uuid"})
+_MAX_REMEMBERED: Final = 1000  # sets of templates that fit the same path: there are few
 _SPECIFICITY: Final = {"str": 3, "path": 4}  # literals 0, several tokens in a segment 1, typed parameters 2
 
 
@@ -29,9 +30,11 @@ class EveryTable:
         "_ignoring_case",
         "_lenient",
         "_lenient_differs",
+        "_loosening_merges",
         "_specificity",
         "_strict",
         "_tokens",
+        "_visible_among",
     )
 
     def __init__(
@@ -44,16 +47,20 @@ class EveryTable:
         self._lenient = SegmentTree()
         self._lenient_differs = False
         self._alone: dict[int, bool] = {}
+        self._visible_among: dict[tuple[int, ...], list[int]] = {}
         self._tokens: dict[int, tuple[Token, ...]] = {}
+        self._loosening_merges = False  # whether templates become equal, of which the lenient tree has one then
         taken: set[tuple[Token, ...]] = set()
         for order, template in declared:
             tokens = _folded(template.tokens) if ignoring_case else template.tokens
             self._specificity[order] = tuple([_rank(segment) for segment in cut(tokens)])
             self._tokens[order] = tokens
             taken.add(tokens)
+        loosened: dict[tuple[Token, ...], tuple[Token, ...]] = {}
         for order, tokens in self._tokens.items():
             for form in _forms(tokens, taken):
                 loose = self._loosened(form)
+                self._loosening_merges = self._loosening_merges or loosened.setdefault(loose, form) != form
                 self._lenient_differs = self._lenient_differs or loose != form
                 self._strict.add(order, form)
                 self._lenient.add(order, loose)
@@ -62,20 +69,22 @@ class EveryTable:
         """Return whether no path that fits a template may belong to another one; found out once, without looking at a path."""
         alone = self._alone.get(order)
         if alone is None:
-            alone = self._alone[order] = not self._lenient.overlaps(order, self._tokens[order])
+            alone = not self._loosening_merges and not self._lenient.overlaps(order, self._tokens[order])
+            self._alone[order] = alone
         return alone
 
     def find(self, path: str) -> list[int]:
         """Return the places of the templates that may take a path, the one that comes first by the strict order first."""
         if self._ignoring_case:
             path = path.casefold()
-        found = self._strict.search_all(path)
-        if len(found) > 1:
-            found = self._visible(found)
+        lenient = self._lenient.search_all(path)
+        if not lenient or (len(lenient) == 1 and not self._loosening_merges):
+            return lenient
+        found = self._visible(lenient)
         if self._lenient_differs:
-            lenient = self._lenient.search_all(path)
-            if lenient != found:
-                found = list(dict.fromkeys([*found, *self._visible(lenient)]))
+            strict = self._strict.search_all(path)
+            if strict != lenient:
+                found = list(dict.fromkeys([*self._visible(strict), *found]))
         return found
 
     def _loosened(self, tokens: tuple[Token, ...]) -> tuple[Token, ...]:
@@ -97,15 +106,19 @@ class EveryTable:
         """Return the first declared of some places and those that no other one is more specific than."""
         if len(places) < 2:  # noqa: PLR2004 - one hides no other
             return places
-        first = min(places)
-        return [
-            first,
-            *[
-                place
-                for place in places
-                if place != first and not any(self._hides(other, place) for other in places if other != place)
-            ],
-        ]
+        key = tuple(places)
+        visible = self._visible_among.get(key)
+        if visible is None:
+            first = min(places)
+            visible = [first]
+            visible += [place for place in places if place != first and not self._is_hidden(place, places)]
+            if len(self._visible_among) >= _MAX_REMEMBERED:
+                self._visible_among.clear()
+            self._visible_among[key] = visible
+        return visible
+
+    def _is_hidden(self, place: int, places: list[int]) -> bool:
+        return any(other != place and self._hides(other, place) for other in places)
 
     def _hides(self, one: int, other: int) -> bool:
         """Return whether one template is more specific than another wherever they differ."""

@@ -128,7 +128,8 @@ def _cut(path: str) -> str:
 
 
 def _strip(path: str) -> str:
-    return path.strip() or "/"
+    # Starlette's `path` parameter takes no line break; those of others do, so that it counts without.
+    return path.strip().replace("\n", "") or "/"
 
 
 def _replace_backslashes(path: str) -> str:

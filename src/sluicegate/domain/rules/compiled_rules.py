@@ -161,6 +161,18 @@ class CompiledRules:
         """
         return self.routes.match_every(method, path, ignoring_case, empty_parameters)
 
+    def match_served(self, method: str, path: str, route: frozenset[str], routes: frozenset[str]) -> str | None:
+        """Return the endpoint of a request whose route is known; the unmatched one's if no template is for it.
+
+        Args:
+            method: As in `match`.
+            path: As in `match`, as the router reads it.
+            route: The shapes of the route that serves it; empty: none does.
+            routes: The shapes of all routes of the application.
+        """
+        endpoint = self.routes.match_served(method, path, route, routes)
+        return self.fallback if endpoint is None and method != A_MESSAGE else endpoint
+
     def combine(self, endpoints: tuple[str, ...]) -> EndpointRules | None:
         """Return the rules of several endpoints as if they were one endpoint's, each bucket once; None if there are none.
 

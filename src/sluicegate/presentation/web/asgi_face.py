@@ -152,6 +152,7 @@ class ASGIFace:
         known = known_router(self.app)
         if self._recognises_router:
             self._requests.endpoints.router = known.router
+            self._requests.endpoints.asked = known.asked
         self._root_path = known.root_path
         self._is_first = False
 

@@ -3,6 +3,8 @@
 from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.domain.routing.readings import Reading, readings_of
+from sluicegate.presentation.web.asked_routers import AskedRouter
 from sluicegate.presentation.web.incoming_request import Exemptions, IncomingRequest
 
 PathReadings: TypeAlias = Literal["auto", "exact", "every", "every_ignoring_case"]
@@ -19,6 +21,10 @@ class Routes(Protocol):
 
     def match_every(self, method: str, path: str, ignoring_case: bool, empty_parameters: bool, /) -> list[str]:
         """Return the endpoints that one reading of a path may belong to."""
+        ...
+
+    def match_served(self, method: str, path: str, route: frozenset[str], routes: frozenset[str], /) -> str | None:
+        """Return the endpoint of a request whose route is known."""
         ...
 
     def scopes_of(self, endpoint: str, /) -> tuple[str, ...]:
@@ -86,6 +92,8 @@ class EndpointFinder:
         self._exempt = exempt
         self.router = ROUTERS[readings]
         """The router whose readings are used."""
+        self.asked: AskedRouter | None = None
+        """What tells which route the application will take; None: there is nothing to ask."""
 
     def find(self, rules: Routes, request: IncomingRequest) -> FoundEndpoints | None:
         """Return the endpoints whose rules a request needs; None if it is exempt or there is nothing to ask.
@@ -94,17 +102,38 @@ class EndpointFinder:
         router serves as `/items/3` is not exempt for being written `/static/../items/3`.
         """
         router = self.router
-        if router.exact:
+        mounted: list[Reading] = []
+        if self.asked is not None:
+            served = self.asked.ask(request)
+            if served is not None:
+                if served.route is not None:
+                    return self._served(rules, request, self.asked, served.path, served.route)
+                mounted = readings_of(served.path)
+        elif router.exact:
             exempt = self._exempt.cover(request.path)
             return None if exempt else _one(rules.match(request.method, request.route), request.path)
-        if not request.is_plain():
-            return self._find_any(rules, request, [reading.path for reading in request.readings()])
-        if self._exempt.cover(request.path):
+        if mounted or not request.is_plain():
+            return self._find_any(rules, request, [reading.path for reading in [*request.readings(), *mounted]])
+        return self._find_plain(rules, request)
+
+    def _served(
+        self, rules: Routes, request: IncomingRequest, asked: AskedRouter, path: str, route: frozenset[str]
+    ) -> FoundEndpoints | None:
+        if self._exempt.cover(path):
             return None
-        found = rules.match_every(request.method, request.path, router.ignoring_case, router.empty_parameters)
+        return _one(rules.match_served(request.method, path, route, asked.shapes), path)
+
+    def _find_plain(self, rules: Routes, request: IncomingRequest) -> FoundEndpoints | None:
+        """Find the endpoints of a path that has one reading, as most have."""
+        router, path = self.router, request.path
+        if self._exempt.cover(path):
+            return None
+        found = rules.match_every(request.method, path, router.ignoring_case, router.empty_parameters)
+        if not found:
+            return _one(rules.match(request.method, path), path)
         if len(found) == 1:
-            return FoundEndpoints(found[0], request.path)
-        return self._find_any(rules, request, [request.path])
+            return FoundEndpoints(found[0], path)
+        return FoundEndpoints(found[0], path, dict.fromkeys(found, path))
 
     def _find_any(self, rules: Routes, request: IncomingRequest, paths: list[str]) -> FoundEndpoints | None:
         router = self.router

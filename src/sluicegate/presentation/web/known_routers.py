@@ -5,6 +5,7 @@ from functools import partial
 from inspect import isclass, isroutine
 from typing import Any, Final, NamedTuple, cast
 
+from sluicegate.presentation.web.asked_routers import AskedRouter, asked_router
 from sluicegate.presentation.web.endpoint_finder import Router
 
 _UNKNOWN: Final = Router()
@@ -32,10 +33,12 @@ class KnownRouter(NamedTuple):
     Args:
         router: How its router, and those of all applications mounted in it, read paths.
         root_path: The root path that it puts into each scope in place of the server's; None: it puts none.
+        asked: What tells which route it takes; None: it cannot be asked.
     """
 
     router: Router
     root_path: str | None = None
+    asked: AskedRouter | None = None
 
 
 def known_router(app: object, depth: int = _MAX_DEPTH) -> KnownRouter:
@@ -57,10 +60,10 @@ def known_router(app: object, depth: int = _MAX_DEPTH) -> KnownRouter:
         for name in names:
             router = _BY_PACKAGE.get(name.partition(".")[0])
             if router is not None:
-                return KnownRouter(router)
+                return KnownRouter(router, asked=asked_router(app))
         inner = getattr(app, "app", None) or getattr(app, "__self__", None)
-        if inner is None or inner is app:
-            break
+        if inner is None or inner is app or getattr(app, "mounts", None):
+            break  # what has mounts, as Werkzeug's dispatcher, leads to several applications
         app = inner
     return KnownRouter(_UNKNOWN)
 

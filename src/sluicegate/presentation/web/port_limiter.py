@@ -37,6 +37,10 @@ class PortLimiter:
         """Return nothing: which endpoints there are is not known."""
         return []
 
+    def match_served(self, method: str, path: str, _route: frozenset[str], _routes: frozenset[str]) -> str | None:
+        """Return what `match` returns: the limiter does not ask for routes."""
+        return self.match(method, path)
+
     def scopes_of(self, _endpoint: str) -> tuple[str, ...]:
         """Return the same scopes for every endpoint."""
         return self._scopes
