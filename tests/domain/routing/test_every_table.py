@@ -1,9 +1,17 @@
 """Where the router is not known, no template that may take a path is left out, and none that no router would choose is in."""
 
-import pytest
+from collections.abc import Sequence
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluicegate.domain.routing.every_table import EveryTable
 from sluicegate.domain.routing.table import RouteTable
-from sluicegate.domain.routing.template import parse_endpoint
+from sluicegate.domain.routing.template import Token, parse_endpoint
+
+_SEGMENTS = ("a", "A", "{p}", "{p:int}", "{p:int}.json", "{p}.json", "{p:path}", "")
+_VALUES = ("a", "A", "3", "-3", "3.json", "a.json", "")
 
 
 def table_of(*endpoints: str) -> RouteTable:
@@ -61,3 +69,46 @@ def test_methods() -> None:
     table = table_of("GET /a", "* /{b}")
     assert table.match_every("HEAD", "/a") == ["GET /a"]
     assert table.match_every("BREW", "/a") == ["* /{b}"]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(_SEGMENTS), min_size=1, max_size=2), min_size=1, max_size=6),
+    st.lists(st.lists(st.sampled_from(_VALUES), min_size=1, max_size=2), min_size=5, max_size=9),
+    st.booleans(),
+    st.booleans(),
+)
+def test_none_is_left_out(
+    templates: list[list[str]], paths: list[list[str]], ignoring_case: bool, empty_parameters: bool
+) -> None:
+    """What fits by itself is found among others too, unless one that fits as well is more specific."""
+    endpoints = dict.fromkeys(
+        "GET /"
+        + "/".join(one.replace("p", f"p{place}", 1) if "{" in one else one for place, one in enumerate(segments))
+        for segments in templates
+    )
+    parsed = [template for template in map(parse_endpoint, endpoints) if template is not None]
+    table = RouteTable(parsed)
+    every = EveryTable(list(enumerate(parsed)), ignoring_case, empty_parameters)
+    for path in ["/" + "/".join(values) for values in paths]:
+        fits = [
+            order
+            for order, one in enumerate(parsed)
+            if EveryTable([(order, one)], ignoring_case, empty_parameters).find(path)
+        ]
+        found = [
+            parsed.index(one)
+            for one in parsed
+            if one.endpoint in table.match_every("GET", path, ignoring_case, empty_parameters)
+        ]
+        assert set(found) <= set(fits)
+        for order in set(fits) - set(found):
+            same = [
+                other for other in found if _without_names(parsed[other].tokens) == _without_names(parsed[order].tokens)
+            ]
+            assert same or any(every._hides(other, order) for other in fits), (path, parsed[order], found)
+
+
+def _without_names(tokens: Sequence[Token]) -> str:
+    """Return a template as routers compare it: of two that are the same the first is enough; the last slash may be left out."""
+    texts = [token if isinstance(token, str) else f"{{{token.converter}}}" for token in tokens]
+    return "".join(texts).rstrip("/").casefold()

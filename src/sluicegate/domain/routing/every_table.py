@@ -7,6 +7,8 @@ from sluicegate.domain.routing.segment_tree import SegmentTree
 from sluicegate.domain.routing.template import Parameter, RouteTemplate, Token, cut
 
 _TYPED: Final = frozenset({"int", "float", "uuid"})
+_STR: Final = Parameter("str")
+_ANY_STR: Final = Parameter("any str")
 _MAX_REMEMBERED: Final = 1000  # sets of templates that fit the same path: there are few
 _SPECIFICITY: Final = {"str": 3, "path": 4}  # literals 0, several tokens in a segment 1, typed parameters 2
 
@@ -26,15 +28,18 @@ class EveryTable:
 
     __slots__ = (
         "_alone",
+        "_empties_differ",
         "_empty_parameters",
         "_ignoring_case",
         "_lenient",
         "_lenient_differs",
+        "_literals",
         "_loosening_merges",
         "_specificity",
         "_strict",
         "_tokens",
         "_visible_among",
+        "_with_parameters",
     )
 
     def __init__(
@@ -45,7 +50,10 @@ class EveryTable:
         self._specificity: dict[int, tuple[int, ...]] = {}
         self._strict = SegmentTree()
         self._lenient = SegmentTree()
-        self._lenient_differs = False
+        self._with_parameters = SegmentTree()  # the lenient tree without literals, which are here
+        self._literals: set[str] = set()
+        self._lenient_differs = False  # wherever a parameter may take more than its type says
+        self._empties_differ = False  # only where a segment is empty
         self._alone: dict[int, bool] = {}
         self._visible_among: dict[tuple[int, ...], list[int]] = {}
         self._tokens: dict[int, tuple[Token, ...]] = {}
@@ -61,17 +69,32 @@ class EveryTable:
             for form in _forms(tokens, taken):
                 loose = self._loosened(form)
                 self._loosening_merges = self._loosening_merges or loosened.setdefault(loose, form) != form
-                self._lenient_differs = self._lenient_differs or loose != form
+                if _filled(loose) != form:
+                    self._lenient_differs = True
+                elif loose != form:
+                    self._empties_differ = True
                 self._strict.add(order, form)
                 self._lenient.add(order, loose)
+                literal = "".join([token for token in loose if isinstance(token, str)])
+                if loose == (literal,):
+                    self._literals.add(literal)
+                else:
+                    self._with_parameters.add(order, loose)
 
-    def is_alone(self, order: int) -> bool:
-        """Return whether no path that fits a template may belong to another one; found out once, without looking at a path."""
+    def is_alone(self, order: int, path: str) -> bool:
+        """Return whether a path that fits a template may belong to no other one.
+
+        Whether any template with parameters may take such a path is found out once; then only a literal may be the path.
+        """
         alone = self._alone.get(order)
         if alone is None:
-            alone = not self._loosening_merges and not self._lenient.overlaps(order, self._tokens[order])
+            alone = not self._loosening_merges and not self._with_parameters.overlaps(order, self._tokens[order])
             self._alone[order] = alone
-        return alone
+        if not alone:
+            return False
+        if self._ignoring_case:
+            path = path.casefold()
+        return path not in self._literals or len(self._tokens[order]) == 1
 
     def find(self, path: str) -> list[int]:
         """Return the places of the templates that may take a path, the one that comes first by the strict order first."""
@@ -81,7 +104,7 @@ class EveryTable:
         if not lenient or (len(lenient) == 1 and not self._loosening_merges):
             return lenient
         found = self._visible(lenient)
-        if self._lenient_differs:
+        if self._lenient_differs or (self._empties_differ and ("//" in path or path.endswith("/"))):
             strict = self._strict.search_all(path)
             if strict != lenient:
                 found = list(dict.fromkeys([*self._visible(strict), *found]))
@@ -148,6 +171,11 @@ def _forms(tokens: tuple[Token, ...], taken: set[tuple[Token, ...]]) -> list[tup
         return [tokens]
     shorter = (*tokens[:-1], last[:-1]) if last != "/" else tokens[:-1]
     return [tokens] if shorter in taken else [tokens, shorter]
+
+
+def _filled(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+    """Return a loosened template as it is for segments that are not empty."""
+    return tuple([_STR if token == _ANY_STR else token for token in tokens])
 
 
 def _folded(tokens: tuple[Token, ...]) -> tuple[Token, ...]:

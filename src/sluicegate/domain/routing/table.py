@@ -59,7 +59,7 @@ class RouteTable:
         exact = self._by_method.get(method, self._any)
         order = exact.find(path)
         every = exact.every_table(ignoring_case, empty_parameters)
-        if order != NEVER and every.is_alone(order):
+        if order != NEVER and every.is_alone(order, path):
             return [self._declared[order].endpoint]
         found = every.find(path)
         if order != NEVER:

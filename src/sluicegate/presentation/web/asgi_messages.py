@@ -33,7 +33,7 @@ class ASGIRequest(IncomingRequest):
         view: What will answer, where the framework tells it.
     """
 
-    __slots__ = ("_facts", "_headers", "_root_path")
+    __slots__ = ("_facts", "_headers", "_root_path", "_whole_path")
 
     def __init__(  # noqa: PLR0913 - what is known beside the scope
         self,
@@ -65,6 +65,7 @@ class ASGIRequest(IncomingRequest):
         self._headers: Any = facts["headers"]
         self._root_path = root
         self._facts = facts
+        self._whole_path = whole  # a router may put another path into the scope
 
     def is_settled(self) -> bool:
         """Return whether a middleware outside sees the answer."""
@@ -82,8 +83,7 @@ class ASGIRequest(IncomingRequest):
 
     def whole_path(self) -> str:
         """Return the scope's path."""
-        path: str = self._facts["path"]
-        return path
+        return self._whole_path
 
     def raw_path(self) -> bytes | None:
         """Return the scope's raw path, which not every server has."""

@@ -4,9 +4,11 @@ import re
 from typing import Any, Final, NamedTuple, Protocol
 
 from sluicegate.domain.routing.served_table import shape
+from sluicegate.domain.routing.template import A_MESSAGE
 from sluicegate.presentation.web.incoming_request import IncomingRequest
 
 _SLASHES: Final = re.compile("/{2,}")
+_OF_WEBSOCKETS: Final = frozenset({"WEBSOCKET", A_MESSAGE})
 _NO_ROUTE: Final[frozenset[str]] = frozenset()
 
 
@@ -59,7 +61,7 @@ class LitestarRouter:
         routes: list[Any] = self._router.app.routes
         if len(routes) != self._known_routes:
             self._read(routes)
-        method = None if request.method == "WEBSOCKET" else request.method
+        method = None if request.method in _OF_WEBSOCKETS else request.method
         try:
             found: Any = self._router.handle_routing(path=path, method=method)
             handler, rest, template = found[1], str(found[2]).rstrip("/"), str(found[4])  # the template: since 2.14
