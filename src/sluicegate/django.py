@@ -4,5 +4,6 @@ from sluicegate.runtime.extras import needs_extra
 
 with needs_extra("sluicegate.django"):
     from sluicegate.presentation.web.django import RateLimitMiddleware
+    from sluicegate.presentation.web.headers import DenialResponse
 
-__all__ = ["RateLimitMiddleware"]
+__all__ = ["DenialResponse", "RateLimitMiddleware"]

@@ -10,5 +10,13 @@ with needs_extra("sluicegate.fastapi"):
         install_rate_limits,
         rate_limit,
     )
+    from sluicegate.presentation.web.headers import DenialResponse
 
-__all__ = ["TOO_MANY_REQUESTS", "RateLimitExceededError", "RateLimitMiddleware", "install_rate_limits", "rate_limit"]
+__all__ = [
+    "TOO_MANY_REQUESTS",
+    "DenialResponse",
+    "RateLimitExceededError",
+    "RateLimitMiddleware",
+    "install_rate_limits",
+    "rate_limit",
+]
