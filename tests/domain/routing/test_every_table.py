@@ -34,6 +34,7 @@ def table_of(*endpoints: str) -> RouteTable:
         (["GET /n/{n:uuid}"], "/n/{01234567-89AB-cdef-0123-456789abcdef}", ["GET /n/{n:uuid}"]),
         (["GET /n/{n:int}.json"], "/n/-3.json", ["GET /n/{n:int}.json"]),
         (["GET /n/{n:int}.json", "GET /n/{x}.json"], "/n/3.json", ["GET /n/{n:int}.json", "GET /n/{x}.json"]),
+        (["GET /n/{x}.json", "GET /n/{n:int}.json"], "/n/-3.json", ["GET /n/{x}.json", "GET /n/{n:int}.json"]),
         (["GET /items/"], "/items", ["GET /items/"]),
         (["GET /items/", "GET /items"], "/items", ["GET /items"]),
         (["GET /items/{id}/"], "/items/3", ["GET /items/{id}/"]),
@@ -66,9 +67,10 @@ def test_letters_in_either_case() -> None:
 
 def test_methods() -> None:
     """HEAD belongs to GET's templates, an unknown method to those of any."""
-    table = table_of("GET /a", "* /{b}")
+    table = table_of("GET /a", "* /{b}", "GET /{b}")
     assert table.match_every("HEAD", "/a") == ["GET /a"]
     assert table.match_every("BREW", "/a") == ["* /{b}"]
+    assert table.match_every("GET", "/x") == ["* /{b}"]  # the first of those that are the same
 
 
 @given(

@@ -34,7 +34,7 @@ class EveryTable:
         "_lenient",
         "_lenient_differs",
         "_literals",
-        "_loosening_merges",
+        "_merged",
         "_specificity",
         "_strict",
         "_tokens",
@@ -57,18 +57,20 @@ class EveryTable:
         self._alone: dict[int, bool] = {}
         self._visible_among: dict[tuple[int, ...], list[int]] = {}
         self._tokens: dict[int, tuple[Token, ...]] = {}
-        self._loosening_merges = False  # whether templates become equal, of which the lenient tree has one then
+        self._merged: dict[int, list[int]] = {}  # templates that become equal to one before, which the lenient tree has
         taken: set[tuple[Token, ...]] = set()
         for order, template in declared:
             tokens = _folded(template.tokens) if ignoring_case else template.tokens
             self._specificity[order] = tuple([_rank(segment) for segment in cut(tokens)])
             self._tokens[order] = tokens
             taken.add(tokens)
-        loosened: dict[tuple[Token, ...], tuple[Token, ...]] = {}
+        loosened: dict[tuple[Token, ...], tuple[int, tuple[Token, ...]]] = {}
         for order, tokens in self._tokens.items():
             for form in _forms(tokens, taken):
                 loose = self._loosened(form)
-                self._loosening_merges = self._loosening_merges or loosened.setdefault(loose, form) != form
+                first, strict = loosened.setdefault(loose, (order, form))
+                if strict != form:
+                    self._merged.setdefault(first, []).append(order)
                 if _filled(loose) != form:
                     self._lenient_differs = True
                 elif loose != form:
@@ -88,7 +90,7 @@ class EveryTable:
         """
         alone = self._alone.get(order)
         if alone is None:
-            alone = not self._loosening_merges and not self._with_parameters.overlaps(order, self._tokens[order])
+            alone = not self._merged and not self._with_parameters.overlaps(order, self._tokens[order])
             self._alone[order] = alone
         if not alone:
             return False
@@ -101,7 +103,9 @@ class EveryTable:
         if self._ignoring_case:
             path = path.casefold()
         lenient = self._lenient.search_all(path)
-        if not lenient or (len(lenient) == 1 and not self._loosening_merges):
+        if self._merged:
+            lenient = sorted({*lenient, *[place for one in lenient for place in self._merged.get(one, ())]})
+        if len(lenient) < 2:  # noqa: PLR2004 - the strict tree has none that this one has not
             return lenient
         found = self._visible(lenient)
         if self._lenient_differs or (self._empties_differ and ("//" in path or path.endswith("/"))):
