@@ -1,7 +1,12 @@
-"""Reserve and commit, beside a plain check and beside token-throttle, in memory and on one hot key of one redis-server."""
+"""Reserve and commit, beside a plain check and beside token-throttle, in memory and on one hot key of one redis-server.
 
+And a check of a bucket by the number of its reservations that are not settled.
+"""
+
+import asyncio
 import importlib.util
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import redis.asyncio
@@ -15,6 +20,8 @@ from support.redis_servers import RedisServer
 _CHAT = "POST /v1/chat"
 _PLENTY = RateLimitRule(10**9, 10**9, "user")
 _CALLERS = 50
+_RESERVED = (0, 100, 9_999)
+_CHECKS_BESIDE = 500  # in a round: of a bucket with claims, where each took milliseconds once
 _PEER_CHECKS = 200  # of token-throttle in a round: it does some hundreds a second
 
 
@@ -23,6 +30,7 @@ async def run(size: Size) -> Section:
     section = Section(f"Budgets, {KIND}")
     await _in_memory(size, section)
     await _on_redis(size, section)
+    await _beside_claims(size, section)
     return section
 
 
@@ -62,6 +70,24 @@ async def _on_redis(size: Size, section: Section) -> None:
         section.goals.append(
             at_least("reserve + commit on one hot key", 50, ratio(throttle, budget), than="token-throttle's")
         )
+
+
+async def _beside_claims(size: Size, section: Section) -> None:
+    with RedisServer() as server:
+        redis_storage = RedisStorage.from_url(server.url, deadline_ms=5_000)
+        for where, storage in (("in memory", MemoryStorage()), ("on Redis", redis_storage)):
+            limiter = TokenBucketAdapter(storage=storage, rules={_CHAT: _PLENTY}, deadline_ms=5_000)
+            contestants: list[Contestant] = []
+            for reserved in _RESERVED:
+                client = f"beside-{reserved}"
+                reserve = partial(limiter.reserve, endpoint=_CHAT, identifier=client, cost=1_500, ttl_seconds=3_600)
+                await asyncio.gather(*[reserve() for _ in range(reserved)])
+                work = one_by_one(_check(limiter), [client])
+                contestants.append(Contestant(f"{reserved:,} reservations", work, peer=False))
+            await alternate(contestants, rounds=size.rounds, checks=_CHECKS_BESIDE)
+            conditions = f"One caller; {size.rounds} rounds of {_CHECKS_BESIDE} calls each."
+            section.tables.append(compare(f"a check of a bucket with reservations, {where}", conditions, contestants))
+            await limiter.aclose()
 
 
 def _check(limiter: TokenBucketAdapter) -> Callable[[str], Awaitable[object]]:
