@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sluicegate.domain.buckets.bucket_request import BucketRequest, ClaimTerms
-from sluicegate.domain.buckets.bucket_spec import BucketSpec
+from sluicegate.domain.buckets.bucket_spec import BucketSpec, bucket_spec
 from sluicegate.domain.buckets.bucket_table import BucketTable
 from sluicegate.domain.claims.claim import AS_RESERVED, CHARGE, HOLD, KEPT_US, PAID, RELEASE
 from sluicegate.domain.rules.rule import RateLimitRule
@@ -91,6 +92,16 @@ def _requests(given_specs: list[BucketSpec], step: Step) -> tuple[BucketRequest,
 
 
 @given(st.lists(tellable, min_size=2, max_size=2), st.lists(steps, min_size=1, max_size=30), st.booleans())
+@example(  # a change of rules and a clock that stepped back, and then two checks in one call
+    given_specs=[bucket_spec(1, Fraction(13384)), bucket_spec(1, Fraction(60))],
+    sequence=[
+        (RESERVE, 0, 0, 0, 1, CHARGE, 1),
+        (TAKE, 0, 1, 0, 1, 0, 1),
+        (TAKE, -4484, 0, 0, 1, 0, 1),
+        (TAKE, 0, 0, 0, 1, 0, 1),
+    ],
+    one=False,
+)
 def test_python_and_lua_agree_to_the_bit(
     lua: ScriptedBuckets, given_specs: list[BucketSpec], sequence: list[Step], one: bool
 ) -> None:

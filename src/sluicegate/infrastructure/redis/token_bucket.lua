@@ -534,7 +534,8 @@ end
 -- Do what `look` does for a bucket with claims. The result is kept in the bucket, for later checks of this call.
 local function look_claimed(bucket, spec)
   local old, claims, moved = bucket.spec, bucket.claims, bucket.moved or false
-  if claims.looked and old.text == spec.text then -- once in a call, in which no time passes
+  -- Once in a call, in which no time passes; unless a change of rules has left an instant further ahead than `refill` accepts.
+  if claims.looked and old.text == spec.text and bucket.last - spec.this_tick <= spec.full then
     return bucket.level, bucket.last, moved
   end
   claims.looked = true
