@@ -58,6 +58,11 @@ class Notifier:
         self.failed = 0
         """How many inline observers raised."""
 
+    @property
+    def has_bus(self) -> bool:
+        """Whether there is a bus, which may have listeners."""
+        return self._bus is not None
+
     def has_listener(self, event_type: type[RateLimitEvent]) -> bool:
         """Return whether there is a subscriber to a type of event."""
         if self._bus is None:

@@ -55,7 +55,7 @@ class Reservations:
         self._failure_policy = failure_policy
         self._notifier = notifier
         self._without = storage
-        self._notices = ClaimNotices(notifier, failure_policy)
+        self._notices = ClaimNotices(notifier, failure_policy) if notifier.has_bus else None
 
     # Reserve and acquire
 
@@ -97,7 +97,8 @@ class Reservations:
         self, check: Check, endpoint: str, cost: object, ttl_s: Seconds, also: tuple[str, ...]
     ) -> Reservation:
         """Return what the caller gets of a check that is finished, and tell observers what it has claimed."""
-        self._notices.tell_claimed(check)
+        if self._notices is not None:
+            self._notices.tell_claimed(check)
         rules = check.rules
         tokens = check.cost
         by_rule: dict[str, int] | None = None
@@ -118,7 +119,8 @@ class Reservations:
 
     def hold(self, check: Check, endpoint: str, also: tuple[str, ...]) -> Hold:
         """Return what the caller gets of a check that is finished, and tell observers what it has claimed."""
-        self._notices.tell_claimed(check)
+        if self._notices is not None:
+            self._notices.tell_claimed(check)
         ends_us: list[int] = [terms.ttl_us for terms in check.terms if terms.kind == HOLD]
         result = result_of(check)
         allowed = result.allowed
@@ -177,7 +179,8 @@ class Reservations:
         """Return what became of a reservation."""
         if len(answers) == 1 and not settling.limits[0].in_flight:  # as most are
             self._tell_if_capped(settling, 0, answers[0])
-            self._notices.tell_settled(settling.number, settling.check, settling.limits, answers)
+            if self._notices is not None:
+                self._notices.tell_settled(settling.number, settling.check, settling.limits, answers)
             one = of_rule(settling.limits[0], answers[0])
             return _success(_settlement(one.applied, one.charged, one.returned, one.debt, (one,)))
         rules: list[RuleSettlement] = []
@@ -192,7 +195,8 @@ class Reservations:
                 if deepest is None or rule.debt > deepest.debt:
                     deepest = rule
                 self._tell_if_capped(settling, at, answer)
-        self._notices.tell_settled(settling.number, settling.check, settling.limits, answers)
+        if self._notices is not None:
+            self._notices.tell_settled(settling.number, settling.check, settling.limits, answers)
         if deepest is None:
             return _success(_settlement(applied, 0, 0, 0))
         return _success(_settlement(applied, deepest.charged, deepest.returned, deepest.debt, tuple(rules)))
@@ -214,7 +218,8 @@ class Reservations:
     ) -> Success[None] | Failure[RateLimitError]:
         """Return what became of an extension: a failure if there was nothing to extend in any of the buckets."""
         if count:
-            self._notices.tell_extended(settling.number, settling.check, settling.limits, ttls_us)
+            if self._notices is not None:
+                self._notices.tell_extended(settling.number, settling.check, settling.limits, ttls_us)
             return Success(None)
         endpoint = settling.name.endpoint
         return Failure(RateLimitError("ended", "It has ended or was settled; nothing was extended.", endpoint))
