@@ -114,19 +114,28 @@ def test_a_check_in_the_midst_of_an_administrative_call_is_counted(verb: str) ->
 
 
 @interpreted_only
-def test_a_check_in_the_midst_of_a_change_of_rules_is_answered() -> None:
-    """Also by rules whose kill switch has just ended, and when the interruption changes the rules itself."""
-    for interruption in range(3):
-        for nth in range(1, 2_000, 7):
+def test_what_interrupts_a_change_of_rules_is_answered_and_kept() -> None:
+    """A check, a kill switch, other rules, and rules beside code: the two changes hold, of two rules those of one."""
+    for interruption in ("check", "switch", "replace", "declare"):
+        for nth in range(1, 2_000, 5):
             limiter = limiter_for((FIVE,), 100, outage=False)
-            calls: list[Callable[[], object]] = [
-                lambda: limiter.is_allowed(endpoint="GET /", identifier="a"),  # noqa: B023
-                lambda: limiter.rules.switch_off(for_seconds=60),  # noqa: B023
-                lambda: limiter.rules.replace({"GET /": SEVEN}),  # noqa: B023
-            ]
+            names: list[str] = []
+            calls: dict[str, Callable[[], object]] = {
+                "check": lambda: limiter.is_allowed(endpoint="GET /", identifier="a"),  # noqa: B023
+                "switch": lambda: limiter.rules.switch_off(for_seconds=60),  # noqa: B023
+                "replace": lambda: limiter.rules.replace({"GET /": SEVEN}),  # noqa: B023
+                "declare": lambda: names.append(limiter.rules.add_beside_code("view", (SEVEN,))),  # noqa: B023
+            }
             if not interrupted_at(nth, lambda: limiter.rules.replace({"GET /": OTHER_SPEC}), calls[interruption]):  # noqa: B023
                 break
             assert limiter.is_allowed(endpoint="GET /", identifier="a").value.limit in {5, 7}
+            assert limiter.rules.book["GET /"] in (
+                {(SEVEN,), (OTHER_SPEC,)} if interruption == "replace" else {(OTHER_SPEC,)}
+            )
+            assert len(limiter.rules.switched_off) == (interruption == "switch"), nth
+            for name in names:
+                assert limiter.is_allowed(endpoint=name, identifier="a").value.limit == 7
+        assert nth > 100
 
 
 @interpreted_only

@@ -1,6 +1,7 @@
 """The locks of this package: one policy for all of them.
 
-- They are held for bounded work only, never across I/O, a callback or an `await`; compiling rules is the longest.
+- They are held for bounded work only, never across I/O, a callback or an `await`. Rules are compiled outside of them, except
+  when they were changed three times meanwhile.
 - A fork waits until each of them is free and holds it meanwhile: the child sees no half-written state, and no lock that a thread
   of the parent has locked.
 - Code that interrupts the holder in its own thread, a signal handler or a finaliser, finds the lock its own and goes on. What

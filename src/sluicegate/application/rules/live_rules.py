@@ -2,23 +2,22 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Final
 
 from sluicegate.application.notifier import Notifier
-from sluicegate.application.rules.added_overrides import AddedOverrides
 from sluicegate.application.rules.relatives import Neighbours, Relatives
-from sluicegate.application.rules.rule_merging import with_controls
-from sluicegate.application.rules.rules_beside_code import RulesBesideCode
-from sluicegate.application.rules.rules_snapshot import CurrentRules, RulesSnapshot, is_over, take_snapshot
-from sluicegate.application.rules.switch_news import announce_switches
+from sluicegate.application.rules.rule_inputs import RuleInputs
+from sluicegate.application.rules.rule_notices import RuleNotices
+from sluicegate.application.rules.rule_swap import RuleSwap
+from sluicegate.application.rules.rules_snapshot import CurrentRules, RulesSnapshot
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.domain.events import RateLimitEvent, RateLimitRulesChanged, RateLimitRulesRefused
 from sluicegate.domain.rules.compiled_rules import CompiledRules, EndpointRules
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.domain.rules.rule_book import RuleBook, Rules
 from sluicegate.domain.rules.rule_book_entries import KillSwitch, Override
-from sluicegate.runtime.mutex import new_mutex
+from sluicegate.runtime.mutex import fork_count, new_mutex
 
 _LONGEST_S: Final = 366 * 86_400  # of a kill switch that ends by itself
 
@@ -55,55 +54,60 @@ class LiveRules:
         self._without_claims = without_claims
         self._key_format = key_format
         self._notifier = notifier
+        self._notices = RuleNotices(notifier)
         self._utc_now = utc_now
-        self._mutex = new_mutex()
-        self._thrown: dict[str, KillSwitch] = {}
-        self._added = AddedOverrides()
         self._enabled = enabled
-        self._followed = followed
-        self.rules_beside_code = RulesBesideCode()
-        """Those that stand beside the code that they limit."""
-        self.relatives: Relatives = Relatives() if followed is None else followed.relatives
-        """The limiters that have these rules, or rules that follow them or are followed by them."""
-        self._neighbours = self.relatives.neighbours(self, followed) if apart else Neighbours()
-        self._own = rules
-        self._without_switches: tuple[RulesSnapshot, CompiledRules] | None = None
+        self._mutex = new_mutex()  # of the counts below
+        self._turns = count(1)
+        self._renewed_in = -1  # the process, as `fork_count` tells it, of which a thread compiles what is over
         self.changes = 0
         """How often other rules came into force."""
         self.refusals = 0
         """How often rules were refused."""
         self.last_error = ""
         """Why rules were refused the last time; empty once others came into force."""
-        self.held: CurrentRules = CurrentRules(
-            self._compile(rules), utc_now, None if followed is None else followed.held
+        self.relatives: Relatives = Relatives() if followed is None else followed.relatives
+        """The limiters that have these rules, or rules that follow them or are followed by them."""
+        neighbours = self.relatives.neighbours(self, followed) if apart else Neighbours()
+        self._swap = RuleSwap(
+            RuleInputs(rules),
+            key_format,
+            utc_now,
+            without_claims,
+            enabled=enabled,
+            taken=neighbours.taken,
+            followed=None if followed is None else followed.current,
+            followed_held=None if followed is None else followed.held,
         )
+        self.held: Final[CurrentRules] = self._swap.held
         """What checks read, unless its `until` has passed; see `current`."""
-        self._announce_switches((), self.held.snapshot.own_switches)
-        self._neighbours.recompile()
+        self.rules_beside_code: Final = self._swap.beside_code
+        """Those that stand beside the code that they limit."""
+        self._notices.switched(None, self.held.snapshot)
+        neighbours.recompile()
 
     def recompile(self) -> None:
         """Compile the rules again, because there are others beside them."""
-        with self._mutex:
-            self.held.snapshot = self._compile(self._own)
+        self._swap.change(lambda inputs: inputs)
 
     def current(self) -> RulesSnapshot:
-        """Return what checks read, without kill switches that have ended."""
-        if not self.held.is_over:
-            return self.held.snapshot
+        """Return what checks read, without kill switches that have ended; those before while another thread compiles it."""
+        held, process = self.held, fork_count()
+        if not held.is_over or self._renewed_in == process:
+            return held.snapshot
         failed: InvalidInputError | None = None
-        with self._mutex:
-            before = self.held.snapshot
-            if self.held.is_over:
-                try:
-                    self.held.snapshot = self._compile(self._own)
-                except InvalidInputError as error:  # what is followed has changed, and does not fit these rules
-                    failed, others = error, self._followed
-                    self.held.snapshot = before.seen_with(None if others is None else others.current())
-            snapshot = self.held.snapshot
+        self._renewed_in = process
+        try:
+            before, now = self._swap.renew()
+        except InvalidInputError as error:  # what is followed has changed, and does not fit these rules
+            failed = error
+        finally:
+            self._renewed_in = -1
         if failed is not None:
             self.refuse(failed)
-        self._announce_switches(before.own_switches, snapshot.own_switches)
-        return snapshot
+            return held.snapshot
+        self._notices.switched(before, now)
+        return held.snapshot
 
     def derive(self, rules: Rules, *, apart: bool = False) -> "LiveRules":
         """Return other rules for which the lists, overrides, policies and kill switches of these hold too, also later ones.
@@ -126,8 +130,7 @@ class LiveRules:
         Raises:
             InvalidInputError: If a text is neither a policy's name nor a rate, or two rules would share a bucket.
         """
-        with self._mutex:
-            return self.rules_beside_code.add(endpoint, rules, self.held.snapshot.rules, self.held.snapshot.book)
+        return self._swap.add_beside_code(endpoint, rules)
 
     @property
     def beside_code(self) -> dict[str, tuple[RateLimitRule, ...]]:
@@ -142,17 +145,7 @@ class LiveRules:
 
     def without_switches(self) -> CompiledRules:
         """Return the rules as they are without kill switches, which stop the counting and not the operators."""
-        snapshot = self.current()
-        if not snapshot.switches:
-            return snapshot.rules
-        with self._mutex:
-            known = self._without_switches
-            if known is None or known[0] is not snapshot:
-                taken = self._neighbours.taken(snapshot.effective, self._key_format)
-                compiled = CompiledRules(snapshot.effective, self._key_format, taken=taken)
-                known = self._without_switches = snapshot, compiled
-            self.rules_beside_code.compile_all(known[1], snapshot.book)
-        return known[1]
+        return self._swap.without_switches(self.current())
 
     @property
     def version(self) -> str:
@@ -172,39 +165,30 @@ class LiveRules:
     @property
     def thrown(self) -> tuple[KillSwitch, ...]:
         """The kill switches that `switch_off` threw, without those of the rules file."""
-        with self._mutex:
-            now = self._utc_now()
-            return tuple([switch for switch in self._thrown.values() if not is_over(switch, now)])
+        now = self._utc_now()
+        return tuple([switch for switch in self.held.snapshot.inputs.thrown.values() if not switch.is_over(now)])
 
     def replace(self, rules: Rules) -> str:
         """Put other rules into force, and return their version. Buckets keep their tokens; see `token_bucket.convert`.
 
-        Checks that have begun end with the rules that they began with.
+        Checks go on while the rules are compiled, and end with the rules that they began with. Of two replacements at once the
+        one that began last holds, and both return its version.
 
         Raises:
             InvalidInputError: If the rules are wrong; those before stay in force.
         """
+        turn = next(self._turns)
+        before, now = self._swap.change(lambda inputs: inputs.with_rules(rules, turn))
+        version = now.book.version
+        changed = version != before.book.version
         with self._mutex:
-            before, recovered = self.held.snapshot, self.last_error
-            now = self._compile(rules)
-            self._own, self.last_error = rules, ""
-            version = now.book.version
-            changed = version != before.book.version
-            if changed:
-                self.held.snapshot = now
-                self.changes += 1
-        if not changed:
-            if recovered:
-                self._notifier.log("info", "Rate limit rules are valid again.", rules_version=version)
-            return version
-        self._notifier.log(
-            "info", "Rate limit rules changed.", rules_version=version, previous_version=before.book.version
-        )
-        self._publish(
-            RateLimitRulesChanged,
-            lambda: RateLimitRulesChanged(rules_version=version, previous_version=before.book.version),
-        )
-        self._announce_switches(before.own_switches, now.own_switches)
+            recovered, self.last_error = self.last_error, ""
+            self.changes += changed
+        if changed:
+            self._notices.changed(version, before.book.version)
+        elif recovered:
+            self._notices.valid_again(version)
+        self._notices.switched(before, now)
         return version
 
     def refuse(self, error: Exception) -> None:
@@ -215,14 +199,11 @@ class LiveRules:
                 return
             self.refusals += 1
             self.last_error = text
-        self._notifier.log(
-            "error", "Rate limit rules refused; those before stay in force.", error=text, rules_version=self.version
-        )
-        self._publish(RateLimitRulesRefused, lambda: RateLimitRulesRefused(rules_version=self.version, error=text))
+        self._notices.refused(text, self.version)
 
     def warn(self, message: str) -> None:
         """Log a warning about where the rules come from."""
-        self._notifier.log("warning", message, rules_version=self.version)
+        self._notices.warn(message, self.version)
 
     def switch_off(self, policy: str = "", *, for_seconds: float | None = None, reason: str = "") -> None:
         """Throw the kill switch: a rule, or all rules and lists, let everything pass. Works while the storage is down.
@@ -257,8 +238,7 @@ class LiveRules:
     @property
     def added_overrides(self) -> tuple[Override, ...]:
         """The overrides that were added while the limiter runs and have not ended."""
-        with self._mutex:
-            return self._added.in_force(self._utc_now())
+        return self.held.snapshot.inputs.added.in_force(self._utc_now())
 
     def override(self, override: Override) -> None:
         """Add an override to the rules in force, until it ends or is taken back; reloads of the rules keep it.
@@ -269,17 +249,15 @@ class LiveRules:
             InvalidInputError: If no rule has the name that it gives, or the identifier is wrong.
         """
         self.named_rule(override.policy)
-        with self._mutex:
-            self._added.add(override)
-            self.held.snapshot = self._compile(self._own)
+        self._swap.change(lambda inputs: inputs.with_added(inputs.added.with_one(override, self._utc_now())))
 
     def take_back_override(self, policy: str, identifier: str) -> bool:
         """Remove an override that was added, and return whether there was one."""
-        with self._mutex:
-            found = self._added.remove(policy, identifier)
-            if found:
-                self.held.snapshot = self._compile(self._own)
-        return found
+        added = self.held.snapshot.inputs.added
+        if added.without(policy, identifier) is added:
+            return False
+        before, now = self._swap.change(lambda inputs: inputs.with_added(inputs.added.without(policy, identifier)))
+        return now.inputs.added is not before.inputs.added
 
     def named_rule(self, policy: str) -> RateLimitRule:
         """Return the rule with a name of its own.
@@ -298,42 +276,11 @@ class LiveRules:
 
     def warn_of_calls_in_flight(self, rules: EndpointRules) -> None:
         """Say now and then that a check holds nothing: who relies on it has no limit of calls in flight."""
-        self._notifier.warn_throttled(
-            f"in_flight:{rules.endpoint}",
-            "A check does not count calls in flight, because nobody would give back what it took; use hold, acquire or reserve.",
-            endpoint=rules.endpoint,
-        )
+        self._notices.warn_of_calls_in_flight(rules)
 
     def _switch(self, policy: str, switch: KillSwitch | None) -> None:
-        with self._mutex:
-            before = self.held.snapshot
-            if switch is None:
-                self._thrown.pop(policy, None)
-            else:
-                self._thrown[policy] = switch
-            now = self.held.snapshot = self._compile(self._own)
-        self._announce_switches(before.own_switches, now.own_switches)
-
-    def _compile(self, rules: Rules) -> RulesSnapshot:
-        followed = None if self._followed is None else self._followed.current()
-        book = with_controls(rules, None if followed is None else followed.effective)
-        if self._without_claims and any(rule.counts_in_flight for rule in book.rules):
-            raise InvalidInputError(
-                f"storage={self._without_claims}: cannot count calls in flight, as a rule asks:"
-                " it has not the verbs of ReservationStorage"
-            )
-        now = self._utc_now()
-        self._thrown = {policy: switch for policy, switch in self._thrown.items() if not is_over(switch, now)}
-        thrown, effective = tuple(self._thrown.values()), self._added.merged(book, now)
-        taken = self._neighbours.taken(effective, self._key_format)
-        snapshot = take_snapshot(
-            book, self._key_format, now, thrown, effective, followed, enabled=self._enabled, taken=taken
-        )
-        self.rules_beside_code.compile_all(snapshot.rules, book)
-        return snapshot
-
-    def _announce_switches(self, before: tuple[KillSwitch, ...], after: tuple[KillSwitch, ...]) -> None:
-        announce_switches(self._notifier, self.version, before, after)
+        before, now = self._swap.change(lambda inputs: inputs.with_switch(policy, switch, self._utc_now()))
+        self._notices.switched(before, now)
 
     def _require_policy(self, policy: str) -> None:
         names = {rule.policy for rules in (*self.book.values(), *self.beside_code.values()) for rule in rules}
@@ -341,10 +288,6 @@ class LiveRules:
             raise InvalidInputError(
                 f"policy={policy!r}: no rule has this name; there are {', '.join(sorted(names)) or 'none'}"
             )
-
-    def _publish(self, event_type: type[RateLimitEvent], event: Callable[[], RateLimitEvent]) -> None:
-        if self._notifier.has_listener(event_type):
-            self._notifier.publish(event())
 
     def __repr__(self) -> str:
         return f"LiveRules({self.held.snapshot.book!r}, switched_off={len(self.held.snapshot.switches)})"

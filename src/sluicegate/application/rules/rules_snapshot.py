@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
+from sluicegate.application.rules.rule_inputs import RuleInputs
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.rules.compiled_rules import CompiledRules, Keys
 from sluicegate.domain.rules.rule import RateLimitRule
@@ -21,9 +22,10 @@ class RulesSnapshot:
         until: When the first of these ends; None: none does by itself.
         effective: The book with overrides that were added; None: the book itself.
         followed: The snapshot of other rules whose lists, overrides and switches are part of this one; None: there is none.
+        inputs: What it was compiled from, for the next change; None: the book.
     """
 
-    __slots__ = ("book", "effective", "followed", "rules", "switches", "until")
+    __slots__ = ("book", "effective", "followed", "inputs", "rules", "switches", "until")
 
     def __init__(  # noqa: PLR0913, PLR0917 - one record, built in few places
         self,
@@ -33,6 +35,7 @@ class RulesSnapshot:
         until: datetime | None,
         effective: RuleBook | None = None,
         followed: "RulesSnapshot | None" = None,
+        inputs: "RuleInputs | None" = None,
     ) -> None:
         self.book: Final = book
         self.rules: Final = rules
@@ -40,6 +43,7 @@ class RulesSnapshot:
         self.until: Final = until
         self.effective: Final[RuleBook] = book if effective is None else effective
         self.followed: Final = followed
+        self.inputs: Final[RuleInputs] = RuleInputs(book) if inputs is None else inputs
 
     def match(self, method: str, path: str) -> str | None:
         """Return the endpoint that a request belongs to; None if there is nothing to ask; see `CompiledRules.match`.
@@ -88,7 +92,7 @@ class RulesSnapshot:
 
     def seen_with(self, followed: "RulesSnapshot | None") -> "RulesSnapshot":
         """Return the same rules as of another snapshot of what is followed, which does not fit them."""
-        return RulesSnapshot(self.book, self.rules, self.switches, self.until, self.effective, followed)
+        return RulesSnapshot(self.book, self.rules, self.switches, self.until, self.effective, followed, self.inputs)
 
     @property
     def own_switches(self) -> tuple[KillSwitch, ...]:
@@ -121,6 +125,11 @@ class CurrentRules:
         followed = self._followed
         if followed is not None and (followed.snapshot is not self.snapshot.followed or followed.is_over):
             return True
+        return self.has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a kill switch of the snapshot has ended."""
         until = self.snapshot.until
         return until is not None and self._utc_now() >= until
 
@@ -129,9 +138,9 @@ def take_snapshot(  # noqa: PLR0913, PLR0917 - what a snapshot is made of
     book: RuleBook,
     key_format: KeyFormat,
     now: datetime,
-    thrown: tuple[KillSwitch, ...] = (),
     effective: RuleBook | None = None,
     followed: RulesSnapshot | None = None,
+    inputs: RuleInputs | None = None,
     *,
     enabled: bool = True,
     taken: Keys | None = None,
@@ -142,15 +151,15 @@ def take_snapshot(  # noqa: PLR0913, PLR0917 - what a snapshot is made of
         book: The rules.
         key_format: How buckets are named.
         now: The wall clock's instant, for kill switches that have ended.
-        thrown: Kill switches beside those of the book.
         effective: The book with overrides that were added; None: the book itself.
         followed: What the book's lists and overrides were taken from, and whose switches hold too; None: nothing.
+        inputs: What the book was made of: its kill switches hold beside those of the book; None: there are none.
         enabled: Whether anything counts at all.
         taken: The keys that others have; see `CompiledRules`.
     """
-    switches = (*(switch for switch in book.kill_switches if not is_over(switch, now)), *thrown)
-    if followed is not None:
-        switches = (*followed.switches, *switches)
+    thrown = () if inputs is None else inputs.thrown.values()
+    others = () if followed is None else followed.switches
+    switches = tuple([switch for switch in (*others, *book.kill_switches, *thrown) if not switch.is_over(now)])
     off = {policy for switch in switches for policy in switch.policies}
     everything = not enabled or any(not switch.policies for switch in switches)
     rules = CompiledRules(
@@ -161,9 +170,4 @@ def take_snapshot(  # noqa: PLR0913, PLR0917 - what a snapshot is made of
         taken=taken,
     )
     ends = [switch.until for switch in switches if switch.until is not None]
-    return RulesSnapshot(book, rules, switches, min(ends, default=None), effective, followed)
-
-
-def is_over(switch: KillSwitch, now: datetime) -> bool:
-    """Return whether a kill switch has ended by itself."""
-    return switch.until is not None and switch.until <= now
+    return RulesSnapshot(book, rules, switches, min(ends, default=None), effective, followed, inputs)

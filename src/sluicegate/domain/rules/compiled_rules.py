@@ -114,6 +114,10 @@ class CompiledRules:
         self._scopes_of[name] = tuple(dict.fromkeys([*one.scopes, *self.lists]))
         self._beside_code[name] = one
 
+    def has_beside_code(self, name: str) -> bool:
+        """Return whether rules of a name were added by `add_beside_code`."""
+        return name in self._beside_code
+
     def find_all(self, endpoint: str) -> EndpointRules | None:
         """Return all rules of an endpoint, those beside code as well, as `reset` and `peek` mean them.
 
@@ -123,13 +127,14 @@ class CompiledRules:
         rules = self.find(endpoint)
         if not self._beside_code or endpoint in self._beside_code:
             return rules
-        shown = tuple(dict.fromkeys([one.endpoint for one in self._beside_code.values()]))
+        every = tuple(self._beside_code.values())  # in one step: another thread may be adding some
+        shown = tuple(dict.fromkeys([one.endpoint for one in every]))
         name: str | None = endpoint
         if endpoint not in shown:
             method, space, path = endpoint.partition(" ")
             templates = RouteTable([t for t in map(parse_endpoint, shown) if t is not None])
             name = templates.match(A_MESSAGE if method == MESSAGE else method, path) if space else None
-        beside = [one for one in self._beside_code.values() if one.endpoint == name]
+        beside = [one for one in every if one.endpoint == name]
         if not beside:
             return rules
         if rules is None or rules is self.unmatched:

@@ -119,6 +119,14 @@ class KillSwitch(msgspec.Struct, frozen=True, kw_only=True):
             reason=_require_reason(self.reason),
         )
 
+    def is_over(self, now: datetime) -> bool:
+        """Return whether it has ended by itself.
+
+        Args:
+            now: The wall clock's instant.
+        """
+        return self.until is not None and self.until <= now
+
 
 class Bound(msgspec.Struct, frozen=True):
     """A rule of an endpoint, and the bucket that it counts in.
