@@ -8,26 +8,12 @@ import pytest
 from sluicegate import RateLimitRule, RedisStorage, StorageProtocol
 from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest, Verdict
 from sluicegate.infrastructure.redis.connections import Connections
-from sluicegate.infrastructure.redis.denial_cache import DenialCache
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.testing import FakeClock, StorageContract
+from support.backends import PATIENT_MS, on_clock
 from support.bucket_requests import bucket_request
-from support.clocked_script import clocked_script
 from support.redis_servers import ClusterSet, RedisServer, SentinelSet
-
-PATIENT_MS = 10_000
-"""No test here is about deadlines, and the machine may be busy."""
-
-
-def on_clock(storage: RedisStorage, url: str, clock: FakeClock) -> RedisStorage:
-    """Let all parts of a storage go by a fake clock, the script included; leases find every bucket hot."""
-    leases = LeaseTable(clock=clock, hot=1)
-    storage.denials = DenialCache(clock=clock)
-    storage.connections = Connections(
-        target_of_url(url), PATIENT_MS / 1000, script=clocked_script(clock), leases=leases
-    )
-    return storage
 
 
 class TestRedis7(StorageContract):

@@ -7,7 +7,8 @@ import pytest
 from sluicegate import StorageProtocol
 from sluicegate.infrastructure.shared_memory import file
 from sluicegate.testing import FakeClock, StorageContract
-from support.shared_memory import PATIENT_MS, SharedMemoryStorage
+from support.backends import PATIENT_MS
+from support.shared_memory import SharedMemoryStorage
 
 
 class TestSharedMemoryOnTheHostsClock(StorageContract):

@@ -13,6 +13,7 @@ import pytest
 
 from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.calls import PEEK, REFUND, RESET, TAKE
+from support.backends import PATIENT_MS
 
 try:
     from sluicegate.infrastructure import shared_memory
@@ -24,9 +25,6 @@ except ImportError:  # no fcntl
 
 LONG = bool(os.environ.get("SLUICEGATE_LONG"))
 SHARED_MEMORY_FOLDER = str(Path(shared_memory.__file__).parent)
-
-PATIENT_MS = 10_000
-"""For tests that are not about deadlines: the machine may be busy."""
 
 
 class SharedBucketsAt:
