@@ -11,9 +11,10 @@ from sluicegate.infrastructure.redis.connections import Connections
 from sluicegate.infrastructure.redis.lease_table import LeaseTable
 from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.testing import FakeClock, StorageContract
-from support.backends import PATIENT_MS, on_clock
+from support.backends import on_clock
 from support.bucket_requests import bucket_request
 from support.redis_servers import ClusterSet, RedisServer, SentinelSet
+from support.worker_storages import PATIENT_MS
 
 
 class TestRedis7(StorageContract):

@@ -7,8 +7,8 @@ import pytest
 from sluicegate import StorageProtocol
 from sluicegate.infrastructure.shared_memory import file
 from sluicegate.testing import FakeClock, StorageContract
-from support.backends import PATIENT_MS
 from support.shared_memory import SharedMemoryStorage
+from support.worker_storages import PATIENT_MS
 
 
 class TestSharedMemoryOnTheHostsClock(StorageContract):

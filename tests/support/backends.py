@@ -12,9 +12,7 @@ from sluicegate.infrastructure.redis.target import target_of_url
 from sluicegate.testing import FakeClock, RecordingLogger
 from support.clocked_script import clocked_script
 from support.redis_servers import RedisServer
-
-PATIENT_MS = 10_000
-"""For tests that are not about deadlines: the machine may be busy."""
+from support.worker_storages import PATIENT_MS
 
 
 def on_clock(storage: RedisStorage, url: str, clock: FakeClock) -> RedisStorage:

@@ -1,6 +1,6 @@
 """A process that reserves, commits and holds as fast as it goes, and may be killed at any time: what it was told is in a file.
 
-`python budget_worker.py URL FILE`: each line of the file is an instant of the monotonic clock and what happened.
+`python -m support.budget_worker KIND ADDRESS FILE`: each line of the file is an instant of the monotonic clock and what happened.
 """
 
 import asyncio
@@ -9,7 +9,8 @@ import random
 import sys
 import time
 
-from sluicegate import RateLimitRule, RedisStorage, Success, TokenBucketAdapter
+from sluicegate import RateLimitRule, Success, TokenBucketAdapter
+from support.worker_storages import PATIENT_MS, storage_of
 
 CAPACITY, PER_SECOND, MAX_DEBT, SLOTS, TTL_S = 1_000, 2_000, 500, 3, 0.5
 CHAT, EXPORT = "POST /chat", "POST /export"
@@ -52,12 +53,11 @@ def _write(note: int, text: str) -> None:
     os.write(note, f"{time.monotonic():.6f} {text}\n".encode())
 
 
-async def _main(url: str, path: str) -> None:
+async def _main(kind: str, address: str, path: str) -> None:
     note = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    storage = RedisStorage.from_url(url, deadline_ms=5_000)
-    limiter = TokenBucketAdapter(storage=storage, rules=RULES, deadline_ms=5_000)
+    limiter = TokenBucketAdapter(storage=storage_of(kind, address), rules=RULES, deadline_ms=PATIENT_MS)
     await asyncio.gather(*[_spend(limiter, note) for _ in range(4)], _hold(limiter, note))
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], sys.argv[2]))
+    asyncio.run(_main(*sys.argv[1:]))

@@ -14,6 +14,7 @@ import pytest
 from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.calls import PEEK, REFUND, RESET, TAKE
 from support.backends import PATIENT_MS
+from support.worker_storages import PATIENT_MS
 
 try:
     from sluicegate.infrastructure import shared_memory

@@ -1,7 +1,7 @@
 """A process that is denied, asks again and again, and tells when it was denied for the last time and when it passed.
 
-`python watching_worker.py KIND ADDRESS`: a line on its input is an endpoint of `RULES`. It answers `denied` when it was denied
-several times in a row, and later the instants of the monotonic clock, which all processes of a machine share.
+`python -m support.watching_worker KIND ADDRESS`: a line on its input is an endpoint of `RULES`. It answers `denied` when it was
+denied several times in a row, and later the instants of the monotonic clock, which all processes of a machine share.
 """
 
 import asyncio
@@ -10,8 +10,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sluicegate import RateLimitRule, RedisStorage, SyncTokenBucketAdapter, TokenBucketAdapter
-from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage
+from sluicegate import RateLimitRule, SyncTokenBucketAdapter, TokenBucketAdapter
+from support.worker_storages import PATIENT_MS, storage_of
 
 _SLOW = RateLimitRule(1000, 0.001, "ip")
 RULES = {
@@ -22,19 +22,7 @@ RULES = {
 }
 VERBS = {"commit": "is_allowed", "cancel": "reserve", "refund": "is_allowed", "release": "acquire"}
 WHO = "10.0.0.1"
-PATIENT_MS = 10_000
 _DENIALS = 5
-
-
-def storage_of(kind: str, address: str) -> Any:
-    """Return a storage as a process makes it: `redis`, `sync redis` or `shared memory`."""
-    if kind == "redis":
-        return RedisStorage.from_url(address, deadline_ms=PATIENT_MS)
-    if kind == "sync redis":
-        return SyncRedisStorage.from_url(address, deadline_ms=PATIENT_MS)
-    from sluicegate import SharedMemoryStorage  # noqa: PLC0415 - not on every system
-
-    return SharedMemoryStorage(address, size_bytes=1 << 20, deadline_ms=PATIENT_MS)
 
 
 async def _watch(endpoint: str, ask: Callable[[], Awaitable[Any]]) -> None:

@@ -14,7 +14,8 @@ from sluicegate import RateLimitRule, Success, TokenBucketAdapter
 from support import watching_worker
 from support.backends import Backend
 from support.redis_servers import RedisServer
-from support.watching_worker import PATIENT_MS, RULES, WHO, storage_of
+from support.watching_worker import RULES, WHO
+from support.worker_storages import PATIENT_MS, storage_of
 
 BOUND_S = 0.1
 
@@ -30,10 +31,11 @@ def watchers(kinds: tuple[str, ...], address: str) -> Iterator[list[subprocess.P
     """Run a process of each kind."""
     running = [
         subprocess.Popen(
-            [sys.executable, watching_worker.__file__, kind, address],
+            [sys.executable, "-m", watching_worker.__name__, kind, address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=Path(watching_worker.__file__).parents[1],
         )
         for kind in kinds
     ]

@@ -30,6 +30,7 @@ from support.shared_memory import (
     scribble,
 )
 from support.trace_check import compiled
+from support.worker_storages import PATIENT_MS
 
 RULE = RateLimitRule.per_day(10)
 OTHER_RULE = RateLimitRule.per_day(7)

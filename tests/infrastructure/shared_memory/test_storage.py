@@ -15,9 +15,9 @@ from sluicegate import RateLimitRule, StorageError, SyncTokenBucketAdapter, Toke
 from sluicegate.infrastructure.shared_memory import file
 from sluicegate.testing import FakeClock
 from support.alarms import interrupt_checks
-from support.backends import PATIENT_MS
 from support.bucket_requests import bucket_request
 from support.shared_memory import SharedMemoryStorage, stopped_holder
+from support.worker_storages import PATIENT_MS
 
 SIZE = 1 << 20
 DAILY = RateLimitRule.per_day(50)

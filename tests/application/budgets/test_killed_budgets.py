@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-from sluicegate import RedisStorage, Success, TokenBucketAdapter
+import pytest
+
+from sluicegate import Success, TokenBucketAdapter
 from support import budget_worker
 from support.budget_worker import CAPACITY, CHAT, EXPORT, MAX_DEBT, PER_SECOND, RULES, SLOTS, TTL_S
 from support.redis_servers import RedisServer, wait_until
+from support.worker_storages import PATIENT_MS, storage_of
 
-KILLS = 150 if os.environ.get("SLUICEGATE_LONG") else 5
+KILLS = 150 if os.environ.get("SLUICEGATE_LONG") else 3
 WORKERS = 4
 
 
@@ -43,17 +46,25 @@ def _most_at_once(folder: Path) -> int:
     return most
 
 
+@pytest.mark.parametrize("kind", ["redis", "shared memory"])
 async def test_killed_processes_exceed_no_budget_and_strand_nothing(
-    redis_7_server: RedisServer, tmp_path: Path
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """What all were told they spent is within the bound; after the time they asked for, everything is there again."""
-    redis_7_server.client().flushall()
-    command = [sys.executable, budget_worker.__file__, redis_7_server.url]
+    if kind == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        address = server.url
+    else:
+        pytest.importorskip("fcntl")
+        address = str(tmp_path / "buckets")
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    command = [sys.executable, "-m", budget_worker.__name__, kind, address]
     numbers = iter(range(100_000))
 
     def start() -> tuple[subprocess.Popen[bytes], Path]:
-        path = tmp_path / f"worker{next(numbers)}"
-        return subprocess.Popen([*command, str(path)]), path
+        path = notes / f"worker{next(numbers)}"
+        return subprocess.Popen([*command, str(path)], cwd=Path(budget_worker.__file__).parents[1]), path
 
     began = time.monotonic()
     workers = [start() for _ in range(WORKERS)]
@@ -71,16 +82,15 @@ async def test_killed_processes_exceed_no_budget_and_strand_nothing(
             process.kill()
             process.wait()
     took_s = time.monotonic() - began
-    lines = _lines(tmp_path)
+    lines = _lines(notes)
     reserved = sum(int(line[2]) for line in lines if line[1] == "reserved")
     settled = [(int(line[2]), int(line[3])) for line in lines if line[1] == "settled"]
     charged = reserved - sum(cost for cost, _ in settled) + sum(charge for _, charge in settled)
     assert len(settled) >= 2 * KILLS
     assert charged <= CAPACITY + PER_SECOND * took_s + MAX_DEBT
-    assert 1 <= _most_at_once(tmp_path) <= SLOTS
+    assert 1 <= _most_at_once(notes) <= SLOTS
     await asyncio.sleep(TTL_S + (CAPACITY + MAX_DEBT) / PER_SECOND + 0.1)
-    storage = RedisStorage.from_url(redis_7_server.url, deadline_ms=5_000)
-    limiter = TokenBucketAdapter(storage=storage, rules=RULES, deadline_ms=5_000)
+    limiter = TokenBucketAdapter(storage=storage_of(kind, address), rules=RULES, deadline_ms=PATIENT_MS)
     holds = [await limiter.acquire(endpoint=EXPORT, identifier="x") for _ in range(SLOTS + 1)]
     assert [hold.value.allowed for hold in holds if isinstance(hold, Success)] == [True] * SLOTS + [False]
     whole = await limiter.reserve(endpoint=CHAT, identifier="x", cost=CAPACITY)
