@@ -1,6 +1,7 @@
 """The batcher without a server: what goes out together, which deadlines hold, and what is refused."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -223,6 +224,37 @@ async def test_a_full_queue_refuses_at_once() -> None:
     assert not any(future.done() for future in futures)
     await to.aclose()
     await asyncio.gather(*futures, return_exceptions=True)
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["at their deadline", "when the storage is closed"])
+async def test_calls_that_fail_together_leave_the_event_loop_free(closed: bool) -> None:
+    """Of thousands a few hundred go on in a turn of the loop, so that other work and replies come between."""
+    turn, failed_in = [0], Counter[int]()
+
+    async def count_turns() -> None:
+        while True:
+            turn[0] += 1
+            await asyncio.sleep(0)
+
+    async def wait(future: "asyncio.Future[Verdict]") -> None:
+        with pytest.raises(StorageError):
+            await future
+        failed_in[turn[0]] += 1
+
+    transport = Transport()
+    transport.replying = False
+    to = batcher(lambda: Connection(transport), deadline_s=0.2)
+    waiting = [asyncio.create_task(wait(submit(to, deadline_s=30 if closed else 0.2))) for _ in range(4_000)]
+    turns = asyncio.create_task(count_turns())
+    while closed and turn[0] < 3:
+        await asyncio.sleep(0)
+    if closed:
+        await to.aclose()
+    await asyncio.gather(*waiting)
+    turns.cancel()
+    assert sum(failed_in.values()) == 4_000
+    assert max(failed_in.values()) <= 2 * MAX_BATCH + 256  # those in flight, on one connection, and those that wait
+    await to.aclose()
 
 
 def test_connections_are_closed_with_the_event_loop() -> None:

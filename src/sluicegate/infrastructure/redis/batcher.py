@@ -41,6 +41,7 @@ MAX_CONNECTIONS: Final = 4
 makes the next one. Where it is far, waiting for the reply to others doubles a check's time; then more are opened."""
 
 _FAR_S: Final = 0.005
+_MOST_FAILED: Final = 256  # in a turn of the event loop
 _MAX_BATCH_REQUESTS: Final = 1024  # Lua's `unpack` takes a few thousand
 _PROBE_WHILE_ASKED_S: Final = 10.0  # without checks, probing whether the server is back is of no use
 
@@ -281,8 +282,16 @@ class Batcher:
         for pipeline in pipelines:
             self._dispose(pipeline)
             fail(pipeline.calls(), fault)
-        fail(self._waiting, fault)
-        self._waiting.clear()
+        waiting, self._waiting = self._waiting, []
+        self._fail_in_turns(waiting, lambda _: fault)
+
+    def _fail_in_turns(self, calls: list[Call], fault_of: Callable[[Call], Fault], first: int = 0) -> None:
+        """Fail calls that waited, a bounded number in a turn of the event loop: all their callers go on in the next one."""
+        last = first + _MOST_FAILED
+        for call in calls[first:last]:
+            fail((call,), fault_of(call))
+        if last < len(calls):
+            self._loop.call_soon(self._fail_in_turns, calls, fault_of, last)
 
     def _dispose(self, pipeline: ScriptPipeline) -> None:
         pipeline.abandon()
@@ -314,8 +323,7 @@ class Batcher:
         del waiting[:at]
         silent_s = self._silent_since_s()
         waited_s = 0.0 if silent_s is None else read_s - silent_s
-        for call in overdue:
-            fail((call,), call.blame(waited_s))
+        self._fail_in_turns(overdue, lambda call: call.blame(waited_s))
         for pipeline in self.pipelines:
             pipeline.expire(read_s, self._timer.step_s)
         if silent_s is not None and self.breaker.is_too_silent(silent_s, read_s):
