@@ -1,6 +1,7 @@
 """Call functions later, in a thread of their own: for holds of code without an event loop."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from itertools import count
 from threading import Condition, Thread
@@ -38,28 +39,41 @@ class Renewer:
         self._cancelled = 0
 
     def call_later(self, delay_s: float, function: Callable[[], None]) -> Later:
-        """Call a function in so many seconds. What it raises is lost: it has to see to that itself."""
-        if self._fork != fork_count():
-            self._fork, self._changed = fork_count(), Condition()
-            self._due, self._thread, self._cancelled = [], None, 0
+        """Call a function in so many seconds. What it raises is lost: it has to see to that itself.
+
+        Where no thread can be started it is called late: when a later call can start one.
+        """
+        self._forget_the_parent()
         later = Later(function)
         with self._changed:
             heappush(self._due, (self._now_ns() + round(delay_s * 1e9), next(self._order), later))
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="sluicegate-renewals", daemon=True)
-                self._thread.start()
+                self._start_thread()
             self._changed.notify()
         return later
 
     def cancel(self, later: Later) -> None:
         """Do not call a function any more. A call that has begun goes on."""
         later.function = None
+        self._forget_the_parent()
         with self._changed:
             self._cancelled += 1
             if self._cancelled > max(_FEW, len(self._due) // 2):
                 self._due = [one for one in self._due if one[2].function is not None]
                 heapify(self._due)
                 self._cancelled = 0
+
+    def _forget_the_parent(self) -> None:
+        """In a child, leave the calls to the parent, and a lock that one of its threads may have held."""
+        if self._fork != fork_count():
+            self._fork, self._changed = fork_count(), Condition()
+            self._due, self._thread, self._cancelled = [], None, 0
+
+    def _start_thread(self) -> None:
+        thread = Thread(target=self._run, name="sluicegate-renewals", daemon=True)
+        with suppress(RuntimeError):  # a container's limit of threads, or the end of the interpreter
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
         while True:
