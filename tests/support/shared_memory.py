@@ -13,7 +13,6 @@ import pytest
 
 from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.calls import PEEK, REFUND, RESET, TAKE
-from support.backends import PATIENT_MS
 from support.worker_storages import PATIENT_MS
 
 try:

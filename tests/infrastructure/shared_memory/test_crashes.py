@@ -17,7 +17,6 @@ import pytest
 from sluicegate import RateLimitRule, SyncTokenBucketAdapter
 from sluicegate.domain.buckets.bucket_request import BucketRequest
 from sluicegate.infrastructure.redis.calls import PEEK, REFUND, RESET, TAKE
-from support.backends import PATIENT_MS
 from support.bucket_model import START_US
 from support.bucket_requests import bucket_request
 from support.shared_memory import (

@@ -5,8 +5,9 @@ touches a connection, and its late reply is read and discarded when it arrives.
 """
 
 import asyncio
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Callable
+from operator import attrgetter
 from random import random
 from typing import Final
 
@@ -41,6 +42,7 @@ MAX_CONNECTIONS: Final = 4
 makes the next one. Where it is far, waiting for the reply to others doubles a check's time; then more are opened."""
 
 _FAR_S: Final = 0.005
+_due_s: Final[Callable[[Call], float]] = attrgetter("due_s")
 _MOST_FAILED: Final = 256  # in a turn of the event loop
 _MAX_BATCH_REQUESTS: Final = 1024  # Lua's `unpack` takes a few thousand
 _PROBE_WHILE_ASKED_S: Final = 10.0  # without checks, probing whether the server is back is of no use
@@ -287,11 +289,10 @@ class Batcher:
 
     def _fail_in_turns(self, calls: list[Call], fault_of: Callable[[Call], Fault], first: int = 0) -> None:
         """Fail calls that waited, a bounded number in a turn of the event loop: all their callers go on in the next one."""
-        last = first + _MOST_FAILED
-        for call in calls[first:last]:
+        for call in calls[first : first + _MOST_FAILED]:
             fail((call,), fault_of(call))
-        if last < len(calls):
-            self._loop.call_soon(self._fail_in_turns, calls, fault_of, last)
+        if first + _MOST_FAILED < len(calls):
+            self._loop.call_soon(self._fail_in_turns, calls, fault_of, first + _MOST_FAILED)
 
     def _dispose(self, pipeline: ScriptPipeline) -> None:
         pipeline.abandon()
@@ -315,12 +316,8 @@ class Batcher:
         Args:
             read_s: All that had arrived by this instant has been read.
         """
-        waiting = self._waiting
-        at = 0
-        while at < len(waiting) and waiting[at].due_s <= read_s:
-            at += 1
-        overdue = waiting[:at]
-        del waiting[:at]
+        at = bisect_right(self._waiting, read_s, key=_due_s)
+        overdue, self._waiting = self._waiting[:at], self._waiting[at:]
         silent_s = self._silent_since_s()
         waited_s = 0.0 if silent_s is None else read_s - silent_s
         self._fail_in_turns(overdue, lambda call: call.blame(waited_s))
@@ -350,7 +347,3 @@ class Batcher:
 
     def __repr__(self) -> str:
         return f"Batcher(waiting={len(self._waiting)}, breaker={self.breaker!r})"
-
-
-def _due_s(call: Call) -> float:
-    return call.due_s
