@@ -132,7 +132,7 @@ class JointFace(AsyncReservationFace):
         except TimeoutError as error:
             claim.fail(error)
         self._checker.finish_together(claim.joint)
-        return claim.conclude(ttl_seconds)
+        return claim.conclude()
 
     async def commit_together(
         self, reservation: str, *, cost: CostOfParts = None, timeout_s: float | None = None

@@ -469,3 +469,20 @@ def test_the_sync_limiter_has_the_same_verbs() -> None:
             raise AssertionError
         assert value(limiter.release(other)).applied
     assert value(limiter.get_remaining(endpoint=CHAT, identifier=IP)) == 848
+
+
+@pytest.mark.parametrize("hold_seconds", [4, 600])
+async def test_a_call_in_flight_that_is_reserved_ends_with_its_own_time(hold_seconds: int) -> None:
+    """Without a time: a process that dies gives the slot back when the rule says so; its tokens count as spent after a minute."""
+    streams = RateLimitRule.in_flight(1, scope="ip", hold_seconds=hold_seconds)
+    world = World({CHAT: (RateLimitRule(1000, 0.001, "ip", name="tokens"), streams)})
+    reservation = await reserve(world, 5)
+    assert reservation.expires_in == min(hold_seconds, 60)
+    world.clock.advance(hold_seconds - 1)
+    assert not (await reserve(world, 5)).allowed
+    world.clock.advance(1)
+    assert (await reserve(world, 5)).allowed
+    settled = value(await world.limiter.commit(reservation, cost=0))
+    assert (settled.returned > 0) == (hold_seconds == 4)
+    assert (await reserve(World({CHAT: TOKENS}), 5)).expires_in == 60
+    assert (await reserve(World({CHAT: (TOKENS, streams)}), 5, ttl_seconds=7)).expires_in == 7

@@ -417,3 +417,19 @@ def test_the_body_of_wsgi_holds_until_it_is_closed() -> None:
     body.close()
     assert closed == [True]
     assert ask()[0] == "200 OK"
+
+
+async def test_a_stream_that_reserves_is_in_flight_no_longer_than_its_rule_says() -> None:
+    """Its process dies in the middle: the slot is free after `hold_seconds`, whatever else the request has reserved."""
+    four_seconds = RateLimitRule.in_flight(1, scope="global", hold_seconds=4)
+    client = Client(streams(asyncio.Event()), TEN, four_seconds, reserves=True, cost=lambda _: 4)
+    task = asyncio.create_task(client.ask())
+    while len(client.sent) < 2:
+        await asyncio.sleep(0)
+    client.clock.advance(3.9)
+    assert not await client.is_free()
+    client.clock.advance(0.1)
+    assert await client.is_free()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -90,7 +90,7 @@ class JointClaim:
             if shadow.is_open:
                 shadow.error = error
 
-    def conclude(self, ttl_s: Seconds) -> JointReservation:
+    def conclude(self) -> JointReservation:
         """Return what the caller gets, once the check is finished.
 
         What the failure policy has reserved in this process goes back if the whole is denied.
@@ -100,7 +100,7 @@ class JointClaim:
         for part, check in zip(self._parts, self.joint.checks, strict=True):
             if check.number and check.degraded is None:  # else its number is its own, as are its local buckets
                 check.number = self.number if allowed else 0
-            reservation = self._reservations.reservation(check, part.endpoint, part.cost, ttl_s, ())
+            reservation = self._reservations.reservation(check, part.endpoint, part.cost, ())
             if not allowed and reservation.degraded == "local":
                 _give_back(self._reservations, reservation)
             made.append((reservation, decision_of(check)))

@@ -12,13 +12,18 @@ from sluicegate.domain.claims.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.result import Result
 
-_Reserve: TypeAlias = tuple[Endpoint, Identifier, Cost, float, tuple[str, ...]]
+_Reserve: TypeAlias = tuple[Endpoint, Identifier, Cost, float | None, tuple[str, ...]]
 _Acquire: TypeAlias = tuple[Endpoint, Identifier, Cost, tuple[str, ...]]
 
 
 class _AsyncLimiter(Protocol):
     async def reserve_decided(
-        self, endpoint: Endpoint, identifier: Identifier, cost: Cost, ttl_seconds: float, also: tuple[str, ...] = ()
+        self,
+        endpoint: Endpoint,
+        identifier: Identifier,
+        cost: Cost,
+        ttl_seconds: float | None,
+        also: tuple[str, ...] = (),
     ) -> tuple[Reservation, Decision]: ...
 
     async def acquire_decided(
@@ -36,7 +41,12 @@ class _AsyncLimiter(Protocol):
 
 class _Limiter(Protocol):
     def reserve_decided(
-        self, endpoint: Endpoint, identifier: Identifier, cost: Cost, ttl_seconds: float, also: tuple[str, ...] = ()
+        self,
+        endpoint: Endpoint,
+        identifier: Identifier,
+        cost: Cost,
+        ttl_seconds: float | None,
+        also: tuple[str, ...] = (),
     ) -> tuple[Reservation, Decision]: ...
 
     def acquire_decided(
@@ -60,7 +70,7 @@ class BudgetState:
     """
 
     def __init__(self, asked: _Reserve) -> None:
-        self._endpoint, _, self._estimate, self._ttl_seconds, _ = asked
+        self._endpoint, _, self._estimate, _, _ = asked
         self._asked = asked
         self._cost: int | dict[str, int] | None = None
         self._reservation: Reservation | None = None
@@ -127,7 +137,7 @@ class AsyncBudget(BudgetState):
         self.settlement = await to_the_end(self._limiter.commit(self.reservation, cost=self._final_cost(error)))
 
     async def _extend(self) -> Result[None, RateLimitError]:
-        return await self._limiter.extend(self.reservation, ttl_seconds=self._ttl_seconds)
+        return await self._limiter.extend(self.reservation, ttl_seconds=self.reservation.expires_in)
 
 
 class Budget(BudgetState):
@@ -150,7 +160,7 @@ class Budget(BudgetState):
         self.settlement = self._limiter.commit(self.reservation, cost=self._final_cost(error))
 
     def _extend(self) -> Result[None, RateLimitError]:
-        return self._limiter.extend(self.reservation, ttl_seconds=self._ttl_seconds)
+        return self._limiter.extend(self.reservation, ttl_seconds=self.reservation.expires_in)
 
 
 class AsyncHeldCall:

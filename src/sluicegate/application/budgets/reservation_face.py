@@ -19,7 +19,6 @@ from sluicegate.domain.claims.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import ReservationStorage, SyncReservationStorage
 from sluicegate.domain.result import Result, Success
-from sluicegate.domain.rules.rule import DEFAULT_HOLD_SECONDS
 
 _success: Final = Success  # compiled code finds it without a look-up in the module's names
 
@@ -58,7 +57,7 @@ class AsyncReservationFace(AsyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost = 0,
-        ttl_seconds: Seconds = DEFAULT_HOLD_SECONDS,
+        ttl_seconds: Seconds | None = None,
         also: tuple[str, ...] = (),
     ) -> Result[Reservation, RateLimitError]:
         """Take the tokens that a call may cost, until `commit` tells what it did cost; from all of the rules or none.
@@ -69,7 +68,8 @@ class AsyncReservationFace(AsyncFace):
             endpoint: As in a check.
             identifier: As in a check.
             cost: The estimate, as in a check.
-            ttl_seconds: When it ends by itself, 0.001 to 86,400; see `RateLimitRule.on_expiry` and `extend`.
+            ttl_seconds: When it ends by itself, 0.001 to 86,400; see `RateLimitRule.on_expiry` and `extend`. None: a minute,
+                and the rule's `hold_seconds` for a call in flight.
             also: Other endpoints whose rules must agree as well; as in `check`.
 
         Returns:
@@ -85,14 +85,14 @@ class AsyncReservationFace(AsyncFace):
         else:
             claim_blocking(check, self._never_waits)
         self._checker.finish(check)
-        return _success(self._reservations.reservation(check, endpoint, cost, ttl_seconds, also))
+        return _success(self._reservations.reservation(check, endpoint, cost, also))
 
     async def reserve_decided(  # noqa: PLR0913, PLR0917 - what a reservation is
         self,
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost,
-        ttl_seconds: Seconds,
+        ttl_seconds: Seconds | None,
         also: tuple[str, ...] = (),
         rules: RulesSnapshot | None = None,
     ) -> tuple[Reservation, Decision]:
@@ -103,7 +103,7 @@ class AsyncReservationFace(AsyncFace):
         else:
             claim_blocking(check, self._never_waits)
         self._checker.finish(check)
-        return self._reservations.reservation(check, endpoint, cost, ttl_seconds, also), decision_of(check)
+        return self._reservations.reservation(check, endpoint, cost, also), decision_of(check)
 
     async def commit(self, reservation: Claim, *, cost: Cost | None = None) -> Result[Settlement, RateLimitError]:
         """Charge what a call really cost: the difference comes back, or is taken, into debt if need be.
@@ -155,7 +155,7 @@ class AsyncReservationFace(AsyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost = 0,
-        ttl_seconds: Seconds = DEFAULT_HOLD_SECONDS,
+        ttl_seconds: Seconds | None = None,
         also: tuple[str, ...] = (),
     ) -> AsyncBudget:
         """Reserve on entering an `async with`, and commit on leaving it: `budget.cost`, or else what was reserved.
@@ -173,7 +173,7 @@ class AsyncReservationFace(AsyncFace):
         Rules of the endpoint that limit a rate are charged as by a check. Arguments, return value and exceptions are those of
         `reserve`.
         """
-        check = self._reservations.begin(endpoint, identifier, cost, None, also)
+        check = self._reservations.begin(endpoint, identifier, cost, None, also, holds=True)
         if self._never_waits is None:
             await _claim(check, self._awaited)
         else:
@@ -190,7 +190,7 @@ class AsyncReservationFace(AsyncFace):
         rules: RulesSnapshot | None = None,
     ) -> tuple[Hold, Decision]:
         """Do what `acquire` does, and tell which rules were asked, as `check` does."""
-        check = self._reservations.begin(endpoint, identifier, cost, None, also, rules)
+        check = self._reservations.begin(endpoint, identifier, cost, None, also, rules, holds=True)
         if self._never_waits is None:
             await _claim(check, self._awaited)
         else:

@@ -20,7 +20,10 @@ from sluicegate.domain.errors import InvalidTypeError, RateLimitError
 from sluicegate.domain.events import RateLimitDebtCapped
 from sluicegate.domain.result import Failure, Success
 from sluicegate.domain.rules.compiled_rules import Limit
+from sluicegate.domain.rules.rule import DEFAULT_HOLD_SECONDS
 
+_HELD: Final = 0
+_AS_RULES_SAY: Final = -1
 _NOTHING: Final = Settlement(applied=False, charged=0, returned=0, debt=0)
 
 # Compiled code finds these without a look-up in the module's names.
@@ -67,6 +70,8 @@ class Reservations:
         ttl_s: object,
         also: tuple[str, ...],
         rules: RulesSnapshot | None = None,
+        *,
+        holds: bool = False,
     ) -> Check:
         """Return the check of a reservation; each of the checks beside it makes claims as well.
 
@@ -74,16 +79,19 @@ class Reservations:
             endpoint: As in a check.
             identifier: As in a check.
             cost: As in a check.
-            ttl_s: Seconds after which it ends; None: it is a hold, which reserves no tokens and ends when its rules say so.
+            ttl_s: Seconds after which it ends; None: a minute, and `hold_seconds` for its calls in flight.
             also: As in a check.
             rules: As in a check.
+            holds: Whether it is a hold, which reserves no tokens and ends when its rules say so.
 
         Raises:
             InvalidInputError: If an argument is wrong.
             InvalidTypeError: If the storage has no reservations.
         """
         self._require_verbs()
-        ttl_us = 0 if ttl_s is None else require_duration_us("ttl_seconds", ttl_s)
+        ttl_us: int = _HELD if holds else _AS_RULES_SAY
+        if ttl_s is not None:
+            ttl_us = require_duration_us("ttl_seconds", ttl_s)
         check = self._checker.begin_claim(endpoint, identifier, cost, also, rules)
         number = draw_claim_number()
         _set_terms(check, number, ttl_us)
@@ -93,9 +101,7 @@ class Reservations:
                 check.number = number  # what only rules in shadow mode have claimed must be settled too
         return check
 
-    def reservation(
-        self, check: Check, endpoint: str, cost: object, ttl_s: Seconds, also: tuple[str, ...]
-    ) -> Reservation:
+    def reservation(self, check: Check, endpoint: str, cost: object, also: tuple[str, ...]) -> Reservation:
         """Return what the caller gets of a check that is finished, and tell observers what it has claimed."""
         if self._notices is not None:
             self._notices.tell_claimed(check)
@@ -111,7 +117,7 @@ class Reservations:
         return _reservation(
             allowed=allowed,
             result=result,
-            expires_in=float(ttl_s) if check.number else 0.0,
+            expires_in=_first_end_us(check) / 1e6 if check.number else 0.0,
             degraded=check.degraded,
             name=_name(check, endpoint, also, allowed, by_rule is not None),
             cost=tokens if by_rule is None else by_rule,
@@ -295,7 +301,17 @@ def _set_terms(check: Check, number: int, ttl_us: int) -> None:
 
 
 def _terms(limit: Limit, ttl_us: int) -> ClaimTerms:
-    return ClaimTerms(limit.on_reserve, ttl_us) if ttl_us else limit.hold_terms
+    if ttl_us > 0:
+        return ClaimTerms(limit.on_reserve, ttl_us)
+    if ttl_us == _HELD or limit.in_flight:
+        return limit.hold_terms
+    return ClaimTerms(limit.on_reserve, DEFAULT_HOLD_SECONDS * 1_000_000)
+
+
+def _first_end_us(check: Check) -> int:
+    """Return after which time the first of the claims of a check ends."""
+    ends_us: list[int] = [terms.ttl_us for one in (check, *check.shadows) for terms in one.terms if terms.ttl_us]
+    return min(ends_us, default=0)
 
 
 def _name(check: Check, endpoint: str, also: tuple[str, ...], allowed: bool, by_rule: bool) -> ClaimName:

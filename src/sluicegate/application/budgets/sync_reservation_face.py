@@ -19,7 +19,6 @@ from sluicegate.domain.claims.reservation import Hold, Reservation, Settlement
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import SyncReservationStorage
 from sluicegate.domain.result import Result, Success
-from sluicegate.domain.rules.rule import DEFAULT_HOLD_SECONDS
 
 _success: Final = Success  # compiled code finds it without a look-up in the module's names
 
@@ -52,21 +51,21 @@ class SyncReservationFace(SyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost = 0,
-        ttl_seconds: Seconds = DEFAULT_HOLD_SECONDS,
+        ttl_seconds: Seconds | None = None,
         also: tuple[str, ...] = (),
     ) -> Result[Reservation, RateLimitError]:
         """Take the tokens that a call may cost, until `commit` tells what it did; see `AsyncReservationFace.reserve`."""
         check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also)
         claim_blocking(check, _present(self._blocking))
         self._checker.finish(check)
-        return _success(self._reservations.reservation(check, endpoint, cost, ttl_seconds, also))
+        return _success(self._reservations.reservation(check, endpoint, cost, also))
 
     def reserve_decided(  # noqa: PLR0913, PLR0917 - what a reservation is
         self,
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost,
-        ttl_seconds: Seconds,
+        ttl_seconds: Seconds | None,
         also: tuple[str, ...] = (),
         rules: RulesSnapshot | None = None,
     ) -> tuple[Reservation, Decision]:
@@ -74,7 +73,7 @@ class SyncReservationFace(SyncFace):
         check = self._reservations.begin(endpoint, identifier, cost, ttl_seconds, also, rules)
         claim_blocking(check, _present(self._blocking))
         self._checker.finish(check)
-        return self._reservations.reservation(check, endpoint, cost, ttl_seconds, also), decision_of(check)
+        return self._reservations.reservation(check, endpoint, cost, also), decision_of(check)
 
     def commit(self, reservation: Claim, *, cost: Cost | None = None) -> Result[Settlement, RateLimitError]:
         """Charge what a call really cost; see `AsyncReservationFace.commit`."""
@@ -106,7 +105,7 @@ class SyncReservationFace(SyncFace):
         endpoint: Endpoint,
         identifier: Identifier,
         cost: Cost = 0,
-        ttl_seconds: Seconds = DEFAULT_HOLD_SECONDS,
+        ttl_seconds: Seconds | None = None,
         also: tuple[str, ...] = (),
     ) -> Budget:
         """Reserve on entering a `with`, and commit on leaving it; see `AsyncReservationFace.budget`."""
@@ -116,7 +115,7 @@ class SyncReservationFace(SyncFace):
         self, *, endpoint: Endpoint, identifier: Identifier, cost: Cost = 0, also: tuple[str, ...] = ()
     ) -> Result[Hold, RateLimitError]:
         """Count a call in flight until `release`; see `AsyncReservationFace.acquire`."""
-        check = self._reservations.begin(endpoint, identifier, cost, None, also)
+        check = self._reservations.begin(endpoint, identifier, cost, None, also, holds=True)
         claim_blocking(check, _present(self._blocking))
         self._checker.finish(check)
         return _success(self._reservations.hold(check, endpoint, also))
@@ -130,7 +129,7 @@ class SyncReservationFace(SyncFace):
         rules: RulesSnapshot | None = None,
     ) -> tuple[Hold, Decision]:
         """Do what `acquire` does, and tell which rules were asked, as `check` does."""
-        check = self._reservations.begin(endpoint, identifier, cost, None, also, rules)
+        check = self._reservations.begin(endpoint, identifier, cost, None, also, rules, holds=True)
         claim_blocking(check, _present(self._blocking))
         self._checker.finish(check)
         return self._reservations.hold(check, endpoint, also), decision_of(check)

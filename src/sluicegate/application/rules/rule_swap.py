@@ -12,6 +12,7 @@ from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.rules.compiled_rules import CompiledRules, Keys
 from sluicegate.domain.rules.rule import RateLimitRule
+from sluicegate.domain.rules.rule_book import RuleBook
 from sluicegate.runtime.mutex import new_mutex
 
 Change: TypeAlias = Callable[[RuleInputs], RuleInputs]
@@ -33,7 +34,7 @@ class RuleSwap:
         utc_now: The wall clock.
         without_claims: The name of a storage that cannot count calls in flight; empty: it can.
         enabled: Whether anything counts at all.
-        taken: Returns the keys that others have; see `CompiledRules`.
+        taken: Returns the keys of a book that others have; see `CompiledRules`.
         followed: Returns the snapshot of other rules whose lists, overrides, policies and switches hold too; None: there are
             none.
         followed_held: Where these are held.
@@ -50,7 +51,7 @@ class RuleSwap:
         without_claims: str,
         *,
         enabled: bool,
-        taken: Callable[[], Keys],
+        taken: Callable[[RuleBook, KeyFormat], Keys],
         followed: Callable[[], RulesSnapshot] | None,
         followed_held: CurrentRules | None,
     ) -> None:
@@ -127,7 +128,8 @@ class RuleSwap:
             return snapshot.rules
         known = self._without_switches
         if known is None or known[0] is not snapshot:
-            known = snapshot, CompiledRules(snapshot.effective, self._key_format, taken=self._taken())
+            taken = self._taken(snapshot.effective, self._key_format)
+            known = snapshot, CompiledRules(snapshot.effective, self._key_format, taken=taken)
         self.beside_code.compile_missing(known[1], snapshot.book)
         self._without_switches = known
         return known[1]
@@ -159,8 +161,9 @@ class RuleSwap:
             )
         now = self._utc_now()
         effective = inputs.added.merged(book, now)
+        taken = self._taken(effective, self._key_format)
         snapshot = take_snapshot(
-            book, self._key_format, now, effective, followed, inputs, enabled=self._enabled, taken=self._taken()
+            book, self._key_format, now, effective, followed, inputs, enabled=self._enabled, taken=taken
         )
         self.beside_code.compile_missing(snapshot.rules, book)
         return snapshot

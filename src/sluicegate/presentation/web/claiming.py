@@ -8,7 +8,6 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.claims.reservation import Hold, Reservation
-from sluicegate.domain.rules.rule import DEFAULT_HOLD_SECONDS
 from sluicegate.presentation.web.answer import AnswerReader, Blame
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter, BlockingLimiter, R
 from sluicegate.presentation.web.incoming_request import IncomingRequest
@@ -63,9 +62,7 @@ class Claiming:
         snapshot = cast("RulesSnapshot", rules)  # which these limiters have
         claim: Reservation | Hold
         if self.wanted:
-            claim, decision = await adapter.reserve_decided(
-                endpoint, identifier, cost, DEFAULT_HOLD_SECONDS, also, snapshot
-            )
+            claim, decision = await adapter.reserve_decided(endpoint, identifier, cost, None, also, snapshot)
         else:
             claim, decision = await adapter.acquire_decided(endpoint, identifier, cost, also, snapshot)
         self._keep(adapter, claim, request, holds)
@@ -89,7 +86,7 @@ class Claiming:
         snapshot = cast("RulesSnapshot", rules)  # which these limiters have
         claim: Reservation | Hold
         if self.wanted:
-            claim, decision = adapter.reserve_decided(endpoint, identifier, cost, DEFAULT_HOLD_SECONDS, also, snapshot)
+            claim, decision = adapter.reserve_decided(endpoint, identifier, cost, None, also, snapshot)
         else:
             claim, decision = adapter.acquire_decided(endpoint, identifier, cost, also, snapshot)
         self._keep(adapter, claim, request, holds)
