@@ -1,6 +1,5 @@
 """Who asks most, and who is denied most."""
 
-from sluicegate.application.hot_keys import HotKeys
-from sluicegate.domain.heavy_hitters import HeavyHitter
+from sluicegate.application.hot_keys import HotKey, HotKeys
 
-__all__ = ["HeavyHitter", "HotKeys"]
+__all__ = ["HotKey", "HotKeys"]

@@ -8,6 +8,7 @@ from sluicegate.application.failure_policy import FailurePolicy, reason_of
 from sluicegate.application.notifier import Notifier, describe
 from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.application.rules.relatives import Relative
+from sluicegate.application.rules.rule_explanation import Explainer, Explanation
 from sluicegate.application.rules.rules_snapshot import CurrentRules
 from sluicegate.domain.arguments import require_text
 from sluicegate.domain.buckets.bucket_key import KeyFormat
@@ -59,6 +60,16 @@ class Administration:
         """
         rules = self._live_rules.current().rules
         return prepare(rules, self._key_format, endpoint, identifier, cost, self._utc_now, beside_code=True)
+
+    def begin_explanation(self, endpoint: object, identifier: object, cost: object) -> tuple[Check, Explanation]:
+        """Return what `begin_peek` does, and which rules are asked and why.
+
+        Raises:
+            InvalidInputError: If an argument is wrong.
+        """
+        check = self.begin_peek(endpoint, identifier, cost)
+        explainer = Explainer(self._live_rules.current(), self._key_format, self._utc_now)
+        return check, explainer.explain(str(endpoint), check.identifier, check.cost, beside_code=True)
 
     def finish_peek(self, check: Check, levels: tuple[BucketLevel, ...]) -> Success[RateLimitResult]:
         """Return what a check would answer, from levels that were only looked at."""

@@ -3,6 +3,8 @@
 import os
 from hashlib import blake2b
 
+import msgspec
+
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.events import (
     RateLimitCheckAllowed,
@@ -12,7 +14,7 @@ from sluicegate.domain.events import (
     RateLimitFailedOpen,
     RateLimitListed,
 )
-from sluicegate.domain.heavy_hitters import HeavyHitter, HeavyHitters
+from sluicegate.domain.heavy_hitters import HeavyHitters
 from sluicegate.domain.protocols import SubscribableBus
 from sluicegate.runtime.mutex import held_here, new_mutex
 
@@ -23,6 +25,27 @@ _DECISIONS: tuple[type[RateLimitEvent], ...] = (
     RateLimitFailedOpen,
     RateLimitFailedClosed,
 )
+
+
+class HotKey(msgspec.Struct, frozen=True):
+    """A client of an endpoint that asks often.
+
+    Args:
+        endpoint: The endpoint.
+        identifier: The client, hashed unless identifiers are kept as they are.
+        count: How often it asked, or was denied, at most.
+        error: How much of that may belong to others: it was `count - error` times at least.
+    """
+
+    endpoint: str
+    identifier: str
+    count: int
+    error: int
+
+    @property
+    def key(self) -> str:
+        """Endpoint, a blank and the identifier."""
+        return f"{self.endpoint} {self.identifier}"
 
 
 class HotKeys:
@@ -53,25 +76,32 @@ class HotKeys:
         if secret is not None and not 1 <= len(secret) <= 64:  # noqa: PLR2004 - what BLAKE2b takes
             raise InvalidInputError(f"secret: has {len(secret)} bytes, expected 1 to 64")
         self._key = os.urandom(16) if secret is None else bytes(secret)
-        self._raw = raw_identifiers
+        self.capacity = capacity
+        """How many clients are told apart."""
+        self.raw_identifiers = raw_identifiers
+        """Whether identifiers are kept as they are."""
         self._mutex = new_mutex()
-        self._asked, self._denied = HeavyHitters(capacity), HeavyHitters(capacity)
+        self._asked: HeavyHitters[tuple[str, str]] = HeavyHitters(capacity)
+        self._denied: HeavyHitters[tuple[str, str]] = HeavyHitters(capacity)
         for event_type in _DECISIONS:
             bus.subscribe(event_type, self._note)
 
-    def most_asked(self, most: int = 10) -> list[HeavyHitter]:
-        """Return who asked most: their keys are endpoint, a blank and the identifier, hashed unless it is kept raw."""
-        with self._mutex:
-            return self._asked.top(most)
+    def most_asked(self, most: int = 10) -> list[HotKey]:
+        """Return who asked most."""
+        return self._top(self._asked, most)
 
-    def most_denied(self, most: int = 10) -> list[HeavyHitter]:
-        """Return who was denied most; see `most_asked`."""
+    def most_denied(self, most: int = 10) -> list[HotKey]:
+        """Return who was denied most."""
+        return self._top(self._denied, most)
+
+    def _top(self, hitters: HeavyHitters[tuple[str, str]], most: int) -> list[HotKey]:
         with self._mutex:
-            return self._denied.top(most)
+            found = hitters.top(most)
+        return [HotKey(*one.key, one.count, one.error) for one in found]
 
     def _note(self, event: RateLimitEvent) -> None:
         denied = isinstance(event, RateLimitCheckDenied | RateLimitFailedClosed) or not getattr(event, "allowed", True)
-        key = f"{event.endpoint} {self._shown(event.identifier)}"
+        key = event.endpoint, self._shown(event.identifier)
         if held_here(self._mutex):  # a signal handler in the midst of a call here
             return
         with self._mutex:
@@ -80,6 +110,6 @@ class HotKeys:
                 self._denied.add(key)
 
     def _shown(self, identifier: str) -> str:
-        if self._raw:
+        if self.raw_identifiers:
             return identifier
         return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).hexdigest()

@@ -8,10 +8,11 @@ from functools import partial
 from sluicegate.application.assembly import assemble, require_sync_resettable, require_traits
 from sluicegate.application.budgets.sync_reservation_face import SyncReservationFace
 from sluicegate.application.check import Check, result_of
+from sluicegate.application.explained_check import ExplainedCheck, explained, unexplained
 from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.application.sync_wait_queue import SyncWaitQueue
 from sluicegate.domain.arguments import Cost, Identifier
-from sluicegate.domain.buckets.bucket_request import BucketRequest
+from sluicegate.domain.buckets.bucket_request import BucketLevel, BucketRequest
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.protocols import (
     Clock,
@@ -140,6 +141,18 @@ class SyncTokenBucketAdapter(SyncReservationFace):
             return self._administration.finish_peek(check, self._storage.peek_blocking(check.requests))
         except Exception as error:  # noqa: BLE001 - a peek fails open, as a check does
             return self._administration.fail_peek(check, error)
+
+    def explain(self, *, endpoint: str, identifier: Identifier, cost: Cost = 0) -> ExplainedCheck:
+        """Tell which rules a check asks, why, and what their buckets hold now; see `is_allowed` for arguments and errors."""
+        check, explanation = self._administration.begin_explanation(endpoint, identifier, cost)
+        levels: tuple[BucketLevel, ...] = ()
+        if check.requests:
+            try:
+                levels = self._storage.peek_blocking(check.requests)
+                self._administration.finish_peek(check, levels)
+            except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
+                return unexplained(explanation, error)
+        return explained(explanation, check, levels)
 
     def get_remaining(self, *, endpoint: str, identifier: Identifier) -> Result[int, RateLimitError]:
         """Return the whole tokens left in the bucket that binds: the capacity while the storage fails, 0 without a rule.

@@ -7,19 +7,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from fractions import Fraction
 from functools import partial
 from typing import cast
 
 from sluicegate.application.assembly import assemble, require_deadline, require_resettable, require_traits
 from sluicegate.application.check import Check, result_of
-from sluicegate.application.failure_policy import reason_of
+from sluicegate.application.explained_check import ExplainedCheck
+from sluicegate.application.inspection import Inspection
 from sluicegate.application.joint_face import JointFace
 from sluicegate.application.rules.live_rules import LiveRules
 from sluicegate.application.wait_queue import WaitQueue
 from sluicegate.domain.arguments import Cost, Identifier
 from sluicegate.domain.buckets.bucket_request import BucketRequest
-from sluicegate.domain.buckets.bucket_spec import bucket_spec
 from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.events import RateLimitAdministered
 from sluicegate.domain.protocols import (
@@ -36,8 +35,6 @@ from sluicegate.domain.rules.rule_book import Rules
 DEFAULT_DEADLINE_MS = 50
 
 _RESET_ALL_S = 30.0  # a storage that hangs must not keep the caller for ever
-
-_PROBE = BucketRequest("sluicegate:probe", bucket_spec(1, Fraction(1)), 0)
 
 
 class TokenBucketAdapter(JointFace):
@@ -209,13 +206,13 @@ class TokenBucketAdapter(JointFace):
         """
         return await self._administer("refund", self._storage.refund, endpoint, identifier, cost)
 
+    async def explain(self, *, endpoint: str, identifier: Identifier, cost: Cost = 0) -> ExplainedCheck:
+        """Tell which rules a check asks, why, and what their buckets hold now; see `is_allowed` for arguments and errors."""
+        return await self._inspect().explain(endpoint, identifier, cost)
+
     async def storage_fault(self) -> str | None:
-        """Return why the storage does not answer, in one word; None if it does. Looks at one bucket, and changes nothing."""
-        try:
-            await self._in_time(self._storage.peek, (_PROBE,))
-        except Exception as error:  # noqa: BLE001 - reported to the caller, whatever it was
-            return reason_of(error)
-        return None
+        """Return why the storage does not answer, in one word; None if it does. Looks at one bucket."""
+        return await self._inspect().storage_fault()
 
     def record(self, event: RateLimitAdministered) -> None:
         """Tell observers and the log what an operator did."""
@@ -257,6 +254,9 @@ class TokenBucketAdapter(JointFace):
             return self._administration.failed(check, verb, error)
         self._administration.succeeded(check, verb)
         return Success(None)
+
+    def _inspect(self) -> Inspection:
+        return Inspection(self._administration, partial(self._in_time, self._storage.peek))
 
     def __repr__(self) -> str:
         return f"TokenBucketAdapter(storage={self._storage!r}, rules={self.rules.current().rules!r})"

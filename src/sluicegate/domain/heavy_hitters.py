@@ -5,13 +5,16 @@ key that is not kept takes the place of the one with the lowest count, and inher
 """
 
 from heapq import heappush, heapreplace
+from typing import Generic, TypeVar
 
 import msgspec
 
 from sluicegate.domain.errors import InvalidInputError
 
+K = TypeVar("K", str, tuple[str, str])
 
-class HeavyHitter(msgspec.Struct, frozen=True):
+
+class HeavyHitter(msgspec.Struct, Generic[K], frozen=True):
     """A key that occurs often.
 
     Args:
@@ -20,12 +23,12 @@ class HeavyHitter(msgspec.Struct, frozen=True):
         error: How much of that may belong to other keys: it occurred `count - error` times at least.
     """
 
-    key: str
+    key: K
     count: int
     error: int
 
 
-class HeavyHitters:
+class HeavyHitters(Generic[K]):
     """Count keys. Every key that makes up more than `total / capacity` is among those that are kept.
 
     Not safe to share between threads.
@@ -41,13 +44,13 @@ class HeavyHitters:
         if capacity < 1:
             raise InvalidInputError(f"capacity={capacity}: expected 1 or more")
         self._capacity = capacity
-        self._counts: dict[str, int] = {}
-        self._errors: dict[str, int] = {}
-        self._heap: list[tuple[int, str]] = []  # one entry for each key; its count may be out of date, and then too low
+        self._counts: dict[K, int] = {}
+        self._errors: dict[K, int] = {}
+        self._heap: list[tuple[int, K]] = []  # one entry for each key; its count may be out of date, and then too low
         self.total = 0
         """The sum of all that was added."""
 
-    def add(self, key: str, amount: int = 1) -> None:
+    def add(self, key: K, amount: int = 1) -> None:
         """Count a key.
 
         Raises:
@@ -69,12 +72,12 @@ class HeavyHitters:
             self._errors[key] = lowest
             heapreplace(self._heap, (lowest + amount, key))
 
-    def top(self, most: int) -> list[HeavyHitter]:
+    def top(self, most: int) -> list[HeavyHitter[K]]:
         """Return so many keys at most, those with the highest counts first."""
         keys = sorted(self._counts, key=lambda key: (-self._counts[key], key))[: max(0, most)]
         return [HeavyHitter(key, self._counts[key], self._errors[key]) for key in keys]
 
-    def _lowest(self) -> tuple[int, str]:
+    def _lowest(self) -> tuple[int, K]:
         """Return the lowest count and its key, which is then on top of the heap."""
         while True:
             noted, key = self._heap[0]

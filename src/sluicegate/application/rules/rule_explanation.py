@@ -1,7 +1,7 @@
 """Which rules would apply to a request, with which keys and limits, and why. It asks what the limiter asks."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -23,6 +23,8 @@ a bucket holds, or no rule is for it."""
 
 Effect = Literal["decides", "watches", "off", "overruled"]
 """What a rule does: decide, watch in shadow mode, nothing because it is off, or nothing because a list decides."""
+
+_BESIDE_CODE: Final = "it stands beside the code of the endpoint"
 
 
 class ExplainedRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +104,13 @@ class Explainer:
         self._now = now
 
     def explain(
-        self, endpoint: str, identifier: Identifier, cost: int = 0, *, every_reading: bool = False
+        self,
+        endpoint: str,
+        identifier: Identifier,
+        cost: int = 0,
+        *,
+        every_reading: bool = False,
+        beside_code: bool = False,
     ) -> Explanation:
         """Explain one request; arguments as in a check.
 
@@ -112,6 +120,7 @@ class Explainer:
             cost: Tokens to take; 0: the rules' own cost.
             every_reading: Whether the rules are those of all readings of the path, as middlewares count them where the router
                 is not known; if not, those that `is_allowed` asks.
+            beside_code: Whether rules that stand beside the code of the endpoint are explained as well.
 
         Raises:
             InvalidInputError: What the check would raise.
@@ -119,10 +128,19 @@ class Explainer:
         snapshot = self._snapshot
         readings = _readings(snapshot, endpoint)
         names = [one.endpoint for one in readings] if every_reading and readings else [endpoint]
-        check = prepare(snapshot.rules, self._key_format, names[0], identifier, cost, self._now, also=tuple(names[1:]))
+        check = prepare(
+            snapshot.rules,
+            self._key_format,
+            names[0],
+            identifier,
+            cost,
+            self._now,
+            also=tuple(names[1:]),
+            beside_code=beside_code,
+        )
         outcome, why = self._outcome(check)
         several = [one for one in map(snapshot.rules.find, names) if one is not None]
-        compiled = several[0] if several else None
+        matched = several[0] if several else check.rules
         keys: set[tuple[str, str]] = set()
         rules: list[ExplainedRule] = []
         for one in several:
@@ -131,13 +149,18 @@ class Explainer:
                 if not rule.key or (rule.key, rule.policy) not in keys:  # a bucket that endpoints share is asked once
                     keys.add((rule.key, rule.policy))
                     rules.append(rule)
+        if beside_code and check.rules is not None:
+            for limit in (*check.rules.claimed.limits, *check.rules.shadows):
+                rule = self._rule(Bound(limit.rule, limit.bucket), check.rules, check.identifier, cost, _BESIDE_CODE)
+                if (rule.key, rule.policy) not in keys:
+                    rules.append(rule)
         if check.listed is not None:
             rules = [
                 rule if rule.effect == "off" else msgspec.structs.replace(rule, effect="overruled") for rule in rules
             ]
         return Explanation(
             endpoint=endpoint,
-            matched=None if compiled is None else compiled.endpoint,
+            matched=matched.endpoint if matched is not None else None,
             outcome=outcome,
             why=why,
             rules=tuple(rules),
@@ -163,10 +186,15 @@ class Explainer:
         return "allowed", "none of its rules may deny"
 
     def _rule(
-        self, bound: Bound, compiled: EndpointRules, identifier: str | dict[str, str], cost: int
+        self,
+        bound: Bound,
+        compiled: EndpointRules,
+        identifier: str | dict[str, str],
+        cost: int,
+        why_here: str = "",
     ) -> ExplainedRule:
         rule = bound.rule
-        why = [_why_here(bound, compiled)]
+        why = [why_here or _why_here(bound, compiled)]
         limit = _limit_of(bound, compiled)
         if limit is None:
             why.append(_why_off(rule, self._snapshot.switches))
