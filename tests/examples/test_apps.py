@@ -121,3 +121,16 @@ def test_redis() -> None:
             assert_denied(answers[-1])
             assert {client.get(f"/articles/{number}").status_code for number in range(70)} == {200}
             assert sum(client.get("/failures").json().values()) == 76
+
+
+def test_the_live_page_behind_a_password() -> None:
+    """Operators see what the application's clients were told; nobody else sees anything."""
+    with example("live_app.py") as client:
+        assert [client.get("/quote").status_code for _ in range(4)] == [200, 200, 200, 429]
+        assert client.get("/ops/limits/").status_code == 401
+        assert client.get("/ops/limits/v1/live").status_code == 401
+        operator = ("ops", "change-me")
+        assert "What the limiter does now" in client.get("/ops/limits/", auth=operator).text
+        figures = client.get("/ops/limits/v1/live", auth=operator).json()
+        assert (figures["traffic"]["allowed"], figures["traffic"]["denied"]) == (3, 1)
+        assert [one["identifier"] for one in figures["hot"]["denied"]["keys"]] == ["127.0.0.1"]

@@ -38,6 +38,7 @@ _NAMES: Final = frozenset(
             "RESP_PASSWORD_FILE",
             "ADMIN",
             "ADMIN_TOKEN_FILE",
+            "HOT_KEYS",
             "METRICS",
             "AUDIT_LOG",
         ),

@@ -57,6 +57,7 @@ def token_file(tmp_path: Path) -> Path:
         (["--admin", "0", "--rules", "RULES"], "--admin needs --admin-token-file"),
         (["--admin-token-file", "/nowhere"], "--admin-token-file: /nowhere cannot be read"),
         (["--resp-password-file", "RULES"], "anybody may read"),
+        (["--hot-keys", "warm"], "--hot-keys='warm': expected one of off, hashed, raw"),
         (["--idle-seconds", "0"], "--idle-seconds=0.0: expected 1 to 86400"),
         (["--trusted-proxy", "everywhere", "--rules", "RULES", *FREE], "everywhere"),
     ],
@@ -260,19 +261,28 @@ def test_workers_end_with_the_process_that_started_them(rules: Path, tmp_path: P
         eventually(is_gone)
 
 
-def test_prometheus_gets_the_numbers_of_all_workers(rules: Path, tmp_path: Path, redis_server: RedisServer) -> None:
+def test_prometheus_and_the_live_page_get_the_numbers_of_all_workers(
+    rules: Path, token_file: Path, tmp_path: Path, redis_server: RedisServer
+) -> None:
     """The sum of what they decided is what was asked, whichever worker a connection went to."""
-    options = ("--rules", str(rules), *FREE, "--workers", "2", "--metrics", "127.0.0.1:0")
+    admin = ("--admin", "127.0.0.1:0", "--admin-token-file", str(token_file))
+    options = ("--rules", str(rules), *FREE, "--workers", "2", "--metrics", "127.0.0.1:0", *admin)
     environ = {"SLUICEGATE_STORAGE_URL": redis_server.url, "SLUICEGATE_DEADLINE_MS": "5000"}
     with Serving(*options, log=tmp_path / "log", environ=environ) as serving:
         body = {"endpoint": "GET /a", "identifier": "x"}
         for _ in range(40):
             assert httpx.post(f"http://{serving.addresses['http']}/v1/check", json=body).status_code == 200
         text = httpx.get(f"http://{serving.addresses['metrics']}/metrics").text
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        live = httpx.get(f"http://{serving.addresses['admin']}/v1/live", headers=headers).json()
     counted = re.findall(r'^sluicegate_requests_total\{.*result="(\w+)".*worker="(\d)"\} (\S+)$', text, re.MULTILINE)
     assert {worker for _, worker, _ in counted} == {"0", "1"}
     sums = {result: sum(float(n) for found, _, n in counted if found == result) for result in ("allowed", "denied")}
     assert sums == {"allowed": 5, "denied": 35}
+    assert (live["traffic"]["allowed"], live["traffic"]["denied"], live["workers_missing"]) == (5, 35, 0)
+    assert [one["worker"] for one in live["workers"]] == ["0", "1"]
+    (asked,) = live["hot"]["asked"]["keys"]  # the same digits in both
+    assert (asked["count"], asked["error"]) == (40, 0)
 
 
 def test_denials_are_written_to_the_audit_log(rules: Path, tmp_path: Path) -> None:

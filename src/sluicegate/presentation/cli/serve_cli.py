@@ -81,6 +81,14 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         list[str] | None,
         typer.Option(metavar="PROTOCOL", help="Speak it in clear: grpc, http, resp, admin or metrics."),
     ] = None,
+    hot_keys: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            envvar="SLUICEGATE_HOT_KEYS",
+            help="How the live page shows who asks most: hashed, raw, or off.",
+        ),
+    ] = "hashed",
     metrics: Annotated[
         str,
         typer.Option(
@@ -169,6 +177,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
                 tls_key=tls_key,
                 tls_client_ca=tls_client_ca,
                 tls_except=tuple(tls_except or ()),
+                hot_keys=hot_keys,
                 metrics=metrics,
                 audit_log=audit_log,
                 audit_raw=audit_raw,

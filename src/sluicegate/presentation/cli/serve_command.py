@@ -5,6 +5,7 @@ from typing import Final, cast, get_args
 
 import msgspec
 
+from sluicegate.application.live.worker_figures import Identifiers
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.infrastructure.secret_file import read_secret
 from sluicegate.presentation.cli.environment import settings_of_environment
@@ -40,6 +41,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     tls_key: str
     tls_client_ca: str
     tls_except: tuple[str, ...]
+    hot_keys: str
     metrics: str
     audit_log: str
     audit_raw: bool
@@ -115,6 +117,7 @@ def to_settings(options: ServeOptions) -> ServiceSettings:
         trusted_proxies=options.trusted_proxy,
         identifier_headers=_headers(options.identifier_header),
         admin=parse_address("--admin", options.admin),
+        hot_keys=cast("Identifiers", _choice("--hot-keys", options.hot_keys, get_args(Identifiers))),
         metrics=parse_address("--metrics", options.metrics),
         audit_log=options.audit_log,
         audit_raw=options.audit_raw,

@@ -6,12 +6,16 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
+from sluicegate.application.hot_keys import HotKeys
+from sluicegate.application.live.worker_figures import WorkerMeter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit, read_service_rules, watch_service_rules
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.infrastructure.audit_log import AuditLog
 from sluicegate.infrastructure.event_bus import InlineEventBus
+from sluicegate.infrastructure.redis_figures import redis_figures
 from sluicegate.infrastructure.settings import Settings, identifier_secret
+from sluicegate.presentation.live.api import LiveApi
 from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.certificate import Certificate
 from sluicegate.presentation.service.service import Service
@@ -96,7 +100,7 @@ async def serve_here(
         InvalidInputError: If a setting or a file is invalid, or it cannot listen where it should.
     """
     rules, config = limiter_settings.rules_path, settings.ratelimit_config
-    bus = InlineEventBus() if settings.counts or settings.audit_log else None
+    bus = InlineEventBus() if settings.counts or settings.audit_log or settings.shows else None
     limiter = build_limiter(settings, limiter_settings, bus)
     audit = None
     if bus is not None and settings.audit_log:
@@ -108,8 +112,11 @@ async def serve_here(
         from sluicegate.presentation.prometheus_metrics import PrometheusMetrics  # noqa: PLC0415 - needs an extra
 
         metrics = PrometheusMetrics(limiter, bus)
+    live = None
+    if bus is not None and settings.shows:
+        live = build_live(settings, limiter, bus, identifier_secret(limiter_settings), peers)
     service = Service(
-        settings, limiter, lambda: limiter.rules.replace(read_service_rules(rules, config)[0]), peers, metrics
+        settings, limiter, lambda: limiter.rules.replace(read_service_rules(rules, config)[0]), peers, metrics, live
     )
     if when_begun is not None:
         when_begun(service)
@@ -118,6 +125,35 @@ async def serve_here(
     await service.run()
     if audit is not None:
         audit.close()
+
+
+def build_live(
+    settings: ServiceSettings,
+    limiter: TokenBucketAdapter,
+    bus: InlineEventBus,
+    secret: bytes | None = None,
+    peers: Peers | None = None,
+) -> LiveApi:
+    """Count for the live page, and return what answers it.
+
+    Args:
+        settings: The settings of the service.
+        limiter: Its limiter.
+        bus: The limiter's bus.
+        secret: What identifiers are hashed with; None: a secret of the service's own.
+        peers: The processes that serve beside this one; None: there are none.
+    """
+    hot_keys = None
+    if settings.hot_keys != "off":
+        hot_keys = HotKeys(
+            bus,
+            secret=secret or settings.hot_keys_secret or None,
+            raw_identifiers=settings.hot_keys == "raw",
+        )
+    if peers is None:
+        return LiveApi(WorkerMeter(limiter, bus, redis_figures, hot_keys))
+    meter = WorkerMeter(limiter, bus, redis_figures, hot_keys, peers.own_name)
+    return LiveApi(meter, peers.ask, settings.workers)
 
 
 def build_limiter(

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
+from sluicegate.presentation.live.api import LiveApi
+from sluicegate.presentation.live.page import PageOptions, page_endpoints
 from sluicegate.presentation.service.admin.api import AdminApi
 from sluicegate.presentation.service.admin.guard import TokenGuard
 from sluicegate.presentation.service.admin.peers import Peers
@@ -47,6 +49,7 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
     reload: Callable[[], str],
     peers: Peers | None = None,
     metrics: "PrometheusMetrics | None" = None,
+    live: LiveApi | None = None,
 ) -> dict[str, tuple[Server, str]]:
     """Return the servers and where they listen, by protocol.
 
@@ -57,6 +60,7 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
         reload: Reads the rules again, puts them into force and returns their version.
         peers: The processes that serve beside this one; None: there are none.
         metrics: What is counted; None: nothing is.
+        live: What answers people who watch; None: nobody may.
 
     Raises:
         InvalidInputError: If it cannot listen where it should, or a setting is invalid.
@@ -105,7 +109,13 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
         servers["resp"] = server_of_resp, bound_address(listener)
     if settings.admin is not None:
         admin = AdminApi(limiter, reload, None if peers is None else peers.pass_on)
-        admin_app = build_app(admin.endpoints(), settings.limits, guard=TokenGuard(settings.admin_token))
+        watching = [] if live is None else live.endpoints()
+        admin_app = build_app(
+            [*admin.endpoints(), *watching],
+            settings.limits,
+            guard=TokenGuard(settings.admin_token),
+            open_endpoints=[] if live is None else page_endpoints(PageOptions(needs_token=True, changes=True)),
+        )
         listener = open_socket("--admin", settings.admin)
         certificate = certificate_of("admin", settings.admin)
         servers["admin"] = HttpServer(admin_app, listener, settings.limits, certificate), bound_address(listener)
@@ -118,6 +128,7 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
     if peers is not None:
         # Only this user can enter the directory of the socket.
         told = [] if metrics_api is None else metrics_api.peer_endpoints()
+        told += [] if live is None else live.peer_endpoints()
         inner_app = build_app([*AdminApi(limiter, reload, tells=False).endpoints(), *told], settings.limits)
         listener = open_socket("a worker's socket", Address(path=peers.own_socket))
         servers["peers"] = HttpServer(inner_app, listener, settings.limits), bound_address(listener)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.presentation.live.api import LiveApi
 from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.servers import Server, build_servers
 from sluicegate.presentation.service.settings import ServiceSettings
@@ -26,21 +27,24 @@ class Service:
         reload: Reads the rules again, puts them into force and returns their version; None: they cannot be read again.
         peers: The processes that serve beside this one; None: there are none.
         metrics: What is counted; None: nothing is.
+        live: What answers people who watch; None: nobody may.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a service
         self,
         settings: ServiceSettings,
         limiter: TokenBucketAdapter,
         reload: Callable[[], str] | None = None,
         peers: Peers | None = None,
         metrics: "PrometheusMetrics | None" = None,
+        live: LiveApi | None = None,
     ) -> None:
         self._settings = settings
         self._limiter = limiter
         self._reload = reload or (lambda: limiter.rules.version)
         self._peers = peers
         self._metrics = metrics
+        self._live = live
         self._servers: list[Server] = []
         self._stopping = asyncio.Event()
         self.addresses: dict[str, str] = {}
@@ -58,7 +62,13 @@ class Service:
             InvalidInputError: If it cannot listen where it should, or a setting is invalid.
         """
         servers = build_servers(
-            self._settings, self._limiter, lambda: self.is_leaving, self._reload, self._peers, self._metrics
+            self._settings,
+            self._limiter,
+            lambda: self.is_leaving,
+            self._reload,
+            self._peers,
+            self._metrics,
+            self._live,
         )
         if self._peers is not None:
             # Its socket listens already: a change that is made meanwhile waits there, and comes after what is adopted.
@@ -83,6 +93,8 @@ class Service:
         self._stopping.set()
         await asyncio.gather(*[server.leave() for server in self._servers])
         await asyncio.sleep(self._settings.leave_seconds)
+        if self._live is not None:
+            self._live.close()
         await asyncio.gather(*[server.drain(self._settings.grace_seconds) for server in self._servers])
         await self._limiter.aclose()
 

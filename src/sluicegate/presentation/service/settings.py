@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from sluicegate.application.live.worker_figures import Identifiers
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.web.headers import HeaderStyle
 
@@ -36,6 +37,7 @@ class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True):
         max_connections: The most connections at a time over the Redis protocol.
         idle_seconds: After how long a connection on which nothing happens is closed.
         request_seconds: How long a client may take from its connection to its first request, or login, and for a body.
+        take_seconds: How long a client may take for one part of a response that goes on.
     """
 
     max_message_bytes: int = 65_536
@@ -45,6 +47,7 @@ class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 10_000
     idle_seconds: float = 300.0
     request_seconds: float = 10.0
+    take_seconds: float = 10.0
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -91,6 +94,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         admin: Where to listen for administration; None: nowhere.
         metrics: Where to listen for Prometheus; None: nowhere.
         measured: Whether it counts for the metrics that another worker answers with.
+        watched: Whether it counts for the live page that another worker shows.
+        hot_keys: How the clients that ask most are shown on the live page, and whether they are counted at all.
+        hot_keys_secret: What their identifiers are hashed with; empty: something that this process keeps to itself.
         audit_log: The file that denials and failures are written to; empty: none. See `AuditLog`.
         audit_raw: Whether it has identifiers as they are.
         ratelimit_config: A configuration of `envoyproxy/ratelimit`, or a directory of them; empty: none.
@@ -118,6 +124,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     admin: Address | None = None
     metrics: Address | None = None
     measured: bool = False
+    watched: bool = False
+    hot_keys: Identifiers = "hashed"
+    hot_keys_secret: bytes = b""
     audit_log: str = ""
     audit_raw: bool = False
     ratelimit_config: str = ""
@@ -146,6 +155,11 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     def counts(self) -> bool:
         """Whether the service counts what it does."""
         return self.measured or self.metrics is not None
+
+    @property
+    def shows(self) -> bool:
+        """Whether the service counts for the live page."""
+        return self.watched or self.admin is not None
 
 
 def parse_address(option: str, text: str) -> Address | None:

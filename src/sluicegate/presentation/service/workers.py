@@ -45,7 +45,8 @@ def supervise(settings: ServiceSettings, limiter_settings: Settings) -> int:
         InvalidInputError: If a worker cannot begin.
     """
     with ExitStack() as stack:
-        settings = _reserve_ports(settings, stack)
+        # All of them show the same client in the same way.
+        settings = msgspec.structs.replace(_reserve_ports(settings, stack), hot_keys_secret=os.urandom(16))
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="sluicegate-"))
         supervisor = _Supervisor(settings, limiter_settings, directory)
         try:
@@ -124,7 +125,9 @@ class _Supervisor:
         if settings.audit_log:  # rotation is no work for several
             settings = msgspec.structs.replace(settings, audit_log=f"{settings.audit_log}.worker-{index}")
         if index:  # the first one answers for all
-            settings = msgspec.structs.replace(settings, admin=None, metrics=None, measured=settings.counts)
+            settings = msgspec.structs.replace(
+                settings, admin=None, metrics=None, measured=settings.counts, watched=settings.shows
+            )
         process = multiprocessing.get_context("spawn").Process(
             target=_run_worker,
             args=(settings, self._limiter_settings, Peers(self._directory, index, is_late=is_late), tell),

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from sluicegate.application.check import Decision
+from sluicegate.application.rules.operator_changes import override_states, switch_states
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError, RateLimitError
 from sluicegate.domain.events import RateLimitAdministered
@@ -16,11 +17,9 @@ from sluicegate.presentation.service.admin.bodies import (
     Done,
     OverrideBody,
     OverrideKey,
-    OverrideState,
     RulesState,
     State,
     SwitchBody,
-    SwitchState,
 )
 from sluicegate.presentation.service.http.check_api import CheckApi
 from sluicegate.presentation.service.http.web import Call, Endpoint, Reply, decode, json_reply
@@ -54,6 +53,7 @@ class AdminApi:
         """Return the routes."""
         return [
             Endpoint("POST", "/v1/remaining", self.remaining),
+            Endpoint("POST", "/v1/explain", self.explain),
             Endpoint("POST", "/v1/reset", self.reset),
             Endpoint("POST", "/v1/refund", self.refund),
             Endpoint("GET", "/v1/rules", self.rules),
@@ -72,6 +72,13 @@ class AdminApi:
         if isinstance(answer, Failure):
             return _failed(answer.error)
         return json_reply(self._checks.outcome(Decision(answer.value)))
+
+    async def explain(self, call: Call) -> Reply:
+        """Tell why a check would be answered as it would be now, and change nothing."""
+        body: BucketBody = decode(call.body, BucketBody)
+        return json_reply(
+            await self._limiter.explain(endpoint=body.endpoint, identifier=body.identifier, cost=body.cost)
+        )
 
     async def reset(self, call: Call) -> Reply:
         """Fill buckets."""
@@ -94,8 +101,8 @@ class AdminApi:
                 changes=rules.changes,
                 refusals=rules.refusals,
                 last_error=rules.last_error,
-                switched_off=[SwitchState(one.policies, one.until, one.reason) for one in rules.switched_off],
-                overrides=[_state(one) for one in rules.added_overrides],
+                switched_off=switch_states(rules.switched_off),
+                overrides=override_states(rules.added_overrides),
                 rules=rules.book.content(),
             )
         )
@@ -103,8 +110,7 @@ class AdminApi:
     async def state(self, _: Call) -> Reply:
         """Tell what operators changed while the service runs, for a process that begins."""
         rules = self._limiter.rules
-        thrown = [SwitchState(one.policies, one.until, one.reason) for one in rules.thrown]
-        return json_reply(State(thrown, [_state(one) for one in rules.added_overrides]))
+        return json_reply(State(switch_states(rules.thrown), override_states(rules.added_overrides)))
 
     async def reload(self, call: Call) -> Reply:
         """Read the rules again; if they are invalid those before stay in force."""
@@ -198,19 +204,6 @@ class AdminApi:
 def _failed(error: RateLimitError) -> Reply:
     return json_reply(
         Done(done=False, reason=error.reason, message=error.message), 404 if error.reason == "no_rule" else 503
-    )
-
-
-def _state(override: Override) -> OverrideState:
-    rule = override.rule
-    return OverrideState(
-        override.policy,
-        override.identifier,
-        rule.max_tokens,
-        rule.refill_rate,
-        rule.enabled,
-        override.until,
-        override.reason,
     )
 
 

@@ -1,10 +1,11 @@
 """What callers of the admin API send, and what they are answered."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
+
+from sluicegate.application.rules.operator_changes import OverrideState, SwitchState
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,26 +77,6 @@ class Done(msgspec.Struct, frozen=True):
     done: bool
     reason: str | None = None
     message: str = ""
-
-
-class OverrideState(msgspec.Struct, frozen=True):
-    """An override that is in force."""
-
-    policy: str
-    identifier: str
-    max_tokens: int
-    refill_rate: float
-    enabled: bool
-    until: datetime | None
-    reason: str
-
-
-class SwitchState(msgspec.Struct, frozen=True):
-    """A kill switch that is thrown; no policies: everything is off."""
-
-    policies: tuple[str, ...]
-    until: datetime | None
-    reason: str
 
 
 class State(msgspec.Struct, frozen=True):

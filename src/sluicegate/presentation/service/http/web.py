@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.settings import ServiceLimits
@@ -38,6 +39,18 @@ class Call(msgspec.Struct, frozen=True):
     header_lines: Callable[[str], list[str]]
 
 
+class Chunks(Protocol):
+    """The parts of a body that has no end yet."""
+
+    async def next_chunk(self) -> bytes:
+        """Return the next one as soon as there is one; empty: it was the last."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what they are made from. It is called once, whatever happens."""
+        ...
+
+
 class Reply(msgspec.Struct, frozen=True):
     """A response.
 
@@ -46,12 +59,14 @@ class Reply(msgspec.Struct, frozen=True):
         body: Its body.
         content_type: The body's type; empty: none.
         headers: More header fields.
+        chunks: The body, if it comes in parts; None: `body` is the whole of it.
     """
 
     status: int = 200
     body: bytes = b""
     content_type: str = JSON
     headers: Headers = ()
+    chunks: Chunks | None = None
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
@@ -76,7 +91,7 @@ def build_app(
     limits: ServiceLimits,
     *,
     guard: Callable[[Call], Reply | None] | None = None,
-    extra_routes: Sequence[BaseRoute] = (),
+    open_endpoints: Sequence[Endpoint] = (),
 ) -> Starlette:
     """Return an ASGI application.
 
@@ -84,10 +99,11 @@ def build_app(
         endpoints: What it serves.
         limits: How large a body may be.
         guard: Looks at each request of an endpoint first, and may answer in its place.
-        extra_routes: Routes of Starlette that it serves as well, unguarded.
+        open_endpoints: What it serves without the guard.
     """
-    routes = [Route(one.path, _Served(one.handler, limits, guard).serve, methods=[one.method]) for one in endpoints]
-    return Starlette(routes=[*routes, *extra_routes])
+    served = [(one, guard) for one in endpoints] + [(one, None) for one in open_endpoints]
+    routes = [Route(one.path, _Served(one.handler, limits, by).serve, methods=[one.method]) for one, by in served]
+    return Starlette(routes=routes)
 
 
 def json_reply(value: object, status: int = 200, headers: Headers = ()) -> Reply:
@@ -120,24 +136,33 @@ class _Served:
         self._handler = handler
         self._max_bytes = limits.max_message_bytes
         self._body_seconds = limits.request_seconds
+        self._take_seconds = limits.take_seconds
         self._guard = guard
 
     async def serve(self, request: Request) -> Response:
         if self._guard is not None:
             refused = self._guard(_call(request, b""))
             if refused is not None:
-                return _response(refused)
+                return self._response(refused)
         body = b""
         if request.method not in {"GET", "HEAD"}:
             sent = await self._read(request)
             if isinstance(sent, Reply):
-                return _response(sent)
+                return self._response(sent)
             body = sent
         call = _call(request, body)
         try:
-            return _response(await self._handler(call))
+            return self._response(await self._handler(call))
         except InvalidInputError as error:
-            return _response(problem(400, "Bad request", str(error)))
+            return self._response(problem(400, "Bad request", str(error)))
+
+    def _response(self, reply: Reply) -> Response:
+        headers = dict(reply.headers)
+        if reply.content_type:
+            headers["content-type"] = reply.content_type
+        if reply.chunks is not None:
+            return _Streamed(reply.chunks, self._take_seconds, reply.status, headers)
+        return Response(reply.body, reply.status, headers)
 
     async def _read(self, request: Request) -> bytes | Reply:
         too_large = problem(413, "Too large", f"The body has more than {self._max_bytes} bytes.")
@@ -164,8 +189,41 @@ def _call(request: Request, body: bytes) -> Call:
     return Call(scope["method"], scope["path"], scope["query_string"], body, peer, request.headers.getlist)
 
 
-def _response(reply: Reply) -> Response:
-    headers = dict(reply.headers)
-    if reply.content_type:
-        headers["content-type"] = reply.content_type
-    return Response(reply.body, reply.status, headers)
+class _Streamed(Response):
+    """A response that goes on until its chunks end, its client is gone, or takes nothing for a while."""
+
+    def __init__(self, chunks: Chunks, take_seconds: float, status: int, headers: dict[str, str]) -> None:
+        super().__init__(b"", status, headers)
+        del self.headers["content-length"]
+        self._chunks = chunks
+        self._take_seconds = take_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - of ASGI
+        try:
+            sending = asyncio.ensure_future(self._send(send))
+            leaving = asyncio.ensure_future(_disconnected(receive))
+            try:
+                await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sending.cancel()
+                leaving.cancel()
+                await asyncio.wait((sending, leaving))
+        finally:
+            self._chunks.close()
+        error = None if sending.cancelled() else sending.exception()
+        if error is not None and not isinstance(error, TimeoutError):
+            raise error
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        more = True
+        while more:
+            chunk = await self._chunks.next_chunk()
+            more = bool(chunk)
+            async with asyncio.timeout(self._take_seconds):
+                await send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -7,7 +7,6 @@ client wrote into the log; jinja2 escapes all texts, and what the script reads i
 import base64
 import hashlib
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -17,6 +16,15 @@ from sluicegate.presentation.cli.replay.report.builder import iso
 from sluicegate.presentation.cli.replay.report.figures import ReplayReport
 from sluicegate.presentation.cli.replay.report.summary import summary_lines
 from sluicegate.presentation.cli.terminal import printable
+from sluicegate.presentation.pages.assets import (
+    BASE_STYLES,
+    CHART_LIBRARY,
+    CHART_LICENCE,
+    CHART_STYLES,
+    CHARTS,
+    read_asset,
+    shared_asset,
+)
 
 _HEAT_LEVELS = 5
 
@@ -56,8 +64,8 @@ def render_page(report: ReplayReport) -> str:
         "instant": _instant,
     }  # fmt: skip
     environment.filters.update(filters)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    styles = [_asset("uPlot.min.css"), _asset("page.css")]
-    scripts = [_asset("uPlot.iife.min.js"), _asset("page.js")]
+    styles = [shared_asset(CHART_STYLES), shared_asset(BASE_STYLES), _asset("page.css")]
+    scripts = [shared_asset(CHART_LIBRARY), shared_asset(CHARTS), _asset("page.js")]
     return environment.from_string(_asset("page.html.j2")).render(
         report=report,
         suggestion=report.suggestion,
@@ -66,12 +74,12 @@ def render_page(report: ReplayReport) -> str:
         scripts=scripts,
         policy=_content_security_policy(styles, scripts),
         data=_safe_json(report),
-        licence=_asset("uPlot-LICENSE.txt"),
+        licence=shared_asset(CHART_LICENCE),
     )
 
 
 def _asset(name: str) -> str:
-    return (files("sluicegate.presentation.cli.replay.report") / "assets" / name).read_text(encoding="utf-8").strip()
+    return read_asset("sluicegate.presentation.cli.replay.report", name)
 
 
 def _content_security_policy(styles: list[str], scripts: list[str]) -> str:

@@ -1,21 +1,8 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("figures").textContent);
-  const number = new Intl.NumberFormat("en");
-  const charts = [];
+  const { number, clear, axis, short, values, readout, show } = sluicegateCharts;
 
-  const colours = () => {
-    const style = getComputedStyle(document.documentElement);
-    return (name) => style.getPropertyValue(`--${name}`).trim();
-  };
-  const clear = (colour) => `${colour}55`;
-  const axis = (colour, more) => ({
-    stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 }, ...more,
-  });
-  const short = (value) => {
-    if (value >= 1e6) return `${Math.round(value / 1e5) / 10}M`;
-    return value >= 1e4 ? `${Math.round(value / 100) / 10}k` : number.format(value);
-  };
   // Of many labels on a narrow chart some are left out.
   const ordinal = (colour, labels) => axis(colour, {
     splits: () => labels.map((_, place) => place),
@@ -27,31 +14,6 @@
     if (step >= 86400) return day;
     return place === 0 || time === "00:00" ? `${time}\n${day}` : time;
   });
-  // The `size` of a value axis follows its longest label.
-  const values = (colour, more) => axis(colour, {
-    values: (_, splits) => splits.map((split) => (split === null || split % 1 ? "" : short(split))), size: 48, ...more,
-  });
-
-  const readout = (place, tell) => {
-    const line = place.parentElement.querySelector(".readout");
-    return (chart) => { line.textContent = chart.cursor.idx === null || chart.cursor.idx === undefined ? "" : tell(chart.cursor.idx); };
-  };
-
-  const show = (place, build) => {
-    const draw = () => {
-      place.replaceChildren();
-      const { options, series } = build(colours());
-      const box = place.getBoundingClientRect();
-      return new uPlot({ width: Math.floor(box.width), height: Math.floor(box.height), legend: { show: false }, ...options }, series, place);
-    };
-    const entry = { place, draw, chart: draw() };
-    charts.push(entry);
-    new ResizeObserver(() => {
-      const box = place.getBoundingClientRect();
-      if (box.width && Math.floor(box.width) !== entry.chart.width) entry.chart.setSize({ width: Math.floor(box.width), height: Math.floor(box.height) });
-    }).observe(place);
-  };
-  const redraw = () => charts.forEach((entry) => { entry.chart.destroy(); entry.chart = entry.draw(); });
 
   const timeline = document.getElementById("timeline");
   if (timeline && data.timeline) {
@@ -155,7 +117,4 @@
       table.tBodies[0].append(...rows);
     }));
   });
-
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  matchMedia("print").addEventListener("change", redraw);
 })();

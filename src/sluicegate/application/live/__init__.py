@@ -1,0 +1,1 @@
+"""What a limiter does at this moment, for people who watch it."""

@@ -1,0 +1,1 @@
+"""The live page: what a limiter does at this moment, for people with a browser."""

@@ -1,0 +1,1 @@
+"""What the pages have in common: how they look, and the library that draws their charts."""
