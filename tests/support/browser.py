@@ -82,7 +82,8 @@ class Browser:
             self._note(message.get("method", ""), message.get("params", {}))
 
     def open(self, url: str) -> None:
-        """Open a page in place of the one before."""
+        """Open a page in place of the one before, whose complaints are forgotten."""
+        self.complaints.clear()
         self.command("Page.navigate", url=url)
         self.wait_for("document.readyState === 'complete'")
 

@@ -396,7 +396,8 @@ def test_help_names_every_command_and_tells_of_memory(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["check", "remaining", "reset", "replay", "demo", "serve", "admin override", "admin switch-off"]
+    "command",
+    ["check", "remaining", "reset", "top", "replay", "demo", "serve", "admin override", "admin switch-off"],
 )
 def test_the_reference_shows_the_help_as_it_is(run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """`docs/reference/command-line.md` has each command's help, word for word."""

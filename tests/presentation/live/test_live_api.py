@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from hashlib import blake2b
 from typing import Any
 
 import httpx
@@ -10,13 +11,16 @@ import msgspec
 import pytest
 from starlette.types import Message
 
+from sluicegate import RedisStorage
 from sluicegate.application.live.live_figures import LiveFigures
 from sluicegate.metrics import PrometheusMetrics
 from sluicegate.presentation.live.api import EVENTS_OF_A_STREAM, LiveApi
 from sluicegate.presentation.service.http.web import Call, Endpoint, Reply, build_app
-from sluicegate.presentation.service.settings import ServiceLimits
+from sluicegate.presentation.service.process import build_live
+from sluicegate.presentation.service.settings import ServiceLimits, ServiceSettings
 from sluicegate.testing import FailingStorage
 from support.live_figures import TOKEN, LiveWorld
+from support.rate_limit_service import ANYWHERE, ServiceWorld
 
 RULES = """
 [policies]
@@ -93,6 +97,16 @@ async def test_what_fails_is_shown() -> None:
     assert (figures.in_force.last_error, figures.rules_refusals) == ("broken", 1)
 
 
+async def test_an_open_breaker_is_shown() -> None:
+    """While the server of the storage is not asked."""
+    world = LiveWorld(RULES, storage=RedisStorage.from_url("redis://127.0.0.1:1", deadline_ms=200))
+    await world.ask("POST /login", times=2)
+    async with world.client() as client:
+        storage = (await shown(client)).storage
+    assert (storage.kind, storage.breakers_open, len(storage.faults)) == ("RedisStorage", 1, 1)
+    assert storage.calls is not None
+
+
 @pytest.mark.parametrize(("hot", "shows"), [("raw", "ann"), ("hashed", "")])
 async def test_who_is_hot_is_shown_as_the_setting_says(hot: str, shows: str) -> None:
     """As it is, or hashed."""
@@ -108,6 +122,18 @@ async def test_who_is_hot_is_shown_as_the_setting_says(hot: str, shows: str) -> 
     assert ("ann" in json.dumps(told)) == bool(shows)
 
 
+async def test_clients_have_the_digits_that_the_audit_log_has() -> None:
+    """The secret is the same."""
+    world, secret = LiveWorld(RULES, hot="off"), b"sixteen bytes ..."
+    live = build_live(ServiceSettings(), world.limiter, world.bus, secret)
+    await world.ask("POST /login", "ann")
+    figures = await live._meter.read()
+    assert figures.asked is not None
+    assert [one.identifier for one in figures.asked.keys] == [blake2b(b"ann", digest_size=8, key=secret).hexdigest()]
+    off = build_live(ServiceSettings(hot_keys="off"), world.limiter, world.bus, secret)
+    assert (await off._meter.read()).asked is None
+
+
 async def test_nobody_is_hot_where_nobody_counts() -> None:
     """The list of its own says what to set."""
     world = LiveWorld(RULES, hot="off")
@@ -115,6 +141,20 @@ async def test_nobody_is_hot_where_nobody_counts() -> None:
         assert (await shown(client)).hot is None
         answer = await client.get("/v1/hot-keys")
         assert (answer.status_code, "--hot-keys" in answer.json()["detail"]) == (404, True)
+
+
+async def test_a_service_that_does_not_count_says_so() -> None:
+    """And has no page; without an admin address nothing is counted either."""
+    assert not ServiceSettings(admin=ANYWHERE, live=False).shows
+    assert not ServiceSettings().shows
+    world = ServiceWorld(rules=RULES, service={"grpc": None, "admin": ANYWHERE, "admin_token": TOKEN})
+    await world.service.start()
+    url = f"http://{world.service.addresses['admin']}"
+    async with httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {TOKEN}"}) as client:
+        answer = await client.get("/v1/live")
+        assert (answer.status_code, "--live" in answer.json()["detail"]) == (404, True)
+        assert (await client.get("/")).status_code == 404
+    await world.service.stop()
 
 
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1]])

@@ -3,13 +3,11 @@
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import http_sf
-import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -19,20 +17,8 @@ from starlette.routing import Route
 
 from sluicegate import MemoryStorage, RateLimitRule, TokenBucketAdapter
 from sluicegate.asgi import RateLimitMiddleware
+from support.browser import CHROMIUM, FLAGS, needs_chromium
 from support.uvicorn_server import UvicornServer
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
 
 PAGE = """<!doctype html><script>
 (async () => {
@@ -52,7 +38,7 @@ PAGE = """<!doctype html><script>
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+@needs_chromium
 async def test_a_cross_origin_fetch_reads_status_wait_and_quota(tmp_path: Path) -> None:
     """With CORSMiddleware outside and the fields exposed, a page of another origin can tell a 429 and what is left.
 

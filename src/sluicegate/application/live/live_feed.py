@@ -74,7 +74,7 @@ class LiveFeed:
 
     def _future(self) -> "asyncio.Future[LiveFigures | None]":
         loop = asyncio.get_running_loop()
-        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+        if self._task is None or self._task.done():
             self._next = loop.create_future()
             self._task = loop.create_task(self._measure(), name="sluicegate-live")
             self._task.add_done_callback(self._tell_failure)

@@ -114,9 +114,7 @@ class WorkerMeter:
         """Return the figures of this moment."""
         fault = await self._limiter.storage_fault()
         rules, hot = self._limiter.rules, self._hot_keys
-        numbers: list[Number] = [
-            (metric.name, labels, value) for (metric, labels), value in self._store.counters().items()
-        ]
+        numbers: list[Number] = list(self._store.counters())
         numbers += [(metric.name, labels, value) for metric, labels, value in self._state.read()]
         asked, denied = (None, None) if hot is None else hot_lists(hot)
         return WorkerFigures(
@@ -124,9 +122,7 @@ class WorkerMeter:
             started=self._started,
             read_us=self._clock.now_us(),
             numbers=numbers,
-            durations={
-                labels[0]: bins for (metric, labels), bins in self._store.histograms().items() if metric is DURATION
-            },
+            durations={labels[0]: bins for labels, bins in self._store.bins(DURATION).items()},
             rules=RulesFigures(
                 version=rules.version,
                 last_error=rules.last_error,

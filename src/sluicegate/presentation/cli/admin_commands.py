@@ -21,7 +21,7 @@ def remaining(server: str, token_file: str, endpoint: str, identifier: str, *, a
         InvalidInputError: If the service refuses the arguments, or does not let this caller in.
     """
     body = {"endpoint": encodable(endpoint), "identifier": encodable(identifier)}
-    status, answer = _call(server, token_file, "POST", "/v1/remaining", body)
+    status, answer = call_service(server, token_file, "POST", "/v1/remaining", body)
     if status != _OK:
         return _not_done(answer)
     if as_json:
@@ -51,7 +51,7 @@ def write(server: str, token_file: str, path: str, body: object, *, as_json: boo
     Raises:
         InvalidInputError: As in `remaining`.
     """
-    _, answer = _call(server, token_file, "POST", path, body)
+    _, answer = call_service(server, token_file, "POST", path, body)
     if as_json:
         write_json(answer)
     elif answer["done"]:
@@ -65,12 +65,26 @@ def rules(server: str, token_file: str) -> int:
     Raises:
         InvalidInputError: As in `remaining`.
     """
-    _, answer = _call(server, token_file, "GET", "/v1/rules")
+    _, answer = call_service(server, token_file, "GET", "/v1/rules")
     write_json(answer)
     return DONE
 
 
-def _call(server: str, token_file: str, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+def call_service(
+    server: str, token_file: str, method: str, path: str, body: object = None
+) -> tuple[int, dict[str, Any]]:
+    """Call the admin API of a service, and return the status and the fields of the answer.
+
+    Args:
+        server: Its admin address.
+        token_file: The file with its token; empty: it needs none.
+        method: The method.
+        path: The path.
+        body: What is sent as JSON; None: nothing.
+
+    Raises:
+        InvalidInputError: If it does not answer, refuses the call, or does not let this caller in.
+    """
     if not server:
         raise InvalidInputError("which service? give --server ADDRESS or set SLUICEGATE_SERVER")
     token = read_secret("--token-file", token_file) if token_file else ""

@@ -157,6 +157,25 @@ def reset(  # noqa: PLR0913 - one parameter for each option
     raise typer.Exit(limiter_commands.reset(endpoint, identifier, rules, app, as_json=as_json))
 
 
+@app.command(short_help="Show what a running service does now.")
+def top(
+    *,
+    server: Server,
+    token_file: TokenFile = "",
+    once: Annotated[bool, typer.Option("--once", help="Show it once, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: a line each second, or one object with --once.")
+    ] = False,
+) -> None:
+    """Show what a running service does now: checks a second by rule, who is hot, storage and rules.
+
+    It goes on until control-C. Where standard output is no terminal, it shows it once. The numbers are those of all workers.
+    """
+    from sluicegate.presentation.cli import top_command  # noqa: PLC0415 - rich is slow to import
+
+    raise typer.Exit(top_command.top(server, token_file, once=once, as_json=as_json))
+
+
 @app.command(short_help="Try rules on access logs, or have limits suggested.")
 def replay(  # noqa: PLR0913 - the options of the command
     access_log: Annotated[

@@ -58,6 +58,17 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         str,
         typer.Option(metavar="FILE", envvar="SLUICEGATE_ADMIN_TOKEN_FILE", help="The token that operators must have."),
     ] = "",
+    live: Annotated[
+        bool, typer.Option("--live/--no-live", help="Whether it shows a live page; all checks are counted.")
+    ] = True,
+    hot_keys: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            envvar="SLUICEGATE_HOT_KEYS",
+            help="How the live page shows who asks most: hashed, raw, or off.",
+        ),
+    ] = "hashed",
     tls_certificate: Annotated[
         str,
         typer.Option(
@@ -81,14 +92,6 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         list[str] | None,
         typer.Option(metavar="PROTOCOL", help="Speak it in clear: grpc, http, resp, admin or metrics."),
     ] = None,
-    hot_keys: Annotated[
-        str,
-        typer.Option(
-            metavar="HOW",
-            envvar="SLUICEGATE_HOT_KEYS",
-            help="How the live page shows who asks most: hashed, raw, or off.",
-        ),
-    ] = "hashed",
     metrics: Annotated[
         str,
         typer.Option(
@@ -177,6 +180,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
                 tls_key=tls_key,
                 tls_client_ca=tls_client_ca,
                 tls_except=tuple(tls_except or ()),
+                live=live,
                 hot_keys=hot_keys,
                 metrics=metrics,
                 audit_log=audit_log,

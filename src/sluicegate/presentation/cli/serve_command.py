@@ -41,6 +41,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     tls_key: str
     tls_client_ca: str
     tls_except: tuple[str, ...]
+    live: bool
     hot_keys: str
     metrics: str
     audit_log: str
@@ -117,6 +118,7 @@ def to_settings(options: ServeOptions) -> ServiceSettings:
         trusted_proxies=options.trusted_proxy,
         identifier_headers=_headers(options.identifier_header),
         admin=parse_address("--admin", options.admin),
+        live=options.live,
         hot_keys=cast("Identifiers", _choice("--hot-keys", options.hot_keys, get_args(Identifiers))),
         metrics=parse_address("--metrics", options.metrics),
         audit_log=options.audit_log,

@@ -99,6 +99,15 @@ class LiveApi:
         return [own, *[msgspec.convert(told[name], WorkerFigures) for name in sorted(told)]]
 
 
+def absent_endpoints() -> list[Endpoint]:
+    """Return the route that says that nobody counts."""
+
+    async def refuse(_: Call) -> Reply:
+        return problem(404, "Not counted", "This service does not count for a live page: see --live.")
+
+    return [Endpoint("GET", "/v1/live", refuse)]
+
+
 class _Events:
     """The body of a stream of events."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.presentation.live.api import LiveApi
+from sluicegate.presentation.live.api import LiveApi, absent_endpoints
 from sluicegate.presentation.live.page import PageOptions, page_endpoints
 from sluicegate.presentation.service.admin.api import AdminApi
 from sluicegate.presentation.service.admin.guard import TokenGuard
@@ -109,7 +109,7 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
         servers["resp"] = server_of_resp, bound_address(listener)
     if settings.admin is not None:
         admin = AdminApi(limiter, reload, None if peers is None else peers.pass_on)
-        watching = [] if live is None else live.endpoints()
+        watching = absent_endpoints() if live is None else live.endpoints()
         admin_app = build_app(
             [*admin.endpoints(), *watching],
             settings.limits,

@@ -94,6 +94,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         admin: Where to listen for administration; None: nowhere.
         metrics: Where to listen for Prometheus; None: nowhere.
         measured: Whether it counts for the metrics that another worker answers with.
+        live: Whether its admin address shows the live page.
         watched: Whether it counts for the live page that another worker shows.
         hot_keys: How the clients that ask most are shown on the live page, and whether they are counted at all.
         hot_keys_secret: What their identifiers are hashed with; empty: something that this process keeps to itself.
@@ -124,6 +125,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     admin: Address | None = None
     metrics: Address | None = None
     measured: bool = False
+    live: bool = True
     watched: bool = False
     hot_keys: Identifiers = "hashed"
     hot_keys_secret: bytes = b""
@@ -159,7 +161,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shows(self) -> bool:
         """Whether the service counts for the live page."""
-        return self.watched or self.admin is not None
+        return self.watched or (self.live and self.admin is not None)
 
 
 def parse_address(option: str, text: str) -> Address | None:

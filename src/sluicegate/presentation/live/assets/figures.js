@@ -3,12 +3,14 @@ import { byId, element, keyedRows, row, setText } from "./rows.js";
 import { atMost, count, limit, rate, share, when } from "./words.js";
 
 const sorting = { by: "", down: true };
+let sortAgain = () => {};
 
 export function showFigures(figures, actions) {
   showTiles(figures);
   showWarnings(figures);
   showWorkers(figures);
-  showRules(figures, actions);
+  sortAgain = () => showRules(figures, actions);
+  sortAgain();
   showHot(figures, actions);
   showChanges(figures, actions);
   showStorage(figures);
@@ -72,7 +74,8 @@ function showRules(figures, actions) {
   table.classList.toggle("no-shadow", figures.rules.every((one) => one.mode !== "shadow" && !one.shadow_denied));
   table.classList.toggle("no-held", figures.rules.every((one) => !held(one)));
   const rows = figures.rules.map((one) => ({ ...one, share: one.allowed + one.denied ? one.denied / (one.allowed + one.denied) : null }));
-  if (sorting.by) rows.sort((a, b) => compare(a[sorting.by], b[sorting.by]) * (sorting.down ? -1 : 1));
+  const valueOf = (one) => (sorting.by === "endpoint" ? endpointName(one.endpoint) : one[sorting.by]);
+  if (sorting.by) rows.sort((a, b) => compare(valueOf(a), valueOf(b)) * (sorting.down ? -1 : 1));
   keyedRows(table, rows, (one) => JSON.stringify([one.endpoint, one.policy]), (one) => ruleRow(one, actions), updateRule);
   showEndpoints(figures.rules);
 }
@@ -206,5 +209,6 @@ for (const button of document.querySelectorAll("#rules-table [data-sort]")) {
     sorting.by = button.dataset.sort;
     document.querySelectorAll("#rules-table th[aria-sort]").forEach((heading) => heading.removeAttribute("aria-sort"));
     button.closest("th").setAttribute("aria-sort", sorting.down ? "descending" : "ascending");
+    sortAgain();
   });
 }

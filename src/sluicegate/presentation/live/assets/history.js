@@ -13,7 +13,7 @@ const lines = (place, series, tell) => show(place, (colour) => ({
     scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
     axes: [axis(colour, { space: 80, values: clock, size: 30 }), values(colour, { values: (_, splits) => splits.map(brief) })],
     series: [{}, ...series.map((one) => ({
-      stroke: colour(one.colour), fill: clear(colour(one.colour)), width: 1.5, points: { show: times.length < 3, size: 4 },
+      stroke: colour(one.colour), fill: clear(colour(one.colour)), width: 1.5, points: { show: () => times.length < 3, size: 4 },
     }))],
     cursor: { y: false, drag: { x: false, y: false } },
     hooks: { setCursor: [readout(place, tell)] },

@@ -3,7 +3,6 @@
 import html.parser
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,12 +18,7 @@ from sluicegate.presentation.cli.replay.report.builder import build_report
 from sluicegate.presentation.cli.replay.report.figures import ReplayReport
 from sluicegate.presentation.cli.replay.report.page import render_page, write_page
 from support.access_logs import BROWSER, combined_line, generated_lines, log_files
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
+from support.browser import CHROMIUM, FLAGS, needs_chromium
 
 ATTACKS = (
     "</script><script>document.title='owned'</script>",
@@ -181,7 +175,7 @@ def probed(page: Path, size: str, scheme: str) -> dict[str, object]:
     return seen
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+@needs_chromium
 @pytest.mark.parametrize(("size", "scheme"), [("500,900", "light"), ("1280,900", "dark")])
 def test_a_browser_draws_every_chart_and_sorts_the_tables(suggested_page: Path, size: str, scheme: str) -> None:
     """Within its own policy, without a message on the console or a request, and no wider than the window."""
@@ -193,7 +187,7 @@ def test_a_browser_draws_every_chart_and_sorts_the_tables(suggested_page: Path, 
     assert seen["fetched"] == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+@needs_chromium
 def test_an_attack_in_the_log_does_not_run_in_a_browser(tmp_path: Path) -> None:
     """The title is what the page says."""
     page = tmp_path / "page.html"
