@@ -102,6 +102,17 @@ def _requests(given_specs: list[BucketSpec], step: Step) -> tuple[BucketRequest,
     ],
     one=False,
 )
+@example(  # a claim that is over by the ticks of the new rule, and not by those of the old one
+    given_specs=[bucket_spec(9, Fraction(60)), BucketSpec(1, 1, 1, 2, 1)],
+    sequence=[
+        *[(TAKE, 0, 0, 0, 1, 0, 1)] * 8,
+        (TAKE, 0, 0, 1, 1, 0, 1),
+        (RESERVE, 0, 1, 0, 1, RELEASE, 1),
+        (TAKE, 1, 0, 0, 1, 0, 1),
+        (TAKE, 0, 0, 0, 1, 0, 1),
+    ],
+    one=False,
+)
 def test_python_and_lua_agree_to_the_bit(
     lua: ScriptedBuckets, given_specs: list[BucketSpec], sequence: list[Step], one: bool
 ) -> None:

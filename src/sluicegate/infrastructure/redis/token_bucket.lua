@@ -534,11 +534,10 @@ end
 -- Do what `look` does for a bucket with claims. The result is kept in the bucket, for later checks of this call.
 local function look_claimed(bucket, spec)
   local old, claims, moved = bucket.spec, bucket.claims, bucket.moved or false
-  -- Once in a call, in which no time passes; unless a change of rules has left an instant further ahead than `refill` accepts.
-  if claims.looked and old.text == spec.text and bucket.last - spec.this_tick <= spec.full then
+  if claims.looked and old.text == spec.text then -- once in a call, in which no time passes
     return bucket.level, bucket.last, moved
   end
-  claims.looked = true
+  claims.looked = old.text == spec.text -- else ends and instants are others by the new rule's ticks
   local level, last = advance(old, bucket.level, bucket.last, claims)
   if old.text ~= spec.text then
     level, last = convert_level(old, spec, level, last)
