@@ -96,6 +96,7 @@ class LiveRules:
         if not held.is_over or self._renewed_in == process:
             return held.snapshot
         failed: InvalidInputError | None = None
+        before = now = held.snapshot
         self._renewed_in = process
         try:
             before, now = self._swap.renew()
@@ -105,7 +106,6 @@ class LiveRules:
             self._renewed_in = -1
         if failed is not None:
             self.refuse(failed)
-            return held.snapshot
         self._notices.switched(before, now)
         return held.snapshot
 

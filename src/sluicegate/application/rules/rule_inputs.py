@@ -22,7 +22,7 @@ class RuleInputs:
 
     rules: Rules
     turn: int = 0
-    thrown: Mapping[str, KillSwitch] = field(default_factory=dict)
+    thrown: Mapping[str, KillSwitch] = field(default_factory=dict[str, KillSwitch])
     added: AddedOverrides = field(default_factory=AddedOverrides)
 
     def with_rules(self, rules: Rules, turn: int) -> "RuleInputs":
