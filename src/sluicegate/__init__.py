@@ -63,19 +63,19 @@ if TYPE_CHECKING:
     from sluicegate.presentation.httpx_transport import RateLimitTransport, SyncRateLimitTransport
     from sluicegate.presentation.paced import paced
     from sluicegate.presentation.web.answer import Answer
-    from sluicegate.presentation.web.asgi import RateLimitMiddleware
-    from sluicegate.presentation.web.client_address import ClientAddresses
-    from sluicegate.presentation.web.fastapi import install_rate_limits, rate_limit
-    from sluicegate.presentation.web.flask import FlaskRateLimit
+    from sluicegate.presentation.web.asgi.fastapi import install_rate_limits, rate_limit
+    from sluicegate.presentation.web.asgi.middleware import RateLimitMiddleware
+    from sluicegate.presentation.web.identity.client_address import ClientAddresses
     from sluicegate.presentation.web.incoming_request import exempt
-    from sluicegate.presentation.web.wsgi import WSGIRateLimitMiddleware
+    from sluicegate.presentation.web.wsgi.flask import FlaskRateLimit
+    from sluicegate.presentation.web.wsgi.middleware import WSGIRateLimitMiddleware
 
 # Names that need an extra, or that few need, are imported when they are asked for: `import sluicegate` needs none of them.
 _LAZY = {
     "Answer": "sluicegate.presentation.web.answer",
-    "ClientAddresses": "sluicegate.presentation.web.client_address",
-    "FlaskRateLimit": "sluicegate.presentation.web.flask",
-    "RateLimitMiddleware": "sluicegate.presentation.web.asgi",
+    "ClientAddresses": "sluicegate.presentation.web.identity.client_address",
+    "FlaskRateLimit": "sluicegate.presentation.web.wsgi.flask",
+    "RateLimitMiddleware": "sluicegate.presentation.web.asgi.middleware",
     "RateLimitTransport": "sluicegate.presentation.httpx_transport",
     "RateLimitedError": "sluicegate.application.rate_limited_error",
     "RedisStorage": "sluicegate.infrastructure.redis.storage",
@@ -85,13 +85,13 @@ _LAZY = {
     "StructlogLogger": "sluicegate.infrastructure.structlog_logger",
     "SyncRateLimitTransport": "sluicegate.presentation.httpx_transport",
     "SyncRedisStorage": "sluicegate.infrastructure.redis.sync_storage",
-    "WSGIRateLimitMiddleware": "sluicegate.presentation.web.wsgi",
+    "WSGIRateLimitMiddleware": "sluicegate.presentation.web.wsgi.middleware",
     "exempt": "sluicegate.presentation.web.incoming_request",
-    "install_rate_limits": "sluicegate.presentation.web.fastapi",
+    "install_rate_limits": "sluicegate.presentation.web.asgi.fastapi",
     "load_rules": "sluicegate.infrastructure.rules_file.reader",
     "merge_rules": "sluicegate.application.rules.rule_merging",
     "paced": "sluicegate.presentation.paced",
-    "rate_limit": "sluicegate.presentation.web.fastapi",
+    "rate_limit": "sluicegate.presentation.web.asgi.fastapi",
     "rate_limited": "sluicegate.presentation.decorator",
     "watch_rules": "sluicegate.container",
 }

@@ -3,7 +3,7 @@
 from sluicegate.runtime.extras import needs_extra
 
 with needs_extra("sluicegate.django"):
-    from sluicegate.presentation.web.django import RateLimitMiddleware
     from sluicegate.presentation.web.headers import DenialResponse
+    from sluicegate.presentation.web.wsgi.django import RateLimitMiddleware
 
 __all__ = ["DenialResponse", "RateLimitMiddleware"]

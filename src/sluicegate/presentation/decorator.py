@@ -12,7 +12,7 @@ from sluicegate.domain.errors import InvalidTypeError
 from sluicegate.presentation.decorated import dressed_as, name_of, require_function, require_unregistered
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules, require_kind
 from sluicegate.presentation.web.answer import Answer
-from sluicegate.presentation.web.identifiers import EVERYBODY
+from sluicegate.presentation.web.identity.identifiers import EVERYBODY
 from sluicegate.presentation.web.incoming_request import IncomingRequest
 from sluicegate.presentation.web.request_claims import RequestClaims
 from sluicegate.presentation.web.request_limiter import RequestLimiter

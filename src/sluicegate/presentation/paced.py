@@ -11,7 +11,7 @@ from sluicegate.presentation.client.pacer import Call, Pacer
 from sluicegate.presentation.client.steps import run, run_blocking
 from sluicegate.presentation.decorated import dressed_as, name_of, require_function
 from sluicegate.presentation.inline_rules import RuleOrText
-from sluicegate.presentation.web.identifiers import EVERYBODY
+from sluicegate.presentation.web.identity.identifiers import EVERYBODY
 from sluicegate.presentation.web.request_reader import returns_coroutine
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -12,7 +12,7 @@ from sluicegate.application.rules.rules_snapshot import take_snapshot
 from sluicegate.domain.buckets.bucket_key import KeyFormat
 from sluicegate.domain.buckets.bucket_request import Verdict
 from sluicegate.infrastructure.rules_file.reader import parse_rules
-from sluicegate.presentation.web.asgi import RateLimitMiddleware
+from sluicegate.presentation.web.asgi.middleware import RateLimitMiddleware
 from sluicegate.testing import RecordingLogger
 
 REQUESTS = 100_000 if os.environ.get("SLUICEGATE_LONG") else 10_000

@@ -183,7 +183,7 @@ def test_each_place_checks_the_settings(
     }
     sender = httpx.MockTransport(lambda _: httpx.Response(200))
     made = make[place]
-    monkeypatch.setattr("sluicegate.presentation.web.fastapi._installed", set())
+    monkeypatch.setattr("sluicegate.presentation.web.asgi.fastapi._installed", set())
     made("1/minute", lambda _: {})
     for name, value in environ.items():
         monkeypatch.setenv(name, value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.web.known_routers import low_priority_routes
+from sluicegate.presentation.web.routes.known_routers import low_priority_routes
 
 _NEVER_LIMITED = frozenset({"HEAD", "OPTIONS"})  # a rule for GET counts HEAD too; the framework answers OPTIONS
 

@@ -15,9 +15,9 @@ from sluicegate.container import get_rate_limit
 from sluicegate.presentation.cli.app_routes import load_app
 from sluicegate.presentation.cli.environment import settings_of_environment
 from sluicegate.presentation.inline_rules import declared_places
-from sluicegate.presentation.web.asgi_face import ASGIFace
-from sluicegate.presentation.web.known_routers import class_names
-from sluicegate.presentation.web.wsgi import WSGIRateLimitMiddleware
+from sluicegate.presentation.web.asgi.face import ASGIFace
+from sluicegate.presentation.web.routes.known_routers import class_names
+from sluicegate.presentation.web.wsgi.middleware import WSGIRateLimitMiddleware
 
 Limiter: TypeAlias = TokenBucketAdapter | SyncTokenBucketAdapter
 
@@ -88,7 +88,7 @@ def _limiters_of(app: object, depth: int, mounted_at: str = "") -> Iterator[Limi
         elif names & _DJANGO:
             yield from _of_django()
         if _FASTAPI in names:
-            from sluicegate.presentation.web.fastapi import note_routes  # noqa: PLC0415 - the application has it
+            from sluicegate.presentation.web.asgi.fastapi import note_routes  # noqa: PLC0415 - the application has it
 
             note_routes(app, mounted_at)
         app = getattr(app, "app", None) or getattr(app, "__self__", None)
@@ -114,7 +114,7 @@ def _awaited(middleware: ASGIFace) -> Iterator[Limiter]:
 
 
 def _of_flask(app: Any) -> Iterator[Limiter]:  # noqa: ANN401 - Flask may not be installed
-    from sluicegate.presentation.web.flask import note_views  # noqa: PLC0415 - the application has it
+    from sluicegate.presentation.web.wsgi.flask import note_views  # noqa: PLC0415 - the application has it
 
     extension: Any = app.extensions.get("sluicegate")
     if extension is not None:
@@ -124,7 +124,7 @@ def _of_flask(app: Any) -> Iterator[Limiter]:  # noqa: ANN401 - Flask may not be
 
 
 def _of_django() -> Iterator[Limiter]:
-    from sluicegate.presentation.web.django import configured_limiter, known_views  # noqa: PLC0415 - the application has it
+    from sluicegate.presentation.web.wsgi.django import configured_limiter, known_views  # noqa: PLC0415 - the application has it
 
     limiter = configured_limiter()
     if limiter is not None:

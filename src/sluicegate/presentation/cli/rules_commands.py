@@ -25,7 +25,7 @@ from sluicegate.presentation.cli.app_routes import endpoints_of, load_app
 from sluicegate.presentation.cli.declared_rules import DeclaredRules, declared_by
 from sluicegate.presentation.cli.environment import settings_of_environment
 from sluicegate.presentation.cli.terminal import printable, write_error, write_json, write_line, write_prose
-from sluicegate.presentation.web.client_address import ClientAddresses
+from sluicegate.presentation.web.identity.client_address import ClientAddresses
 from sluicegate.runtime.system_clock import utc_now
 
 OK, FINDINGS, BAD_INPUT = 0, 1, 2

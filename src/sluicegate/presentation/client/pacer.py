@@ -21,7 +21,7 @@ from sluicegate.presentation.client.adaptation import Adaptation, RetryBudget
 from sluicegate.presentation.client.server_fields import ServerWord, read_answer
 from sluicegate.presentation.client.steps import Steps, run, run_blocking
 from sluicegate.presentation.inline_rules import InlineRules, RuleOrText
-from sluicegate.presentation.web.identifiers import identifier_text, is_name
+from sluicegate.presentation.web.identity.identifiers import identifier_text, is_name
 from sluicegate.presentation.web.request_limiter import require_plain
 from sluicegate.presentation.web.request_reader import require_functions
 from sluicegate.runtime.mutex import new_mutex

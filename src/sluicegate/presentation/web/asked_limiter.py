@@ -12,7 +12,7 @@ from sluicegate.domain.errors import RateLimitError
 from sluicegate.domain.result import RateLimitResult, Result
 from sluicegate.domain.rules.compiled_rules import Keys
 from sluicegate.domain.rules.rule import RateLimitRule
-from sluicegate.presentation.web.endpoint_finder import Routes
+from sluicegate.presentation.web.routes.endpoint_finder import Routes
 
 
 class RulesToAsk(Routes, Protocol):

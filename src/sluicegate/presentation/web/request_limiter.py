@@ -16,11 +16,10 @@ from sluicegate.domain.routing.template import A_MESSAGE
 from sluicegate.presentation.web.answer import AnswerCost, AnswerReader, AnswerTest
 from sluicegate.presentation.web.asked_limiter import AskedLimiter, AwaitedLimiter, BlockingLimiter, R
 from sluicegate.presentation.web.claiming import Claiming
-from sluicegate.presentation.web.client_address import ForwardedHeader
-from sluicegate.presentation.web.endpoint_finder import EndpointFinder, FoundEndpoints, PathReadings, Routes
 from sluicegate.presentation.web.headers import DenialResponse, Headers, HeaderStyle, QuotaHeaders, build_denial
+from sluicegate.presentation.web.identity.client_address import ForwardedHeader
+from sluicegate.presentation.web.identity.proxy_settings import client_addresses
 from sluicegate.presentation.web.incoming_request import Exemptions, IncomingRequest, is_exempt
-from sluicegate.presentation.web.proxy_settings import client_addresses
 from sluicegate.presentation.web.request_reader import (
     CostFunction,
     IdentifierFunction,
@@ -30,6 +29,7 @@ from sluicegate.presentation.web.request_reader import (
     require_functions,
 )
 from sluicegate.presentation.web.request_record import RECORD, RecordEntry, RequestRecord, record_in
+from sluicegate.presentation.web.routes.endpoint_finder import EndpointFinder, FoundEndpoints, PathReadings, Routes
 
 
 class RequestOptions(TypedDict, total=False):

@@ -10,9 +10,8 @@ from sluicegate.domain.arguments import Identifier
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.protocols import LoggerProtocol
 from sluicegate.domain.routing.template import A_MESSAGE
-from sluicegate.presentation.web.client_address import ClientAddresses
-from sluicegate.presentation.web.endpoint_finder import FoundEndpoints
-from sluicegate.presentation.web.identifiers import (
+from sluicegate.presentation.web.identity.client_address import ClientAddresses
+from sluicegate.presentation.web.identity.identifiers import (
     BY_ADDRESS,
     KNOWN_SCOPES,
     describe_nameless,
@@ -23,6 +22,7 @@ from sluicegate.presentation.web.identifiers import (
     require_names,
 )
 from sluicegate.presentation.web.incoming_request import IncomingRequest
+from sluicegate.presentation.web.routes.endpoint_finder import FoundEndpoints
 from sluicegate.runtime.stdlib_logger import StdlibLogger
 from sluicegate.runtime.system_clock import SystemClock
 

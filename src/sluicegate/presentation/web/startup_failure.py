@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.web.asgi_messages import ASGIApp, Receive, Scope, Send
+from sluicegate.presentation.web.asgi.messages import ASGIApp, Receive, Scope, Send
 
 F = TypeVar("F", bound=Callable[..., None])
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from sluicegate.container import build_rate_limit
 from sluicegate.domain.rules.rule import RateLimitRule
 from sluicegate.infrastructure.settings import Settings
-from sluicegate.presentation.web.asgi import RateLimitMiddleware
+from sluicegate.presentation.web.asgi.middleware import RateLimitMiddleware
 
 ARTICLES = "GET /articles/{page}"
 LOGIN = "POST /login"

@@ -16,7 +16,7 @@ from sluicegate.presentation.cli.replay.offenders import Offenders
 from sluicegate.presentation.cli.replay.rule_needs import RuleNeeds
 from sluicegate.presentation.cli.replay.tally import Tally
 from sluicegate.presentation.cli.replay.timeline import Timeline
-from sluicegate.presentation.web.identifiers import identifier_text, identify
+from sluicegate.presentation.web.identity.identifiers import identifier_text, identify
 
 MAX_TALLIES = 1_000_000
 """How many pairs of rule and client are counted separately; later ones are counted as `OTHER_CLIENTS`."""

@@ -12,8 +12,8 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.http.forwarded_request import ForwardedRequest
 from sluicegate.presentation.service.http.web import Call, Reply, problem
-from sluicegate.presentation.web.client_address import ClientAddresses
 from sluicegate.presentation.web.headers import HeaderStyle
+from sluicegate.presentation.web.identity.client_address import ClientAddresses
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 
 _DENIED_STATUSES: Final = {"": None, "401": 401, "403": 403, "429": None}

@@ -10,12 +10,12 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_for_application
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.rules.rule_book import Rules
-from sluicegate.presentation.web.endpoint_finder import PathReadings
 from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, Headers
 from sluicegate.presentation.web.incoming_request import IncomingRequest
-from sluicegate.presentation.web.named_routes import unknown_routes
 from sluicegate.presentation.web.request_limiter import RequestLimiter, RequestOptions
 from sluicegate.presentation.web.request_record import RECORD, RequestRecord, is_list
+from sluicegate.presentation.web.routes.endpoint_finder import PathReadings
+from sluicegate.presentation.web.routes.named_routes import unknown_routes
 
 Environ: TypeAlias = Mapping[str, Any]
 """The environment of WSGI (PEP 3333), which Flask's and Django's requests carry as well."""

@@ -7,13 +7,13 @@ from typing import Any, TypeAlias, Unpack
 from sluicegate.application.check import Decision
 from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
-from sluicegate.presentation.web.endpoint_finder import PathReadings
-from sluicegate.presentation.web.environ import EnvironLimiter, EnvironOptions, decoded, fields_to_send
 from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, Headers
-from sluicegate.presentation.web.known_routers import known_router
 from sluicegate.presentation.web.request_reader import require_functions
 from sluicegate.presentation.web.request_record import is_list
-from sluicegate.presentation.web.settled_body import StartResponse, WSGIApp, claimed_so_far, settle
+from sluicegate.presentation.web.routes.endpoint_finder import PathReadings
+from sluicegate.presentation.web.routes.known_routers import known_router
+from sluicegate.presentation.web.wsgi.environ import EnvironLimiter, EnvironOptions, decoded, fields_to_send
+from sluicegate.presentation.web.wsgi.settled_body import StartResponse, WSGIApp, claimed_so_far, settle
 
 DenialFunction: TypeAlias = Callable[[dict[str, Any], DenialResponse], WSGIApp]
 """Return what answers a denied request: a response, such as Werkzeug's, is an application."""

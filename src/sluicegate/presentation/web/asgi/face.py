@@ -14,7 +14,7 @@ from mypy_extensions import mypyc_attr
 
 from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.presentation.web.asgi_messages import (
+from sluicegate.presentation.web.asgi.messages import (
     ASGIApp,
     ASGIRequest,
     HeaderSend,
@@ -26,12 +26,12 @@ from sluicegate.presentation.web.asgi_messages import (
     respond,
     view_of,
 )
-from sluicegate.presentation.web.asgi_websocket import POLICY_VIOLATION, DeniedMessages, LimitedWebsocket
+from sluicegate.presentation.web.asgi.websocket import POLICY_VIOLATION, DeniedMessages, LimitedWebsocket
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter
 from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse
 from sluicegate.presentation.web.incoming_request import any_exempt
-from sluicegate.presentation.web.known_routers import known_router
 from sluicegate.presentation.web.request_limiter import RequestLimiter
+from sluicegate.presentation.web.routes.known_routers import known_router
 
 DenialFunction: TypeAlias = Callable[[Scope, DenialResponse], ASGIApp | Awaitable[ASGIApp]]
 """Return what answers a denied request: a response, such as Starlette's, is an application."""

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
-from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader
+from sluicegate.presentation.web.identity.client_address import ClientAddresses, ForwardedHeader
 
 PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48")
 

@@ -5,7 +5,7 @@ from typing import SupportsIndex, cast
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.infrastructure.settings import read_settings
-from sluicegate.presentation.web.client_address import ClientAddresses, ForwardedHeader
+from sluicegate.presentation.web.identity.client_address import ClientAddresses, ForwardedHeader
 
 
 def client_addresses(

@@ -10,13 +10,12 @@ from sluicegate.domain.protocols import LoggerProtocol, RateLimitProtocol
 from sluicegate.domain.rules.rule_book import Rules
 from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
-from sluicegate.presentation.web.asgi_face import ASGIFace, DenialFunction
-from sluicegate.presentation.web.asgi_messages import ASGIApp, TypedASGIApp, authenticated_user
-from sluicegate.presentation.web.asgi_websocket import POLICY_VIOLATION, DeniedMessages, require_denied_messages
+from sluicegate.presentation.web.asgi.face import ASGIFace, DenialFunction
+from sluicegate.presentation.web.asgi.messages import ASGIApp, TypedASGIApp, authenticated_user
+from sluicegate.presentation.web.asgi.websocket import POLICY_VIOLATION, DeniedMessages, require_denied_messages
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter
-from sluicegate.presentation.web.client_address import ForwardedHeader
-from sluicegate.presentation.web.endpoint_finder import PathReadings
 from sluicegate.presentation.web.headers import HeaderStyle
+from sluicegate.presentation.web.identity.client_address import ForwardedHeader
 from sluicegate.presentation.web.port_limiter import PortLimiter
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 from sluicegate.presentation.web.request_reader import (
@@ -25,6 +24,7 @@ from sluicegate.presentation.web.request_reader import (
     RequestTest,
     require_functions,
 )
+from sluicegate.presentation.web.routes.endpoint_finder import PathReadings
 from sluicegate.presentation.web.startup_failure import built_late
 
 

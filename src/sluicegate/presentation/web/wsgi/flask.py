@@ -13,7 +13,11 @@ from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdap
 from sluicegate.presentation.decorated import require_unregistered
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules
 from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
-from sluicegate.presentation.web.environ import (
+from sluicegate.presentation.web.headers import DenialResponse
+from sluicegate.presentation.web.incoming_request import exempt, is_exempt
+from sluicegate.presentation.web.request_limiter import RequestLimiter
+from sluicegate.presentation.web.request_reader import CostFunction, IdentifierFunction, RequestTest, require_functions
+from sluicegate.presentation.web.wsgi.environ import (
     EnvironLimiter,
     EnvironOptions,
     EnvironRequest,
@@ -21,11 +25,7 @@ from sluicegate.presentation.web.environ import (
     fields_to_send,
     join_fields,
 )
-from sluicegate.presentation.web.headers import DenialResponse
-from sluicegate.presentation.web.incoming_request import exempt, is_exempt
-from sluicegate.presentation.web.request_limiter import RequestLimiter
-from sluicegate.presentation.web.request_reader import CostFunction, IdentifierFunction, RequestTest, require_functions
-from sluicegate.presentation.web.settled_body import claimed_so_far, settle
+from sluicegate.presentation.web.wsgi.settled_body import claimed_so_far, settle
 
 V = TypeVar("V")
 

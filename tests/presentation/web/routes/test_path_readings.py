@@ -24,8 +24,8 @@ from sluicegate import (
     WSGIRateLimitMiddleware,
 )
 from sluicegate.domain.rules.rule_book_entries import RuleGroup
-from sluicegate.presentation.web.endpoint_finder import Router
-from sluicegate.presentation.web.known_routers import known_router
+from sluicegate.presentation.web.routes.endpoint_finder import Router
+from sluicegate.presentation.web.routes.known_routers import known_router
 from sluicegate.testing import FakeClock, RecordingLogger
 from support.asgi_calls import get, http_scope, send_scope
 

@@ -5,8 +5,8 @@ from functools import partial
 from inspect import isclass, isroutine
 from typing import Any, Final, NamedTuple, cast
 
-from sluicegate.presentation.web.asked_routers import AskedRouter, asked_router
-from sluicegate.presentation.web.endpoint_finder import Router
+from sluicegate.presentation.web.routes.asked_routers import AskedRouter, asked_router
+from sluicegate.presentation.web.routes.endpoint_finder import Router
 
 _UNKNOWN: Final = Router()
 _EXACT: Final = Router(exact=True, empty_parameters=False)

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from starlette.routing import Mount
 
-from sluicegate.presentation.web.asgi_messages import Scope
+from sluicegate.presentation.web.asgi.messages import Scope
 
 
 def place_of(scope: Scope) -> str:

@@ -21,17 +21,17 @@ from sluicegate.application.rate_limited_error import RateLimitedError
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.web.django_answers import settle_failed, settled_at_the_end, settled_by_the_loop
-from sluicegate.presentation.web.environ import (
+from sluicegate.presentation.web.headers import DenialResponse
+from sluicegate.presentation.web.request_reader import require_functions
+from sluicegate.presentation.web.request_record import claims_in
+from sluicegate.presentation.web.wsgi.django_answers import settle_failed, settled_at_the_end, settled_by_the_loop
+from sluicegate.presentation.web.wsgi.environ import (
     EnvironLimiter,
     EnvironRequest,
     add_absent,
     fields_to_send,
     join_fields,
 )
-from sluicegate.presentation.web.headers import DenialResponse
-from sluicegate.presentation.web.request_reader import require_functions
-from sluicegate.presentation.web.request_record import claims_in
 
 _LOCALE_MIDDLEWARE: Final = "django.middleware.locale.LocaleMiddleware"
 

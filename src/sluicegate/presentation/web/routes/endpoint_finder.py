@@ -4,8 +4,8 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.domain.routing.readings import Reading, readings_of
-from sluicegate.presentation.web.asked_routers import AskedRouter
 from sluicegate.presentation.web.incoming_request import Exemptions, IncomingRequest
+from sluicegate.presentation.web.routes.asked_routers import AskedRouter
 
 PathReadings: TypeAlias = Literal["auto", "exact", "every", "every_ignoring_case"]
 """Under which readings of its path a request is counted: `exact` as Starlette's router reads it, `every` as any router may,

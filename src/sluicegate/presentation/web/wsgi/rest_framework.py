@@ -10,13 +10,13 @@ from rest_framework.throttling import BaseThrottle
 from sluicegate.application.sync_token_bucket_adapter import SyncTokenBucketAdapter
 from sluicegate.container import get_sync_rate_limit
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules
-from sluicegate.presentation.web.django_answers import settle_failed, settled_at_the_end
-from sluicegate.presentation.web.environ import EnvironRequest, fields_to_send, join_fields
 from sluicegate.presentation.web.headers import DenialResponse, Headers, retry_after_seconds
 from sluicegate.presentation.web.incoming_request import is_exempt
 from sluicegate.presentation.web.request_limiter import RequestLimiter, RequestOptions
 from sluicegate.presentation.web.request_reader import IdentifierFunction
 from sluicegate.presentation.web.request_record import RECORD, RequestRecord, claims_in
+from sluicegate.presentation.web.wsgi.django_answers import settle_failed, settled_at_the_end
+from sluicegate.presentation.web.wsgi.environ import EnvironRequest, fields_to_send, join_fields
 
 
 class RateLimitExceeded(Throttled):

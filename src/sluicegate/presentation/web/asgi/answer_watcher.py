@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.web.asgi_messages import ASGIApp, QuotaSend, Receive, Scope, Send, record_of
+from sluicegate.presentation.web.asgi.messages import ASGIApp, QuotaSend, Receive, Scope, Send, record_of
 from sluicegate.presentation.web.startup_failure import StartupFailure
 
 

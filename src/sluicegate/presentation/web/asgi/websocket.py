@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.domain.routing.template import A_MESSAGE
-from sluicegate.presentation.web.asgi_messages import ASGIRequest, Message, Receive, Scope, Send
+from sluicegate.presentation.web.asgi.messages import ASGIRequest, Message, Receive, Scope, Send
 from sluicegate.presentation.web.asked_limiter import AwaitedLimiter, RulesToAsk
 from sluicegate.presentation.web.headers import DenialResponse
 from sluicegate.presentation.web.request_limiter import RequestLimiter

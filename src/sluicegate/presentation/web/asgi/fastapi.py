@@ -16,15 +16,15 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import get_rate_limit
 from sluicegate.presentation.inline_rules import InlineRule, InlineRules
 from sluicegate.presentation.web.answer import AnswerCost, AnswerTest
-from sluicegate.presentation.web.answer_watcher import AnswerWatcher
-from sluicegate.presentation.web.asgi_messages import (
+from sluicegate.presentation.web.asgi.answer_watcher import AnswerWatcher
+from sluicegate.presentation.web.asgi.fastapi_places import place_of
+from sluicegate.presentation.web.asgi.messages import (
     ASGIRequest,
     authenticated_user,
     record_of,
 )
-from sluicegate.presentation.web.client_address import ForwardedHeader
-from sluicegate.presentation.web.fastapi_places import place_of
 from sluicegate.presentation.web.headers import BODY_FIELDS, DenialResponse, HeaderStyle
+from sluicegate.presentation.web.identity.client_address import ForwardedHeader
 from sluicegate.presentation.web.request_limiter import RequestLimiter
 from sluicegate.presentation.web.request_reader import IdentifierFunction, RequestTest, require_functions
 from sluicegate.presentation.web.request_record import RECORD, RequestRecord

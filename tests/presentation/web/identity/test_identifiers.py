@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sluicegate.domain.arguments import require_identifier
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.presentation.web.identifiers import (
+from sluicegate.presentation.web.identity.identifiers import (
     EVERYBODY,
     anonymous_at,
     identifier_text,

@@ -1,0 +1,1 @@
+"""ASGI: the middleware, and FastAPI's dependencies."""

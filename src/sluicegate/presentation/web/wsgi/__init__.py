@@ -1,0 +1,1 @@
+"""Frameworks whose requests carry CGI's environment: WSGI, Flask, Django and REST framework."""
