@@ -164,7 +164,10 @@ async def test_the_interface_is_published() -> None:
                 assert (await client.request(method, path)).status_code not in {404, 405}
         assert "CheckBody" in document["components"]["schemas"]
         assert (await client.get("/nothing")).status_code == 404
-        assert (await client.get("/v1/check")).status_code == 405
+        refused = await client.get("/v1/check")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+        looked = await client.head("/readyz")
+        assert (looked.status_code, looked.text, looked.headers["content-length"]) == (200, "", "6")
 
 
 def forwarded(path: str, **more: str) -> dict[str, str]:

@@ -257,6 +257,17 @@ def test_commands_may_arrive_in_any_pieces(sent: list[list[bytes]], cuts: list[i
     assert parser.is_empty
 
 
+def test_nothing_is_held_of_a_command_that_was_returned() -> None:
+    """Although nothing was asked for after it: a connection is quiet then."""
+    parser = RequestParser()
+    parser.feed(b"*1\r\n$4\r\nPING\r\n*1\r\n")
+    assert parser.next_command() == [b"PING"]
+    assert not parser.is_empty
+    parser.feed(b"$4\r\nPING\r\n")
+    assert parser.next_command() == [b"PING"]
+    assert parser.is_empty
+
+
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda data: b"*2\r\n$3\r\n" + data))
 def test_no_bytes_make_the_parser_fail_in_another_way(data: bytes) -> None:
     """It returns commands, waits for more, or says that it is no request."""
