@@ -154,6 +154,30 @@ async def test_the_service_lives_without_its_storage_but_is_not_ready() -> None:
         assert (await client.get("/readyz")).text == "ready\n"
 
 
+async def test_what_the_storage_did_not_decide_may_be_an_error() -> None:
+    """On every route that decides, for the caller's own policy; then nothing stays reserved in this process either."""
+    options = {"storage_errors": "error", "trusted_proxies": ("127.0.0.1",), "identifier_headers": {"user": "X-User"}}
+    login = {"endpoint": "POST /login", "identifier": "192.0.2.1"}
+    world = world_of(storage=FailingStorage(), on_storage_error="local", service=options)
+    async with http(world) as client:
+        for verb, body in (
+            ("reserve", login | {"cost": 5}),
+            ("reserve", {"checks": [login | {"cost": 5}]}),
+            ("acquire", login),
+            ("check", login),
+            ("check", {"checks": [login, login]}),
+        ):
+            answer = await client.post(f"/v1/{verb}", json=body)
+            assert (answer.status_code, answer.json()["detail"]) == (503, "the storage did not decide")
+            if verb == "reserve":  # nothing is kept for a caller who does not know of it
+                left = await world.limiter.reserve(endpoint="POST /login", identifier="192.0.2.1", cost=5)
+                assert left.value.allowed  # type: ignore[union-attr]
+                await world.limiter.cancel(left.value)  # type: ignore[union-attr]
+        asked = forwarded("/login", x_forwarded_method="POST")
+        assert (await client.get("/auth", headers=asked)).status_code == 503
+        assert (await client.get("/auth", headers=forwarded("/none"))).status_code == 200
+
+
 async def test_the_interface_is_published() -> None:
     """OpenAPI, whose paths are those that are served."""
     async with http(world_of(service={"trusted_proxies": ("127.0.0.1",)})) as client:

@@ -13,8 +13,9 @@ from sluicegate.domain.errors import InvalidInputError, InvalidTypeError
 from sluicegate.presentation.service.certificate import Certificate
 from sluicegate.presentation.service.envoy.kuadrant_service import KuadrantService
 from sluicegate.presentation.service.envoy.messages import KUADRANT_SERVICE, POOL, SERVICE
-from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService, StorageUnavailableError
+from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService
 from sluicegate.presentation.service.settings import Address, ServiceLimits
+from sluicegate.presentation.service.undecided import StorageUnavailableError
 
 # These packages have no types that are complete.
 _health: Final[Any] = import_module("grpc_health.v1.health")

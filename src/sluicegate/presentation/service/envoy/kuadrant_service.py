@@ -18,9 +18,10 @@ from sluicegate.presentation.service.envoy.messages import (
     ReserveRequest,
     ReserveResponse,
 )
-from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService, StorageUnavailableError
+from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService
 from sluicegate.presentation.service.envoy.request_reader import parse, read_descriptors
 from sluicegate.presentation.service.settings import ServiceLimits
+from sluicegate.presentation.service.undecided import StorageUnavailableError
 
 _DEFAULT_TTL_S: Final = 60.0
 _LONGEST_TTL_S: Final = 86_400.0
@@ -84,7 +85,7 @@ class KuadrantService:
         if reserved.is_degraded and self._storage_errors:
             if reserved.allowed:
                 await self._limiter.commit_together(reserved.id, cost=0)
-            raise StorageUnavailableError("the storage did not decide")
+            raise StorageUnavailableError
         return _reserved(OK, reserved.id) if reserved.allowed else _reserved(OVER_LIMIT)
 
     async def commit(self, data: bytes, timeout_s: float | None) -> bytes:

@@ -19,16 +19,13 @@ from sluicegate.presentation.service.envoy.messages import (
 )
 from sluicegate.presentation.service.envoy.request_reader import parse, read_descriptors
 from sluicegate.presentation.service.settings import ServiceLimits
+from sluicegate.presentation.service.undecided import StorageUnavailableError
 from sluicegate.presentation.web.headers import QuotaHeaders, build_denial, retry_after_seconds
 
 _UNIT_NUMBERS: Final = {unit: number for number, unit in enumerate(UNITS)}
 _MAX_KNOWN: Final = 4096  # requests whose meaning is kept
 _MAX_KNOWN_BYTES: Final = 512  # of the longest of them
 _MAX_UINT32: Final = 2**32 - 1
-
-
-class StorageUnavailableError(Exception):
-    """The storage did not decide, and the operator wants the caller to know."""
 
 
 class RateLimitService:
@@ -121,7 +118,7 @@ class RateLimitService:
     async def _respond(self, rules: RulesSnapshot, targets: list[Target], timeout_s: float | None) -> Any:  # noqa: ANN401 - made at run time
         answer = await self._limiter.decide(rules, targets, timeout_s)
         if answer.is_degraded and self._storage_errors:
-            raise StorageUnavailableError("the storage did not decide")
+            raise StorageUnavailableError
         response = RateLimitResponse(overall_code=OVER_LIMIT if answer.is_over else OK)
         for status in answer.statuses:
             told = response.statuses.add(code=OVER_LIMIT if status.is_over else OK)

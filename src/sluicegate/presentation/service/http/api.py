@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Final
 
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
-from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService, StorageUnavailableError
+from sluicegate.presentation.service.envoy.rate_limit_service import RateLimitService
 from sluicegate.presentation.service.http.auth_api import AuthApi
 from sluicegate.presentation.service.http.budget_api import BudgetApi
 from sluicegate.presentation.service.http.check_api import CheckApi
 from sluicegate.presentation.service.http.openapi import openapi_document
-from sluicegate.presentation.service.http.web import JSON, Call, Endpoint, Reply, json_reply, problem
+from sluicegate.presentation.service.http.web import JSON, Call, Endpoint, Reply, json_reply
 from sluicegate.presentation.service.settings import ServiceSettings
 from sluicegate.presentation.web.headers import QuotaHeaders
 
@@ -60,7 +60,8 @@ def endpoints(
     Raises:
         InvalidInputError: If a setting is invalid.
     """
-    check_api = CheckApi(limiter, QuotaHeaders(settings.headers))
+    storage_errors = settings.storage_errors == "error"
+    check_api = CheckApi(limiter, QuotaHeaders(settings.headers), storage_errors=storage_errors)
     health = Health(limiter, is_leaving)
     routes = [
         Endpoint("POST", "/v1/check", check_api.check),
@@ -76,6 +77,7 @@ def endpoints(
             trusted_proxies=settings.trusted_proxies,
             identifier_headers=settings.identifier_headers,
             headers=settings.headers,
+            storage_errors=storage_errors,
         )
         routes.append(Endpoint("GET", "/auth", auth_api.decide))
     return routes
@@ -88,10 +90,7 @@ class _EnvoyJson:
         self._service = service
 
     async def answer(self, call: Call) -> Reply:
-        try:
-            allowed, text = await self._service.answer_json(call.body)
-        except StorageUnavailableError as error:
-            return problem(503, "Storage not available", str(error))
+        allowed, text = await self._service.answer_json(call.body)
         return Reply(200 if allowed else 429, text.encode(), JSON, _UNCACHED)
 
 

@@ -12,6 +12,7 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.http.forwarded_request import ForwardedRequest
 from sluicegate.presentation.service.http.web import Call, Reply, problem
+from sluicegate.presentation.service.undecided import StorageUnavailableError
 from sluicegate.presentation.web.headers import HeaderStyle
 from sluicegate.presentation.web.identity.client_address import ClientAddresses
 from sluicegate.presentation.web.request_limiter import RequestLimiter
@@ -27,6 +28,7 @@ class AuthApi:
         trusted_proxies: Networks or addresses of the proxies, and `unix` for peers on a Unix socket.
         identifier_headers: The header in which they name the client, by scope; an address comes from `X-Forwarded-For`.
         headers: Which header fields tell clients of their quota.
+        storage_errors: Whether what the storage did not decide is an error.
 
     Raises:
         InvalidInputError: If an argument is wrong, or a rule counts a scope that has no header.
@@ -39,9 +41,11 @@ class AuthApi:
         trusted_proxies: Iterable[str],
         identifier_headers: Mapping[str, str],
         headers: HeaderStyle,
+        storage_errors: bool = False,
     ) -> None:
         proxies = tuple(trusted_proxies)
         self._limiter = limiter
+        self._storage_errors = storage_errors
         self._addresses = ClientAddresses(proxies)
         self._requests = RequestLimiter(
             trusted_proxies=proxies,
@@ -64,6 +68,8 @@ class AuthApi:
         decision = await self._requests.check(self._limiter, ForwardedRequest(call, method, target))
         if decision is None:
             return Reply(200, b"", "")
+        if self._storage_errors and decision.degraded is not None:
+            raise StorageUnavailableError
         if decision.result.allowed:
             return Reply(200, b"", "", self._requests.headers(decision))
         denial = self._requests.denial(decision)

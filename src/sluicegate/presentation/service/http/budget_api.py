@@ -124,8 +124,10 @@ class BudgetApi:
             claim, decision = await self._limiter.reserve_decided(
                 body.named(rules), body.client(), body.cost, body.ttl_seconds, rules=rules
             )
-            return self._claimed(claim, decision)
+            return await self._claimed(claim, decision)
         joint = await self._limiter.reserve_together(parts, ttl_seconds=body.ttl_seconds, rules=rules)
+        if joint.is_degraded and joint.allowed and self._checks.storage_errors:
+            await self._limiter.commit_together(joint.id, cost=0)
         outcomes = [self._checks.outcome(decision) for _, decision in joint.parts]
         return json_reply(JointClaimed(joint.allowed, outcomes, joint.id or None, joint.expires_in))
 
@@ -151,7 +153,7 @@ class BudgetApi:
         claim, decision = await self._limiter.acquire_decided(
             body.named(rules), body.identifier, body.cost, rules=rules
         )
-        return self._claimed(claim, decision)
+        return await self._claimed(claim, decision)
 
     async def release(self, call: Call) -> Reply:
         """End a call in flight."""
@@ -170,7 +172,9 @@ class BudgetApi:
             return json_reply(several[0] if len(several) == 1 else JointSettled(several))
         return _told(settled)
 
-    def _claimed(self, claim: Reservation | Hold, decision: Decision) -> Reply:
+    async def _claimed(self, claim: Reservation | Hold, decision: Decision) -> Reply:
+        if claim.degraded is not None and claim.allowed and self._checks.storage_errors:
+            await self._limiter.cancel(claim)  # the caller will not know of it
         outcome = msgspec.structs.asdict(self._checks.outcome(decision))
         return json_reply(Claimed(**outcome, id=claim.id if claim.allowed else None, expires_in=claim.expires_in))
 

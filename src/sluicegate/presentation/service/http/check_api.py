@@ -13,6 +13,7 @@ from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.endpoints import named_endpoint
 from sluicegate.presentation.service.http.web import Call, Reply, decode, json_reply
+from sluicegate.presentation.service.undecided import StorageUnavailableError
 from sluicegate.presentation.web.headers import QuotaHeaders, retry_after_seconds
 
 MAX_CHECKS: Final = 64
@@ -127,11 +128,14 @@ class CheckApi:
     Args:
         limiter: Decides them.
         quota: Writes the header fields.
+        storage_errors: Whether what the storage did not decide is an error.
     """
 
-    def __init__(self, limiter: TokenBucketAdapter, quota: QuotaHeaders) -> None:
+    def __init__(self, limiter: TokenBucketAdapter, quota: QuotaHeaders, *, storage_errors: bool = False) -> None:
         self._limiter = limiter
         self._quota = quota
+        self.storage_errors = storage_errors
+        """Whether what the storage did not decide is an error."""
 
     async def check(self, call: Call) -> Reply:
         """Answer a check: status 200 whatever was decided."""
@@ -148,7 +152,13 @@ class CheckApi:
         return json_reply(JointOutcome(joint.allowed, outcomes))
 
     def outcome(self, decision: Decision) -> CheckOutcome:
-        """Return what callers are told of a decision."""
+        """Return what callers are told of a decision.
+
+        Raises:
+            StorageUnavailableError: If the storage did not make it, and callers want to know.
+        """
+        if self.storage_errors and decision.degraded is not None:
+            raise StorageUnavailableError
         result = decision.result
         headers = dict(self._quota.build(decision))
         if not result.allowed:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from sluicegate.domain.errors import InvalidInputError
 from sluicegate.presentation.service.settings import ServiceLimits
+from sluicegate.presentation.service.undecided import StorageUnavailableError
 from sluicegate.presentation.web.headers import Headers
 
 JSON: Final = "application/json"
@@ -78,7 +79,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     Args:
         method: Its method.
         path: Its path.
-        handler: Answers its requests. An `InvalidInputError` that it raises becomes status 400.
+        handler: Answers its requests. An `InvalidInputError` that it raises becomes status 400, a `StorageUnavailableError` 503.
     """
 
     method: str
@@ -155,6 +156,8 @@ class _Served:
             return self._response(await self._handler(call))
         except InvalidInputError as error:
             return self._response(problem(400, "Bad request", str(error)))
+        except StorageUnavailableError as error:
+            return self._response(problem(503, "Storage not available", str(error)))
 
     def _response(self, reply: Reply) -> Response:
         headers = dict(reply.headers)
