@@ -1,6 +1,6 @@
 """The service beside handlers that do nothing, in alternating rounds: gRPC, HTTP and the Redis protocol.
 
-    benchmarks/.venv/bin/python benchmarks/bench_service.py [--rounds N] [--requests N]
+    benchmarks/.venv/bin/python benchmarks/bench_service.py [--rounds N] [--requests N] [--only gRPC|HTTP|Redis]
 
 The load comes from h2load (Debian's nghttp2-client), redis-benchmark and this process, on the second core; each server is a
 process of its own on the first. A round counts answers in a second of the wall clock, and the server's own processor time for
@@ -64,18 +64,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--only", choices=["gRPC", "HTTP", "Redis"], default="", help="one protocol")
     parser.add_argument("--serve", choices=["grpc", "http"])
     arguments = parser.parse_args()
     if arguments.serve:
         asyncio.run(_serve_grpc() if arguments.serve == "grpc" else _serve_http())
         return
-    for program in ("h2load", "redis-benchmark"):
-        if shutil.which(program) is None:
+    for program, protocol in (("h2load", "gRPC"), ("redis-benchmark", "Redis")):
+        if arguments.only in {"", protocol} and shutil.which(program) is None:
             raise SystemExit(f"{program} is not in PATH")
     os.sched_setaffinity(0, {1})
     with tempfile.TemporaryDirectory() as folder:
         for title, servers in _pairs(Path(folder)):
-            _compare(title, servers, arguments.rounds, arguments.requests)
+            if arguments.only in title:
+                _compare(title, servers, arguments.rounds, arguments.requests)
 
 
 def _pairs(folder: Path) -> Iterator[tuple[str, list[Server]]]:
