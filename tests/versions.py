@@ -50,7 +50,7 @@ BESIDE = ("limits[redis]", "arq", "kombu[redis]", "throttled-py[redis]")
 """Packages that applications have beside this one, and that bound redis-py's version."""
 
 # Without httpx2: with the oldest starlette it is too much for pip to resolve.
-EXTRAS = "redis,cli,fastapi,flask,django,drf,httpx,rules,metrics,otel"
+EXTRAS = "redis,cli,fastapi,flask,django,drf,httpx,rules,metrics,otel,service"
 TOOLS = (
     "pytest",
     "pytest-asyncio",
@@ -60,6 +60,7 @@ TOOLS = (
     "websockets",
     "fakeredis",
     "opentelemetry-sdk",
+    "xds-protos",
 )
 
 ON_REDIS = (
