@@ -59,6 +59,7 @@ TOOLS = (
     "http-sf",
     "websockets",
     "fakeredis",
+    "gunicorn",
     "opentelemetry-sdk",
     "xds-protos",
 )

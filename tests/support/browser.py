@@ -50,7 +50,8 @@ class Browser:
             )
             stack.callback(self._end)
             address = self._address()
-            self._socket = stack.enter_context(connect(address, max_size=None, open_timeout=60))
+            # No pings: a busy machine answers them late, and `command` has a limit of its own.
+            self._socket = stack.enter_context(connect(address, max_size=None, open_timeout=60, ping_interval=None))
             target = self.command("Target.createTarget", url="about:blank")["targetId"]
             self._session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Runtime", "Network", "Log"):

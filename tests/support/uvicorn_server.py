@@ -7,6 +7,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
+from uvicorn.config import WS_PROTOCOLS
+
+WS: Any = (
+    "websockets-sansio" if "websockets-sansio" in WS_PROTOCOLS else "auto"
+)  # without the deprecated half of websockets
 
 
 class UvicornServer:
@@ -16,9 +21,7 @@ class UvicornServer:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(
-            app, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=5, **options
-        )
+        config = uvicorn.Config(app, log_level="warning", ws=WS, timeout_graceful_shutdown=5, **options)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
 

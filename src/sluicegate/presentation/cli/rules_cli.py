@@ -40,7 +40,7 @@ def show(
     app: App = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the effective rules and their version; with --app also those that an application's code declares."""
+    """Show the effective rules and their version; of code too with --app."""
     raise typer.Exit(rules_commands.show(file, app, as_json=as_json))
 
 
