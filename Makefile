@@ -91,7 +91,7 @@ soak: .venv/ready ## Run the long tests and the floods
 	$(BIN)/python benchmarks/redis_faults.py
 	$(BIN)/python benchmarks/redis_soak.py
 	$(BIN)/python benchmarks/stream_soak.py
-	SLUICEGATE_LONG=1 $(BIN)/python -m pytest --timeout=1800
+	SLUICEGATE_LONG=1 $(BIN)/python -m pytest --timeout=1800 -o faulthandler_timeout=2000
 
 docs: .venv/ready ## Build the pages into site/
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --group docs

@@ -246,6 +246,41 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
     assert subprocess.run([sys.executable, "-c", code, str(path)], timeout=60, check=False).returncode == 0
 
 
+def test_nothing_is_done_for_the_first_time_in_the_thread(tmp_path: Path) -> None:
+    """What the thread of the parent initialises while the process forks stays locked in the child.
+
+    It happened once in a thousand forks: a cell of watchfiles' extension waited for the thread that was not there any more.
+    """
+    code = """
+import sys, threading, time
+from pathlib import Path
+import sluicegate.infrastructure.rules_file.watcher as watcher
+import watchfiles
+real, told, threads = watchfiles.watch, [], []
+def watch(*directories, stop_event, **settings):
+    threads.append(threading.current_thread())
+    for changes in real(*directories, stop_event=stop_event, **settings):
+        yield changes
+    told.append(stop_event.is_set())  # its code was gone through
+watchfiles.watch = watch
+path, modules = Path(sys.argv[1]), []
+watch = watcher.FileWatcher(path, lambda: modules.append(set(sys.modules)), quiet_ms=5)
+watch.start()
+assert threads[0] is threading.main_thread() and told == [True], threads
+while not modules:
+    time.sleep(0.01)
+watch.stop()
+assert len(threads) == 2 and threads[1] is not threads[0], threads
+assert set(sys.modules) == modules[0], set(sys.modules) - modules[0]
+"""
+    path = tmp_path / "rules.toml"
+    path.write_text("one")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], timeout=60, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_wrong_settings(tmp_path: Path) -> None:
     """Intervals that make no sense are refused."""
     for wrong in ({"poll_seconds": 0}, {"poll_seconds": float("nan")}, {"quiet_ms": 0}):

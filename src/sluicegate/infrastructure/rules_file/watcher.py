@@ -9,6 +9,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from threading import Event, Thread, current_thread
@@ -71,9 +72,7 @@ class FileWatcher:
         if self._thread is not None:
             return
         if self._notify:
-            # Not in the thread: if the process forks while a thread imports a module, the module stays locked in the child.
-            with suppress(ImportError):
-                import_module("watchfiles")
+            _warm_up(self._path.anchor)
         self._start_thread()
         if hasattr(os, "register_at_fork"):
             restart = weakref.WeakMethod(self._start_in_child)
@@ -170,6 +169,20 @@ class FileWatcher:
 
     def __repr__(self) -> str:
         return f"FileWatcher(path={self._path!r})"
+
+
+@cache
+def _warm_up(directory: str) -> None:
+    """Import watchfiles and go through its code once, in this thread.
+
+    If the process forks while another thread does either for the first time, the module, or a cell of the library that is filled
+    once, stays locked in the child, whose own thread would wait for it for ever.
+    """
+    stopped = Event()
+    stopped.set()
+    with suppress(Exception):  # the watching thread meets it again, and reports it
+        for _ in import_module("watchfiles").watch(directory, stop_event=stopped, step=1, recursive=False):
+            pass
 
 
 def _signature(path: Path) -> tuple[object, ...]:
