@@ -1,4 +1,4 @@
-"""Who asks most, and who is denied most."""
+"""The keys with the most requests and the most denials."""
 
 from sluicegate.application.hot_keys import HotKey, HotKeys
 

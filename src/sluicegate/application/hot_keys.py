@@ -87,11 +87,11 @@ class HotKeys:
             bus.subscribe(event_type, self._note)
 
     def most_asked(self, most: int = 10) -> list[HotKey]:
-        """Return who asked most."""
+        """Return the keys with the most requests, most first."""
         return self._top(self._asked, most)
 
     def most_denied(self, most: int = 10) -> list[HotKey]:
-        """Return who was denied most."""
+        """Return the keys with the most denials, most first."""
         return self._top(self._denied, most)
 
     def _top(self, hitters: HeavyHitters[tuple[str, str]], most: int) -> list[HotKey]:

@@ -216,7 +216,7 @@ class ResettableStorage(Protocol):
         ...
 
     def forget_all(self, prefixes: Sequence[str], /) -> None:
-        """Forget what this process remembers or keeps of such buckets, which were reset through another storage."""
+        """Forget what this process remembers of buckets with these prefixes, which were reset through another storage."""
         ...
 
 
@@ -229,7 +229,7 @@ class SyncResettableStorage(Protocol):
         ...
 
     def forget_all(self, prefixes: Sequence[str], /) -> None:
-        """Forget what this process remembers or keeps of such buckets, which were reset through another storage."""
+        """Forget what this process remembers of buckets with these prefixes, which were reset through another storage."""
         ...
 
 
@@ -275,7 +275,7 @@ class EventBusProtocol(Protocol):
     """
 
     def listens(self, event_type: type[RateLimitEvent], /) -> bool:
-        """Return whether anybody would get an event of this type; where not, none is built."""
+        """Return whether this type of event has a listener; if not, no event of it is built."""
         ...
 
     def publish(self, event: RateLimitEvent, /) -> object:

@@ -142,7 +142,7 @@ class LockedTable:
         _run(self._free, self._owner, self._table, self._clock, ResetShardCall(shard, tuple(prefixes)))
 
     def forget_all(self, prefixes: Sequence[str], /) -> None:
-        """Make such buckets full: nobody else has them."""
+        """Reset the buckets with these prefixes; they are in this process only."""
         self.reset_all_blocking(prefixes)
 
     @property

@@ -298,7 +298,7 @@ def test_the_page_in_an_application_needs_no_token_and_offers_no_change(page: Pa
         page.browser.wait_for("document.querySelectorAll('#rules-table tbody tr').length === 1")
         assert page.browser.evaluate("document.getElementById('sign-in').hidden")
         assert page.browser.evaluate("document.getElementById('everything-off').offsetParent === null")
-        assert page.text("hot-note") == "Nobody counts who asks most."
+        assert page.text("hot-note") == "Hot keys are not counted."
         page.browser.open("about:blank")
     assert page.browser.complaints == []
 

@@ -12,7 +12,7 @@ from sluicegate.domain.rules.endpoint_rules import Limit
 
 
 class ClaimNotices:
-    """Publish what becomes of claims. Nothing is built where nobody listens.
+    """Publish events about claims. No event is built for a type without listeners.
 
     Args:
         notifier: Publishes the events.

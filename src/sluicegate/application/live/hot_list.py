@@ -38,7 +38,7 @@ def hot_list(most: Callable[[int], list[HotKey]], capacity: int) -> HotList:
 
 
 def hot_lists(hot_keys: HotKeys) -> tuple[HotList, HotList]:
-    """Return who asks most and who is denied most in this process."""
+    """Return the keys of this process with the most requests and the most denials."""
     return (
         hot_list(hot_keys.most_asked, hot_keys.capacity),
         hot_list(hot_keys.most_denied, hot_keys.capacity),

@@ -10,7 +10,7 @@ from sluicegate.runtime.system_clock import utc_now
 
 MAX_LISTENERS: Final = 16
 _IDLE_WINDOWS: Final = 3
-"""How many windows it goes on without anybody: who asks again soon gets an answer at once."""
+"""How many windows are measured after the last reader left: a reader that comes back soon gets an answer at once."""
 
 
 class TooManyListenersError(Exception):
@@ -83,7 +83,7 @@ class LiveFeed:
         return self._next
 
     async def _measure(self) -> None:
-        """Measure one window after the other, until nobody has wanted to know for some."""
+        """Measure window after window, until there was no reader for `_IDLE_WINDOWS` of them."""
         idle = 0
         before = await self._read()
         while idle < _IDLE_WINDOWS:

@@ -139,7 +139,7 @@ class HotFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         identifiers: How clients are shown.
-        asked: Who asks most.
+        asked: The keys with the most requests.
         denied: Who is denied most.
     """
 
@@ -168,7 +168,7 @@ class LiveFigures(msgspec.Struct, frozen=True, kw_only=True):
         rules_differ: Whether processes have rules of different versions.
         rules_changes: How often others came into force, in the process that answers.
         rules_refusals: How often others were refused there.
-        hot: Who is hot; None: nobody counts.
+        hot: The hottest keys; None if they are not counted.
         events_dropped: Events and log lines that were lost: the numbers may be too low.
     """
 

@@ -45,7 +45,7 @@ class Totals:
         return self._numbers.get(metric.name, {})
 
     def one(self, metric: Metric) -> int:
-        """Return the value of a metric without labels; 0: nobody counts it."""
+        """Return the value of a metric without labels; 0 if it is not counted."""
         return int(self.by_labels(metric).get((), 0))
 
     def _add_window(self, was: WorkerFigures, now: WorkerFigures) -> None:

@@ -57,8 +57,8 @@ class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
         storage: The class of its storage.
         storage_fault: Why that does not answer, in one word; None: it does.
         identifiers: How clients are shown.
-        asked: Who asks most; None: nobody counts.
-        denied: Who is denied most; None: nobody counts.
+        asked: The keys with the most requests; None if they are not counted.
+        denied: The keys with the most denials; None if they are not counted.
     """
 
     worker: str
@@ -89,7 +89,7 @@ class WorkerMeter:
         limiter: The limiter.
         bus: The bus that it was given.
         figures_of: Returns the figures of a storage; None: it has none.
-        hot_keys: Who is hot; None: nobody counts that.
+        hot_keys: The hottest keys; None if they are not counted.
         worker: The name of this process.
     """
 

@@ -66,7 +66,7 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         typer.Option(
             metavar="HOW",
             envvar="SLUICEGATE_HOT_KEYS",
-            help="How the live page shows who asks most: hashed, raw, or off.",
+            help="How the live page shows the most active clients: hashed, raw, or off.",
         ),
     ] = "hashed",
     tls_certificate: Annotated[

@@ -66,12 +66,12 @@ class LiveApi:
         return json_reply(figures, headers=_UNCACHED)
 
     async def hot_keys(self, call: Call) -> Reply:
-        """Answer with who asks most and who is denied most."""
+        """Answer with the clients that have the most requests and the most denials."""
         figures = await self.feed.next()
         if figures is None:
             return await self.show(call)
         if figures.hot is None:
-            return problem(404, "Not counted", "Nobody counts who asks most: see --hot-keys.")
+            return problem(404, "Not counted", "Hot keys are not counted: see --hot-keys.")
         return json_reply(figures.hot, headers=_UNCACHED)
 
     async def stream(self, _: Call) -> Reply:
@@ -100,7 +100,7 @@ class LiveApi:
 
 
 def absent_endpoints() -> list[Endpoint]:
-    """Return the route that says that nobody counts."""
+    """Return the route that answers that hot keys are not counted."""
 
     async def refuse(_: Call) -> Reply:
         return problem(404, "Not counted", "This service does not count for a live page: see --live.")

@@ -60,7 +60,7 @@ def build_servers(  # noqa: PLR0913, PLR0917 - the parts of a service
         reload: Reads the rules again, puts them into force and returns their version.
         peers: The processes that serve beside this one; None: there are none.
         metrics: What is counted; None: nothing is.
-        live: What answers people who watch; None: nobody may.
+        live: Serves the live page; None: there is none.
 
     Raises:
         InvalidInputError: If it cannot listen where it should, or a setting is invalid.

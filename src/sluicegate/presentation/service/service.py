@@ -27,7 +27,7 @@ class Service:
         reload: Reads the rules again, puts them into force and returns their version; None: they cannot be read again.
         peers: The processes that serve beside this one; None: there are none.
         metrics: What is counted; None: nothing is.
-        live: What answers people who watch; None: nobody may.
+        live: Serves the live page; None: there is none.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of a service

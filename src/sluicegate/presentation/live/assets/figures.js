@@ -141,7 +141,7 @@ function showEndpoints(rules) {
 function showHot({ hot }, actions) {
   byId("hot-tables").hidden = hot === null;
   setText(byId("hot-note"), hot === null
-    ? "Nobody counts who asks most."
+    ? "Hot keys are not counted."
     : hot.identifiers === "raw"
       ? "Since the processes began. Where a count has a range, others may have part of it."
       : "Since the processes began. Clients are hashed, as in the audit log. Where a count has a range, others may have part of it.");

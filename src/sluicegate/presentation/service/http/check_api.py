@@ -60,7 +60,7 @@ class OneOrSeveral(Named, frozen=True, kw_only=True):
     cost: CostNumber | dict[str, CostNumber] = 0
 
     def client(self) -> str | dict[str, str]:
-        """Return who asks.
+        """Return the client's identifier.
 
         Raises:
             InvalidInputError: If that is not said.
