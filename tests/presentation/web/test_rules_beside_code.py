@@ -245,6 +245,28 @@ async def test_two_middlewares_with_different_rules(
         await one.aclose()
 
 
+@pytest.mark.parametrize("where", ["memory", "redis"])
+@pytest.mark.usefixtures("_process")
+async def test_rules_with_names_of_their_own_count_apart_below_two_mounts(
+    where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same limit for the same inner path, in memory and on Redis."""
+    if where == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        monkeypatch.setenv("SLUICEGATE_STORAGE_URL", server.url)
+        monkeypatch.setenv("SLUICEGATE_DEADLINE_MS", "10000")
+    page = Starlette(routes=[Route("/{name}", lambda _: StarletteResponse())])
+    mounted = {
+        name: RateLimitMiddleware(page, rules={"GET /a": RateLimitRule(2, 0.001, "ip", name=name)})
+        for name in ("shop", "blog")
+    }
+    app = Starlette(routes=[Mount(f"/{name}", one) for name, one in mounted.items()])
+    for name in ("shop", "blog"):
+        assert await statuses(app, *[f"/{name}/a"] * 3) == [200, 200, 429]
+    for one in mounted.values():
+        await cast("TokenBucketAdapter", one.limiter).aclose()
+
+
 @pytest.mark.usefixtures("_process")
 async def test_which_of_different_rules_has_a_key_does_not_depend_on_their_order() -> None:
     """Workers build the middlewares of mounted applications as they are asked for, and share buckets all the same."""

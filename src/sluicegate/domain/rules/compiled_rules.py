@@ -270,7 +270,7 @@ class _Compiler:
             rule, bucket = one.rule, one.bucket
             frame = self._key_format.frame(rule.scope, bucket, variants[at])
             other = self._taken.get(frame)
-            if other is not None and other.spec.text != rule.spec.text:
+            if other is not None and label_of(other, ()) != label_of(rule, ()):
                 frame = self._key_format.frame(rule.scope, bucket, f"&{label_of(rule, ())}")
             if frame in frames:
                 raise InvalidInputError(f"rules[{endpoint!r}]: two rules of {bucket!r} would count in the same bucket")
