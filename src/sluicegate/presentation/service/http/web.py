@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
@@ -130,7 +129,7 @@ def decode(body: bytes, kind: type[Any]) -> Any:  # noqa: ANN401 - of the kind t
 
 
 class _Served:
-    """Serve one endpoint: an ASGI application."""
+    """Serve one endpoint: an ASGI application. Starlette's `Request` and `Response` would take longer than the check itself."""
 
     def __init__(self, handler: Handler, limits: ServiceLimits, guard: Callable[[Call], Reply | None] | None) -> None:
         self._handler = handler
@@ -140,94 +139,100 @@ class _Served:
         self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._answer(Request(scope, receive))
-        await response(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response:
-        if self._guard is not None:
-            refused = self._guard(_call(request, b""))
-            if refused is not None:
-                return self._response(refused)
-        body = b""
-        if request.method not in {"GET", "HEAD"}:
-            sent = await self._read(request)
-            if isinstance(sent, Reply):
-                return self._response(sent)
-            body = sent
-        call = _call(request, body)
-        try:
-            return self._response(await self._handler(call))
-        except InvalidInputError as error:
-            return self._response(problem(400, "Bad request", str(error)))
-        except StorageUnavailableError as error:
-            return self._response(problem(503, "Storage not available", str(error)))
-
-    def _response(self, reply: Reply) -> Response:
-        headers = dict(reply.headers)
-        if reply.content_type:
-            headers["content-type"] = reply.content_type
+        reply = await self._answer(scope, receive)
         if reply.chunks is not None:
-            return _Streamed(reply.chunks, self._take_seconds, reply.status, headers)
-        return Response(reply.body, reply.status, headers)
+            await _stream(reply, reply.chunks, self._take_seconds, receive, send)
+            return
+        headers = [(b"content-length", b"%d" % len(reply.body)), *_headers_of(reply)]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
 
-    async def _read(self, request: Request) -> bytes | Reply:
-        too_large = problem(413, "Too large", f"The body has more than {self._max_bytes} bytes.")
-        declared = request.headers.get("content-length", "")
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        if self._guard is not None:
+            refused = self._guard(_call(scope, b""))
+            if refused is not None:
+                return refused
+        body = b""
+        if scope["method"] not in {"GET", "HEAD"}:
+            sent = await self._read(scope, receive)
+            if isinstance(sent, Reply):
+                return sent
+            body = sent
+        try:
+            return await self._handler(_call(scope, body))
+        except InvalidInputError as error:
+            return problem(400, "Bad request", str(error))
+        except StorageUnavailableError as error:
+            return problem(503, "Storage not available", str(error))
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | Reply:
+        declared = "".join(_header_lines(scope, "content-length"))
         if declared.isdigit() and len(declared) < 20 and int(declared) > self._max_bytes:  # noqa: PLR2004 - digits of a number
-            return too_large
+            return self._too_large()
         body = b""
         try:
             async with asyncio.timeout(self._body_seconds):
-                async for chunk in request.stream():
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return problem(400, "Bad request", "The connection was closed before the end of the body.")
+                    chunk: bytes = message.get("body", b"")
                     body += chunk
                     if len(body) > self._max_bytes:
-                        return too_large
+                        return self._too_large()
+                    if not message.get("more_body", False):
+                        return body
         except TimeoutError:
             return problem(408, "Too slow", f"The body did not come within {self._body_seconds:g} seconds.")
-        except ClientDisconnect:
-            return problem(400, "Bad request", "The connection was closed before the end of the body.")
-        return body
+
+    def _too_large(self) -> Reply:
+        return problem(413, "Too large", f"The body has more than {self._max_bytes} bytes.")
 
 
-def _call(request: Request, body: bytes) -> Call:
-    scope, client = request.scope, request.client
-    peer = client.host if client is not None else None
-    return Call(scope["method"], scope["path"], scope["query_string"], body, peer, request.headers.getlist)
+def _call(scope: Scope, body: bytes) -> Call:
+    client = scope.get("client")
+    peer = client[0] if client else None
+    return Call(scope["method"], scope["path"], scope["query_string"], body, peer, partial(_header_lines, scope))
 
 
-class _Streamed(Response):
-    """A response that goes on until its chunks end, its client is gone, or takes nothing for a while."""
+def _header_lines(scope: Scope, name: str) -> list[str]:
+    wanted = name.encode("latin-1")
+    return [value.decode("latin-1") for field, value in scope["headers"] if field == wanted]
 
-    def __init__(self, chunks: Chunks, take_seconds: float, status: int, headers: dict[str, str]) -> None:
-        super().__init__(b"", status, headers)
-        del self.headers["content-length"]
-        self._chunks = chunks
-        self._take_seconds = take_seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - of ASGI
+def _headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+    if reply.content_type:
+        headers.append((b"content-type", reply.content_type.encode("latin-1")))
+    return headers
+
+
+async def _stream(reply: Reply, chunks: Chunks, take_seconds: float, receive: Receive, send: Send) -> None:
+    """Send a response that goes on until its chunks end, its client is gone, or takes nothing for a while."""
+    try:
+        sending = asyncio.ensure_future(_send_chunks(reply, chunks, take_seconds, send))
+        leaving = asyncio.ensure_future(_disconnected(receive))
         try:
-            sending = asyncio.ensure_future(self._send(send))
-            leaving = asyncio.ensure_future(_disconnected(receive))
-            try:
-                await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sending.cancel()
-                leaving.cancel()
-                await asyncio.wait((sending, leaving))
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._chunks.close()
-        error = None if sending.cancelled() else sending.exception()
-        if error is not None and not isinstance(error, TimeoutError):
-            raise error
+            sending.cancel()
+            leaving.cancel()
+            await asyncio.wait((sending, leaving))
+    finally:
+        chunks.close()
+    error = None if sending.cancelled() else sending.exception()
+    if error is not None and not isinstance(error, TimeoutError):
+        raise error
 
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        more = True
-        while more:
-            chunk = await self._chunks.next_chunk()
-            more = bool(chunk)
-            async with asyncio.timeout(self._take_seconds):
-                await send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+async def _send_chunks(reply: Reply, chunks: Chunks, take_seconds: float, send: Send) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": _headers_of(reply)})
+    more = True
+    while more:
+        chunk = await chunks.next_chunk()
+        more = bool(chunk)
+        async with asyncio.timeout(take_seconds):
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})
 
 
 async def _disconnected(receive: Receive) -> None:
