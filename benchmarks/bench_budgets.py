@@ -21,6 +21,7 @@ _CHAT = "POST /v1/chat"
 _PLENTY = RateLimitRule(10**9, 10**9, "user")
 _CALLERS = 50
 _RESERVED = (0, 100, 9_999)
+_CHECKS_ALONE = 2_000  # in a round: each waits for the server
 _CHECKS_BESIDE = 500  # in a round: of a bucket with claims, where each took milliseconds once
 _PEER_CHECKS = 200  # of token-throttle in a round: it does some hundreds a second
 
@@ -61,11 +62,21 @@ async def _on_redis(size: Size, section: Section) -> None:
             throttle = _token_throttle(server.url)
             contestants.append(throttle)
         await alternate(contestants, rounds=size.rounds, checks=size.joint_checks)
+        one_check = Contestant("a check", one_by_one(_check(limiter), ["alice"]), peer=False)
+        one_budget = Contestant("reserve + commit", one_by_one(_reserve_and_commit(limiter), ["alice"]), ours=True)
+        await alternate([one_check, one_budget], rounds=size.rounds, checks=_CHECKS_ALONE)
         await limiter.aclose()
+    conditions = f"One caller; {size.rounds} rounds of {_CHECKS_ALONE} calls each."
+    section.tables.append(compare("one caller on Redis", conditions, [one_check, one_budget]))
+    section.goals.append(
+        at_most("reserve + commit on Redis, one caller", 2.2, ratio(one_budget, one_check), unit="times a check")
+    )
     conditions = f"One key, {_CALLERS} callers in one process; {size.rounds} rounds of {size.joint_checks:,} calls each"
     conditions += f" ({_PEER_CHECKS} of token-throttle's)."
     section.tables.append(compare("one hot key on Redis", conditions, contestants))
-    section.goals.append(at_most("reserve + commit on Redis", 2.2, ratio(budget, check), unit="times a check"))
+    section.goals.append(
+        at_most(f"reserve + commit on Redis, {_CALLERS} callers", 2.2, ratio(budget, check), unit="times a check")
+    )
     if throttle is not None:
         section.goals.append(
             at_least("reserve + commit on one hot key", 50, ratio(throttle, budget), than="token-throttle's")
