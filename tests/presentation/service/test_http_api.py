@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sluicegate.presentation.service.settings import Address, ServiceLimits, open_socket
+from sluicegate.presentation.service.http.uvicorn_server import HttpServer
+from sluicegate.presentation.service.http.web import Call, Endpoint, Reply, build_app
+from sluicegate.presentation.service.settings import Address, ServiceLimits, bound_address, open_socket
 from sluicegate.testing import FailingStorage
 from support.rate_limit_service import ANYWHERE, ServiceWorld
 
@@ -259,33 +261,51 @@ async def test_too_many_requests_at_a_time_are_refused() -> None:
             one.close()
 
 
-async def test_slow_clients_are_not_waited_for() -> None:
-    """A connection without a request is closed; a body that does not come is answered with 408."""
-    world = world_of(service={"limits": ServiceLimits(request_seconds=0.3)})
-    async with http(world) as client:
-        host, _, port = world.service.addresses["http"].rpartition(":")
-        sent = [
-            b"",
-            b"POST /v1/check HTTP/1.1\r\nhost: x\r\n",
-            b"POST /v1/check HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
-        ]
-        answers: list[bytes] = []
-        for data in sent:
-            reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(data)
-            answers.append(await asyncio.wait_for(reader.read(100), 10))
-            writer.close()
-            await writer.wait_closed()
-        assert answers[:2] == [b"", b""]
-        assert answers[2].startswith(b"HTTP/1.1 408")
-        assert (await client.get("/healthz")).status_code == 200
-
-
 def test_answers_are_sent_at_once() -> None:
     """Asyncio switches Nagle's algorithm off only for sockets that say that they are TCP: else a second packet waits 40 ms."""
     for host in ("127.0.0.1", "::1"):
         with open_socket("--http", Address(host, 0)) as listener:
             assert listener.proto == socket.IPPROTO_TCP
+
+
+async def test_wrong_paths_and_methods() -> None:
+    """404 for what is not there, and 405 with the method that is; HEAD answers as GET does, without the body."""
+    async with http(world_of()) as client:
+        for path in ("/", "/v1", "/v1/check/", "/v1/check%00", "/V1/CHECK", "//v1/check"):
+            assert (await client.post(path, content=b"{}")).status_code == 404
+        for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "BREW"):
+            answer = await client.request(method, "/v1/check")
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        answer = await client.post("/healthz", content=b"{}")
+        assert (answer.status_code, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+        get, head = await client.get("/healthz"), await client.head("/healthz")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == get.headers["content-length"] == "3"
+
+
+async def test_a_mistake_of_ours_is_told_to_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """The client gets 500 and no word of what went wrong; the next request is answered."""
+
+    async def fail(_: Call) -> Reply:
+        raise RuntimeError("the secret is 42")
+
+    routes = [Endpoint("POST", "/fail", fail), Endpoint("GET", "/fine", answer_nothing)]
+    listener = open_socket("--http", ANYWHERE)
+    server = HttpServer(build_app(routes, ServiceLimits()), listener, ServiceLimits())
+    await server.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{bound_address(listener)}", timeout=60) as client:
+            answer = await client.post("/fail", content=b"{}")
+            assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+            assert (await client.get("/fine")).status_code == 204
+    finally:
+        await server.drain(1)
+    assert "the secret is 42" in caplog.text
+
+
+async def answer_nothing(_: Call) -> Reply:
+    """Answer without a body."""
+    return Reply(204, content_type="")
 
 
 async def test_malformed_requests_are_refused() -> None:

@@ -1,7 +1,9 @@
 """The Redis protocol, asked by redis-py, redis-cli and raw sockets."""
 
 import asyncio
+import contextlib
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -141,6 +143,26 @@ async def test_a_client_that_does_not_log_in_is_not_waited_for() -> None:
         reader, writer = await asyncio.open_connection(host, int(port))
         assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
+
+
+async def test_a_client_that_neither_logs_in_nor_reads_is_let_go() -> None:
+    """To wait until it has read the refusals would be to wait for ever."""
+    world = world_of(resp_password=PASSWORD, limits=ServiceLimits(request_seconds=0.5, max_connections=1))
+    async with served(world, password=PASSWORD, retry=ONCE) as client:
+        host, _, port = world.service.addresses["resp"].rpartition(":")
+        with socket.create_connection((host, int(port))) as silent:
+            silent.setblocking(False)
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                while True:
+                    silent.send(b"PING\r\n" * 10_000)
+                    await asyncio.sleep(0)
+            async with asyncio.timeout(60):
+                while True:
+                    try:
+                        assert await client.ping()
+                        break
+                    except redis.RedisError:
+                        await asyncio.sleep(0.05)
 
 
 async def test_redis_cli_is_a_client() -> None:

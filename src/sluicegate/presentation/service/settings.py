@@ -36,8 +36,9 @@ class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True):
         max_concurrent: The most requests that are answered at a time: over one connection of gRPC, in all over HTTP.
         max_connections: The most connections at a time over the Redis protocol.
         idle_seconds: After how long a connection on which nothing happens is closed.
-        request_seconds: How long a client may take from its connection to its first request, or login, and for a body.
-        take_seconds: How long a client may take for one part of a response that goes on.
+        request_seconds: How long a client may take from its connection to its first request, or login, and for a body. The
+            rest of a request that has begun is waited for at most twice as long.
+        take_seconds: How long a client may take until it reads on.
     """
 
     max_message_bytes: int = 65_536

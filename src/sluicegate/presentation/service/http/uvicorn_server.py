@@ -24,23 +24,60 @@ _QUIET_SECONDS: Final = 0.25
 class _Protocol(HTTPProtocol):
     """One connection.
 
+    uvicorn closes a connection on which nothing comes, but waits for ever for the rest of a request that has begun, and for a
+    client that does not read.
+
     Args:
-        request_seconds: How long it may take until its first request has come.
+        limits: How long clients may take.
         *arguments: Those of uvicorn's own.
         **options: The same.
     """
 
-    def __init__(self, request_seconds: float, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(self, limits: ServiceLimits, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
-        self._request_seconds = request_seconds
+        self._limits = limits
+        self._awaited_after: object = None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - narrower in uvicorn than in asyncio
         super().connection_made(transport)
-        self._first = self.loop.call_later(self._request_seconds, self._close_if_unused)
+        self._look_again = self.loop.call_later(self._limits.request_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._first.cancel()
+        self._look_again.cancel()
+        self._end_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Drop the connection if the client does not read on."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._limits.take_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._end_unread()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, and drop what its client has not read: that would be waited for."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _end_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def _look(self) -> None:
+        """Drop the connection if it has waited since the last look for the rest of a request, or for the first one."""
+        is_waiting = (
+            self._is_idle() and self.timeout_keep_alive_task is None
+        )  # uvicorn ends its timer with the first byte
+        if is_waiting and self._awaited_after is self.cycle:
+            self.transport.abort()
+            return
+        self._awaited_after = self.cycle if is_waiting else self
+        self._look_again = self.loop.call_later(self._limits.request_seconds, self._look)
 
     def shutdown(self) -> None:
         """Close the connection once it is quiet."""
@@ -48,10 +85,6 @@ class _Protocol(HTTPProtocol):
             self.loop.call_later(_QUIET_SECONDS, self._close_if_idle)
         else:
             super().shutdown()
-
-    def _close_if_unused(self) -> None:
-        if not self._has_request():
-            self.transport.close()
 
     def _close_if_idle(self) -> None:
         if self._is_idle():
@@ -95,7 +128,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=cast("type[asyncio.Protocol]", partial(_Protocol, limits.request_seconds)),
+                http=cast("type[asyncio.Protocol]", partial(_Protocol, limits)),
                 ws="none",
                 lifespan="off",
                 log_config=None,

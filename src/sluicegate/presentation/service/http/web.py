@@ -1,17 +1,17 @@
-"""Starlette, as far as the service uses it: routes whose handlers get a bounded body and return a reply."""
+"""Routes on Starlette's router, whose handlers get a bounded body and return a reply."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
 
 from sluicegate.domain.errors import InvalidInputError
+from sluicegate.presentation.service.http.streamed import Chunks, send_streamed
 from sluicegate.presentation.service.settings import ServiceLimits
 from sluicegate.presentation.service.undecided import StorageUnavailableError
+from sluicegate.presentation.web.asgi.messages import Message, Receive, Scope, Send
 from sluicegate.presentation.web.headers import Headers
 
 JSON: Final = "application/json"
@@ -27,7 +27,7 @@ class Call(msgspec.Struct, frozen=True):
         query: Its query, as it was sent.
         body: Its body.
         peer: The address at the other end of the connection; None for a Unix socket.
-        header_lines: Returns the lines of a header field, whose name is in lower case, in their order.
+        headers: Its header fields, with names in lower case.
     """
 
     method: str
@@ -35,19 +35,12 @@ class Call(msgspec.Struct, frozen=True):
     query: bytes
     body: bytes
     peer: str | None
-    header_lines: Callable[[str], list[str]]
+    headers: Iterable[tuple[bytes, bytes]]
 
-
-class Chunks(Protocol):
-    """The parts of a body that has no end yet."""
-
-    async def next_chunk(self) -> bytes:
-        """Return the next one as soon as there is one; empty: it was the last."""
-        ...
-
-    def close(self) -> None:
-        """Let go of what they are made from. It is called once, whatever happens."""
-        ...
+    def header_lines(self, name: str) -> list[str]:
+        """Return the lines of a header field, whose name is in lower case, in their order."""
+        wanted = name.encode("latin-1")
+        return [value.decode("latin-1") for field, value in self.headers if field == wanted]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -102,7 +95,10 @@ def build_app(
     """
     served = [(one, guard) for one in endpoints] + [(one, None) for one in open_endpoints]
     # A router and endpoints that are ASGI applications: a `Starlette` and its functions put four more calls round each request.
-    return Router([Route(one.path, _Served(one.handler, limits, by), methods=[one.method]) for one, by in served])
+    return Router(
+        [Route(one.path, _Served(one.handler, limits, by), methods=[one.method]) for one, by in served],
+        redirect_slashes=False,
+    )
 
 
 def json_reply(value: object, status: int = 200, headers: Headers = ()) -> Reply:
@@ -140,21 +136,20 @@ class _Served:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = await self._answer(scope, receive)
-        if reply.chunks is not None:
-            await _stream(reply, reply.chunks, self._take_seconds, receive, send)
-            return
-        headers = [(b"content-length", b"%d" % len(reply.body)), *_headers_of(reply)]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        if reply.chunks is None:
+            await send(_start(reply, (b"content-length", b"%d" % len(reply.body))))
+            await send({"type": "http.response.body", "body": reply.body})
+        else:
+            await send_streamed(_start(reply), reply.chunks, self._take_seconds, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         if self._guard is not None:
-            refused = self._guard(_call(scope, b""))
+            refused = self._guard(_call(scope))
             if refused is not None:
                 return refused
         body = b""
         if scope["method"] not in {"GET", "HEAD"}:
-            sent = await self._read(scope, receive)
+            sent = await self._read(receive)
             if isinstance(sent, Reply):
                 return sent
             body = sent
@@ -165,76 +160,32 @@ class _Served:
         except StorageUnavailableError as error:
             return problem(503, "Storage not available", str(error))
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | Reply:
-        declared = "".join(_header_lines(scope, "content-length"))
-        if declared.isdigit() and len(declared) < 20 and int(declared) > self._max_bytes:  # noqa: PLR2004 - digits of a number
-            return self._too_large()
-        body = b""
+    async def _read(self, receive: Receive) -> bytes | Reply:
+        body, more = b"", True
         try:
             async with asyncio.timeout(self._body_seconds):
-                while True:
+                while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return problem(400, "Bad request", "The connection was closed before the end of the body.")
-                    chunk: bytes = message.get("body", b"")
-                    body += chunk
+                    body += message.get("body", b"")
                     if len(body) > self._max_bytes:
-                        return self._too_large()
-                    if not message.get("more_body", False):
-                        return body
+                        return problem(413, "Too large", f"The body has more than {self._max_bytes} bytes.")
+                    more = message.get("more_body", False)
         except TimeoutError:
             return problem(408, "Too slow", f"The body did not come within {self._body_seconds:g} seconds.")
-
-    def _too_large(self) -> Reply:
-        return problem(413, "Too large", f"The body has more than {self._max_bytes} bytes.")
+        return body
 
 
-def _call(scope: Scope, body: bytes) -> Call:
+def _call(scope: Scope, body: bytes = b"") -> Call:
     client = scope.get("client")
-    peer = client[0] if client else None
-    return Call(scope["method"], scope["path"], scope["query_string"], body, peer, partial(_header_lines, scope))
+    return Call(
+        scope["method"], scope["path"], scope["query_string"], body, client[0] if client else None, scope["headers"]
+    )
 
 
-def _header_lines(scope: Scope, name: str) -> list[str]:
-    wanted = name.encode("latin-1")
-    return [value.decode("latin-1") for field, value in scope["headers"] if field == wanted]
-
-
-def _headers_of(reply: Reply) -> list[tuple[bytes, bytes]]:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+def _start(reply: Reply, *fields: tuple[bytes, bytes]) -> Message:
+    headers = [*fields, *[(name.encode(), value.encode("latin-1")) for name, value in reply.headers]]
     if reply.content_type:
-        headers.append((b"content-type", reply.content_type.encode("latin-1")))
-    return headers
-
-
-async def _stream(reply: Reply, chunks: Chunks, take_seconds: float, receive: Receive, send: Send) -> None:
-    """Send a response that goes on until its chunks end, its client is gone, or takes nothing for a while."""
-    try:
-        sending = asyncio.ensure_future(_send_chunks(reply, chunks, take_seconds, send))
-        leaving = asyncio.ensure_future(_disconnected(receive))
-        try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sending.cancel()
-            leaving.cancel()
-            await asyncio.wait((sending, leaving))
-    finally:
-        chunks.close()
-    error = None if sending.cancelled() else sending.exception()
-    if error is not None and not isinstance(error, TimeoutError):
-        raise error
-
-
-async def _send_chunks(reply: Reply, chunks: Chunks, take_seconds: float, send: Send) -> None:
-    await send({"type": "http.response.start", "status": reply.status, "headers": _headers_of(reply)})
-    more = True
-    while more:
-        chunk = await chunks.next_chunk()
-        more = bool(chunk)
-        async with asyncio.timeout(take_seconds):
-            await send({"type": "http.response.body", "body": chunk, "more_body": more})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        headers.append((b"content-type", reply.content_type.encode()))
+    return {"type": "http.response.start", "status": reply.status, "headers": headers}

@@ -195,12 +195,13 @@ class RespConnection(asyncio.Protocol):
             transport.close()
 
     def _watch(self) -> None:
-        """Close a connection on which nothing happens, and look again in a second."""
+        """Drop a connection on which nothing happens, and look again in a second.
+
+        To close it would wait until the client has read its replies.
+        """
         now_s = self._loop.time()
-        idle_s = now_s - self._last_s
-        if idle_s > self._settings.idle_seconds and self._transport is not None:
+        is_late = not self._session.is_logged_in and now_s - self._since_s > self._settings.login_seconds
+        if self._transport is not None and (is_late or now_s - self._last_s > self._settings.idle_seconds):
             self._transport.abort()
-        elif not self._session.is_logged_in and now_s - self._since_s > self._settings.login_seconds:
-            self.close()
         else:
             self._timer = self._loop.call_later(1.0, self._watch)
