@@ -16,7 +16,7 @@ from sluicegate.application.live.live_figures import LiveFigures
 from sluicegate.metrics import PrometheusMetrics
 from sluicegate.presentation.live.api import EVENTS_OF_A_STREAM, LiveApi
 from sluicegate.presentation.service.http.web import Call, Endpoint, Reply, build_app
-from sluicegate.presentation.service.process import build_live
+from sluicegate.presentation.service.observers import build_live
 from sluicegate.presentation.service.settings import ServiceLimits, ServiceSettings
 from sluicegate.testing import FailingStorage
 from support.live_figures import TOKEN, LiveWorld

@@ -6,18 +6,14 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
-from sluicegate.application.hot_keys import HotKeys
-from sluicegate.application.live.worker_figures import WorkerMeter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.container import build_rate_limit, read_service_rules, watch_service_rules
 from sluicegate.domain.errors import InvalidInputError
-from sluicegate.infrastructure.audit_log import AuditLog
 from sluicegate.infrastructure.event_bus import InlineEventBus
-from sluicegate.infrastructure.redis_figures import redis_figures
-from sluicegate.infrastructure.settings import Settings, identifier_secret
-from sluicegate.presentation.live.api import LiveApi
+from sluicegate.infrastructure.settings import Settings
 from sluicegate.presentation.service.admin.peers import Peers
 from sluicegate.presentation.service.certificate import Certificate
+from sluicegate.presentation.service.observers import Observers
 from sluicegate.presentation.service.service import Service
 from sluicegate.presentation.service.settings import ServiceSettings
 from sluicegate.runtime.extras import is_installed
@@ -100,60 +96,23 @@ async def serve_here(
         InvalidInputError: If a setting or a file is invalid, or it cannot listen where it should.
     """
     rules, config = limiter_settings.rules_path, settings.ratelimit_config
-    bus = InlineEventBus() if settings.counts or settings.audit_log or settings.shows else None
-    limiter = build_limiter(settings, limiter_settings, bus)
-    audit = None
-    if bus is not None and settings.audit_log:
-        secret = identifier_secret(limiter_settings)
-        audit = AuditLog(settings.audit_log, secret=secret, raw_identifiers=settings.audit_raw)
-        audit.subscribe(bus)
-    metrics = None
-    if bus is not None and settings.counts:
-        from sluicegate.presentation.prometheus_metrics import PrometheusMetrics  # noqa: PLC0415 - needs an extra
-
-        metrics = PrometheusMetrics(limiter, bus)
-    live = None
-    if bus is not None and settings.shows:
-        live = build_live(settings, limiter, bus, identifier_secret(limiter_settings), peers)
+    observers = Observers(settings, limiter_settings)
+    limiter = build_limiter(settings, limiter_settings, observers.bus)
+    observers.watch(limiter, peers)
     service = Service(
-        settings, limiter, lambda: limiter.rules.replace(read_service_rules(rules, config)[0]), peers, metrics, live
+        settings,
+        limiter,
+        lambda: limiter.rules.replace(read_service_rules(rules, config)[0]),
+        peers,
+        observers.metrics,
+        observers.live,
     )
     if when_begun is not None:
         when_begun(service)
     await service.start()
     when_ready(service.addresses)
     await service.run()
-    if audit is not None:
-        audit.close()
-
-
-def build_live(
-    settings: ServiceSettings,
-    limiter: TokenBucketAdapter,
-    bus: InlineEventBus,
-    secret: bytes | None = None,
-    peers: Peers | None = None,
-) -> LiveApi:
-    """Count for the live page, and return what answers it.
-
-    Args:
-        settings: The settings of the service.
-        limiter: Its limiter.
-        bus: The limiter's bus.
-        secret: What identifiers are hashed with; None: a secret of the service's own.
-        peers: The processes that serve beside this one; None: there are none.
-    """
-    hot_keys = None
-    if settings.hot_keys != "off":
-        hot_keys = HotKeys(
-            bus,
-            secret=secret or settings.hot_keys_secret or None,
-            raw_identifiers=settings.hot_keys == "raw",
-        )
-    if peers is None:
-        return LiveApi(WorkerMeter(limiter, bus, redis_figures, hot_keys))
-    meter = WorkerMeter(limiter, bus, redis_figures, hot_keys, peers.own_name)
-    return LiveApi(meter, peers.ask, settings.workers)
+    observers.close()
 
 
 def build_limiter(
