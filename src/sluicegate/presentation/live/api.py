@@ -100,7 +100,7 @@ class LiveApi:
 
 
 def absent_endpoints() -> list[Endpoint]:
-    """Return the route that answers that hot keys are not counted."""
+    """Return the route of a service without a live page: it answers 404."""
 
     async def refuse(_: Call) -> Reply:
         return problem(404, "Not counted", "This service does not count for a live page: see --live.")
