@@ -67,3 +67,5 @@ FULL = Size(
     processes=(1, 2, 4),
 )
 SCALE = replace(FULL, name="scale", keys=(*FULL.keys, 10_000_000))
+
+BY_NAME = {size.name: size for size in (QUICK, FULL, SCALE)}
