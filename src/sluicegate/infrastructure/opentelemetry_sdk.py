@@ -17,13 +17,13 @@ def is_exported(signal: Signal, environ: Mapping[str, str] = os.environ) -> bool
         signal: The signal.
         environ: The environment variables.
     """
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
     return environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() not in {"", "none"}
 
 
 def start_sdk() -> None:
     """Set up the providers of this process, unless a launcher such as `opentelemetry-instrument` has done so.
+
+    They export what is left when the process exits.
 
     Raises:
         InvalidInputError: If the SDK or an exporter is not installed, or a variable is invalid.
@@ -45,17 +45,3 @@ def start_sdk() -> None:
         configuration._OTelSDKConfigurator().configure()  # noqa: SLF001 - what launchers extend
     except (RuntimeError, ValueError, ImportError) as error:
         raise InvalidInputError(f"OTEL_METRICS_EXPORTER, OTEL_TRACES_EXPORTER: {error}") from None
-
-
-def stop_sdk() -> None:
-    """Export what was not exported yet, and end: child processes of `multiprocessing` do not do so at their exit."""
-    from opentelemetry.metrics import get_meter_provider  # noqa: PLC0415 - needs an extra
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.trace import get_tracer_provider  # noqa: PLC0415
-
-    meters, tracers = get_meter_provider(), get_tracer_provider()
-    if isinstance(meters, MeterProvider):
-        meters.shutdown()
-    if isinstance(tracers, TracerProvider):
-        tracers.shutdown()

@@ -12,6 +12,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from sluicegate.infrastructure.opentelemetry_sdk import is_exported
 from sluicegate.presentation.cli.main import main
 from support.serving import Serving
 
@@ -121,16 +122,19 @@ def test_all_that_was_counted_has_arrived_when_it_ends(
     assert "192.0.2.1" not in f"{collector.metrics} {collector.spans}"
 
 
-@pytest.mark.parametrize("named", [{}, {"OTEL_METRICS_EXPORTER": "none"}, {"OTEL_SDK_DISABLED": "true"}])
-def test_nothing_is_exported_unless_asked_for(
-    named: dict[str, str], collector: Collector, rules: str, tmp_path: Path
-) -> None:
-    """An endpoint alone is no exporter, and the SDK's switch holds."""
-    asked = {"OTEL_METRICS_EXPORTER": "otlp"} if "OTEL_SDK_DISABLED" in named else {}
-    with Serving("--rules", rules, *FREE, log=tmp_path / "log", environ=collector.environ() | asked | named) as serving:
-        check_often(serving)
-        assert serving.stop() == 0
-    assert (collector.metrics, collector.spans) == ([], [])
+@pytest.mark.parametrize(
+    ("environ", "asked"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_TRACES_EXPORTER": "otlp"}, False),
+        ({"OTEL_METRICS_EXPORTER": ""}, False),
+        ({"OTEL_METRICS_EXPORTER": " None"}, False),
+        ({"OTEL_METRICS_EXPORTER": "console,otlp"}, True),
+    ],
+)
+def test_metrics_are_exported_where_an_exporter_is_named(environ: dict[str, str], asked: bool) -> None:
+    """An endpoint alone asks for nothing, and each signal is asked for by itself."""
+    assert is_exported("METRICS", environ) is asked
 
 
 def test_a_service_ends_without_its_collector(collector: Collector, rules: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from sluicegate.application.live.worker_figures import WorkerMeter
 from sluicegate.application.token_bucket_adapter import TokenBucketAdapter
 from sluicegate.infrastructure.audit_log import AuditLog
 from sluicegate.infrastructure.event_bus import InlineEventBus
-from sluicegate.infrastructure.opentelemetry_sdk import is_exported, start_sdk, stop_sdk
+from sluicegate.infrastructure.opentelemetry_sdk import is_exported, start_sdk
 from sluicegate.infrastructure.redis_figures import redis_figures
 from sluicegate.infrastructure.settings import Settings, identifier_secret
 from sluicegate.presentation.live.api import LiveApi
@@ -33,8 +33,7 @@ class Observers:
         self._settings = settings
         self._limiter_settings = limiter_settings
         self._exports_metrics = is_exported("METRICS")
-        self._exports = self._exports_metrics or (limiter_settings.traces and is_exported("TRACES"))
-        if self._exports:
+        if self._exports_metrics or (limiter_settings.traces and is_exported("TRACES")):
             start_sdk()
         watches = settings.counts or settings.audit_log or settings.shows or self._exports_metrics
         self.bus: InlineEventBus | None = InlineEventBus() if watches else None
@@ -74,11 +73,9 @@ class Observers:
             self.live = build_live(settings, limiter, bus, secret, peers)
 
     def close(self) -> None:
-        """Write and export what was not yet."""
+        """Write what was not written yet."""
         if self._audit is not None:
             self._audit.close()
-        if self._exports:
-            stop_sdk()
 
 
 def build_live(
