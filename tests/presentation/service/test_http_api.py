@@ -181,13 +181,16 @@ async def test_what_the_storage_did_not_decide_may_be_an_error() -> None:
 
 
 async def test_the_interface_is_published() -> None:
-    """OpenAPI, whose paths are those that are served."""
+    """OpenAPI: its paths are those that are served, and tell of every status that a wrong request may get."""
     async with http(world_of(service={"trusted_proxies": ("127.0.0.1",)})) as client:
         document = (await client.get("/openapi.json")).json()
         assert document["openapi"] == "3.1.0"
         for path, methods in document["paths"].items():
-            for method in methods:
-                assert (await client.request(method, path)).status_code not in {404, 405}
+            for method, operation in methods.items():
+                for body in (b"", b" " * 70_000):
+                    status = (await client.request(method, path, content=body)).status_code
+                    assert status not in {404, 405}
+                    assert str(status) in operation["responses"]
         assert "CheckBody" in document["components"]["schemas"]
         assert (await client.get("/nothing")).status_code == 404
         refused = await client.get("/v1/check")

@@ -40,6 +40,7 @@ _BUDGET_SUMMARIES: Final = {
     "renew": "Let a call in flight last longer.",
 }
 _AUTH_HEADERS: Final = ("x-forwarded-method", "x-forwarded-uri", "x-forwarded-for")
+_NEEDED: Final = {"x-forwarded-uri"}
 
 
 @cache
@@ -68,6 +69,12 @@ def openapi_document() -> dict[str, Any]:
     }
     answers |= {"cancel": answers["commit"], "extend": [{"type": "object"}], "renew": [{"type": "object"}]}
     problem: dict[str, Any] = {"description": "The request is wrong.", "content": {"application/problem+json": {}}}
+    of_bodies = {
+        "400": problem,
+        "408": {"description": "The body did not come in time.", "content": problem["content"]},
+        "413": {"description": "The body is too long.", "content": problem["content"]},
+    }
+    undecided = {"description": "The storage did not decide, and --storage-errors is error."}
     checked = {
         "description": "What was decided.",
         "content": {"application/json": {"schema": {"anyOf": [outcome, joint]}}},
@@ -82,7 +89,7 @@ def openapi_document() -> dict[str, Any]:
                         "description": "What was decided." if verb in _CLAIMS else "It was done.",
                         "content": {"application/json": {"schema": {"anyOf": answers[verb]}}},
                     },
-                    "400": problem,
+                    **of_bodies,
                     "409": {"description": "It has ended, or nothing counts it."},
                     "503": {"description": "The storage did not do it."},
                 },
@@ -98,7 +105,7 @@ def openapi_document() -> dict[str, Any]:
                 "post": {
                     "summary": "Check a request, or several together.",
                     "requestBody": {"required": True, "content": {"application/json": {"schema": check_body}}},
-                    "responses": {"200": checked, "400": problem, "413": problem},
+                    "responses": {"200": checked, **of_bodies, "503": undecided},
                 }
             },
             **budgets,
@@ -109,7 +116,8 @@ def openapi_document() -> dict[str, Any]:
                     "responses": {
                         "200": {"description": "It may pass."},
                         "429": {"description": _DENIED},
-                        "400": problem,
+                        **of_bodies,
+                        "503": undecided,
                     },
                 }
             },
@@ -117,13 +125,19 @@ def openapi_document() -> dict[str, Any]:
                 "get": {
                     "summary": "Decide the request that a trusted proxy asks about.",
                     "parameters": [
-                        *[{"name": name, "in": "header", "schema": {"type": "string"}} for name in _AUTH_HEADERS],
+                        *[
+                            {"name": name, "in": "header", "schema": {"type": "string"}, "required": name in _NEEDED}
+                            for name in _AUTH_HEADERS
+                        ],
                         {"name": "denied", "in": "query", "schema": {"enum": ["401", "403", "429"]}},
                     ],
                     "responses": {
                         "200": {"description": "It may pass."},
                         "429": {"description": _DENIED},
-                        "403": {"description": "The caller is no trusted proxy."},
+                        "400": problem,
+                        "401": {"description": f"The same, where denied is 401. {_DENIED}"},
+                        "503": undecided,
+                        "403": {"description": "The same, where denied is 403; or the caller is no trusted proxy."},
                     },
                 }
             },
