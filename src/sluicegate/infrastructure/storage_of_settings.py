@@ -10,6 +10,8 @@ from sluicegate.infrastructure.memory_storage import MemoryStorage
 from sluicegate.infrastructure.settings import Settings, is_memory
 
 if TYPE_CHECKING:
+    from sluicegate.infrastructure.redis.storage import RedisStorage
+    from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage
     from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage
 
 S = TypeVar("S")
@@ -22,13 +24,7 @@ def build_storage(settings: Settings) -> StorageProtocol:
         InvalidInputError: If its URL is invalid, or needs a package that is not installed.
     """
     local = _local_storage(settings)
-    if local is not None:
-        return local
-    try:
-        from sluicegate.infrastructure.redis.storage import RedisStorage  # noqa: PLC0415 - needs an extra
-    except ModuleNotFoundError as error:
-        raise _missing_extra(settings, error) from None
-    return _from_url(settings, RedisStorage.from_url)
+    return _on_redis(settings, _load_redis) if local is None else local
 
 
 def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
@@ -38,13 +34,30 @@ def build_sync_storage(settings: Settings) -> SyncStorageProtocol:
         InvalidInputError: If its URL is invalid, or needs a package that is not installed.
     """
     local = _local_storage(settings)
-    if local is not None:
-        return local
+    return _on_redis(settings, _load_sync_redis) if local is None else local
+
+
+def _load_redis() -> "Callable[..., RedisStorage]":
+    from sluicegate.infrastructure.redis.storage import RedisStorage  # noqa: PLC0415 - needs an extra
+
+    return RedisStorage.from_url
+
+
+def _load_sync_redis() -> "Callable[..., SyncRedisStorage]":
+    from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage  # noqa: PLC0415 - needs an extra
+
+    return SyncRedisStorage.from_url
+
+
+def _on_redis(settings: Settings, load: Callable[[], Callable[..., S]]) -> S:
     try:
-        from sluicegate.infrastructure.redis.sync_storage import SyncRedisStorage  # noqa: PLC0415 - needs an extra
+        from_url = load()
     except ModuleNotFoundError as error:
-        raise _missing_extra(settings, error) from None
-    return _from_url(settings, SyncRedisStorage.from_url)
+        scheme = settings.storage_url.partition("://")[0]
+        raise InvalidInputError(
+            f"SLUICEGATE_STORAGE_URL: {scheme}:// needs the package {error.name!r}; pip install 'sluicegate[redis]'"
+        ) from None
+    return _from_url(settings, from_url)
 
 
 def _from_url(settings: Settings, from_url: Callable[..., S]) -> S:
@@ -67,10 +80,3 @@ def _local_storage(settings: Settings) -> "MemoryStorage | SharedMemoryStorage |
     from sluicegate.infrastructure.shared_memory.storage import SharedMemoryStorage  # noqa: PLC0415 - not on every system
 
     return _from_url(settings, SharedMemoryStorage.from_url)
-
-
-def _missing_extra(settings: Settings, error: ModuleNotFoundError) -> InvalidInputError:
-    scheme = settings.storage_url.partition("://")[0]
-    return InvalidInputError(
-        f"SLUICEGATE_STORAGE_URL: {scheme}:// needs the package {error.name!r}; pip install 'sluicegate[redis]'"
-    )

@@ -106,7 +106,7 @@ class _Sink:
 def _reader(
     state: LimiterState, metric: Metric, common: Mapping[str, str]
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    """Return what reads a metric when somebody asks."""
+    """Return the callback that reads a metric when the SDK collects."""
 
     def read(_: CallbackOptions) -> Iterable[Observation]:
         return [Observation(value, _attributes(one, labels, common)) for one, labels, value in state.read_one(metric)]

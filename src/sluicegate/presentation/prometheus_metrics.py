@@ -96,7 +96,7 @@ class _Sink:
 
 
 class _StateCollector(Collector):
-    """Read the rest when somebody asks."""
+    """Read the metrics of the limiter's state at each scrape."""
 
     def __init__(self, state: LimiterState) -> None:
         self._state = state

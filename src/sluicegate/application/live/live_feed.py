@@ -20,7 +20,7 @@ class TooManyListenersError(Exception):
 class LiveFeed:
     """Measure while somebody watches. All watchers of a process share its windows.
 
-    Nobody holds it up: each gets the next picture once it has taken the one before, and misses those between.
+    A slow listener delays no other: each gets the next picture once it has taken the one before, and misses those between.
 
     Args:
         read: Returns the figures of the processes.
@@ -58,14 +58,14 @@ class LiveFeed:
         """Return the pictures from now on, until the feed is closed. The listener must be closed.
 
         Raises:
-            TooManyListenersError: If as many listen already as may.
+            TooManyListenersError: If the most listeners are there already.
         """
         if self.listeners >= self._max_listeners:
             raise TooManyListenersError
         return Listener(self)
 
     def close(self) -> None:
-        """Let all who watch come to their end."""
+        """End all streams."""
         self._closed = True
         if self._next is not None and not self._next.done():
             self._next.set_result(None)

@@ -70,7 +70,7 @@ class RuleRow(msgspec.Struct, frozen=True, kw_only=True):
         denied: Checks that it denied.
         shadow_denied: Checks that it would have denied if it were not in shadow mode.
         in_flight: Calls in flight that these processes began; None: there were none since they count.
-        reserved: Tokens that these processes have reserved and nobody has settled; None: there were none.
+        reserved: Tokens that these processes have reserved and that are not settled yet; None: there were none.
         allowed_per_second: In the latest window; None: it has not ended yet.
         denied_per_second: The same.
     """

@@ -76,7 +76,11 @@ SHADOW_DENIED: Final = Metric(
     "sluicegate.shadow_denied", "counter", "Requests that rules in shadow mode would have denied.", _RULE
 )
 UNCHARGED: Final = Metric(
-    "sluicegate.uncharged", "counter", "Tokens of commits beyond the greatest debt, which nobody paid.", _RULE, "tokens"
+    "sluicegate.uncharged",
+    "counter",
+    "Tokens of commits beyond the greatest debt, which were not charged.",
+    _RULE,
+    "tokens",
 )
 LEASE_DURATION: Final = Metric(
     "sluicegate.request_lease.duration",
@@ -90,7 +94,11 @@ ACTIVE_LEASES: Final = Metric(
     "sluicegate.active_request_leases", "gauge", "Calls that this process began and that are in flight.", _RULE
 )
 RESERVED: Final = Metric(
-    "sluicegate.reserved", "gauge", "Tokens that this process has reserved and nobody has settled.", _RULE, "tokens"
+    "sluicegate.reserved",
+    "gauge",
+    "Tokens that this process has reserved and that are not settled yet.",
+    _RULE,
+    "tokens",
 )
 LIMIT: Final = Metric(
     "sluicegate.limit",
@@ -160,4 +168,4 @@ OF_STATE: Final = (
     RETURNED,
     LOST,
 )
-"""Those that are read when somebody asks."""
+"""Those that are read at collection."""

@@ -1,4 +1,4 @@
-"""Where numbers go that are counted as events come: each exporter has such a sink."""
+"""The port for what events count: each exporter implements it."""
 
 from typing import Protocol
 

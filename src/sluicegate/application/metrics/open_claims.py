@@ -33,7 +33,7 @@ class _OpenClaim:
 class OpenClaims:
     """Follow claims from their beginning to the settlement, or to their end.
 
-    What another process settles is counted here until its end: the storage tells nobody.
+    A claim that another process settles is counted here until it expires: the storage does not publish settlements.
 
     Args:
         names: The names of the rules in force.

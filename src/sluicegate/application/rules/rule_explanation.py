@@ -35,12 +35,12 @@ class ExplainedRule(msgspec.Struct, frozen=True, kw_only=True):
         effect: What it does.
         why: Why it is here, and why it is as it is.
         scope: What it counts by.
-        identifier: Who asks, as far as this rule is concerned; empty for a global rule.
+        identifier: The client's identifier in the rule's scope; empty for a global rule.
         key: The bucket's key; empty where it is off.
         max_tokens: The capacity.
         refill_rate: Tokens a minute.
         cost: Tokens that the request takes.
-        hold_seconds: Of a rule of calls in flight: how long one counts if nobody ends or renews it.
+        hold_seconds: Of a rule of calls in flight: how long one counts unless it is ended or renewed.
     """
 
     policy: str

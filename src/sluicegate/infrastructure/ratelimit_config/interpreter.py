@@ -194,7 +194,7 @@ def rule_per_unit(  # noqa: PLR0913 - the parts of a limit
         max_debt: How many tokens below zero it may be charged for what was done already; None: see `RateLimitRule`.
 
     Raises:
-        InvalidInputError: If such a bucket could not be counted exactly.
+        InvalidInputError: If the bucket could not be counted exactly.
     """
     seconds = UNIT_SECONDS[unit] * unit_multiplier
     per_minute, rest = divmod(requests_per_unit * 60, seconds)

@@ -1,11 +1,16 @@
 """The command line of `sluicegate serve`: options and help. `presentation/service` does the work."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sluicegate.presentation.cli.serve_command import ServeOptions, serve_with
+
+
+def _setting(name: str, metavar: str, text: str) -> Any:  # noqa: ANN401 - what typer returns
+    """Return an option that has an environment variable, `SLUICEGATE_` and its name."""
+    return typer.Option(metavar=metavar, envvar=f"SLUICEGATE_{name}", help=text)
 
 
 def serve(  # noqa: PLR0913 - one parameter for each option
@@ -15,78 +20,48 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     ] = None,
     ratelimit_config: Annotated[
         str,
-        typer.Option(
-            metavar="PATH",
-            envvar="SLUICEGATE_RATELIMIT_CONFIG",
-            help="A configuration of envoyproxy/ratelimit, or a directory of them.",
-        ),
+        _setting("RATELIMIT_CONFIG", "PATH", "A configuration of envoyproxy/ratelimit, or a directory of them."),
     ] = "",
     rules_domain: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            envvar="SLUICEGATE_RULES_DOMAIN",
-            help="The domain of the Envoy protocol that means the rules of the rules file.",
-        ),
+        _setting("RULES_DOMAIN", "NAME", "The domain of the Envoy protocol that means the rules of the rules file."),
     ] = "sluicegate",
     grpc: Annotated[
         str,
-        typer.Option(
-            metavar="ADDRESS",
-            envvar="SLUICEGATE_GRPC",
-            help="Where to listen for the Envoy protocol: host:port, a port of 127.0.0.1, unix:/path or off.",
+        _setting(
+            "GRPC",
+            "ADDRESS",
+            "Where to listen for the Envoy protocol: host:port, a port of 127.0.0.1, unix:/path or off.",
         ),
     ] = "127.0.0.1:8081",
-    http: Annotated[
-        str, typer.Option(metavar="ADDRESS", envvar="SLUICEGATE_HTTP", help="Where to listen for HTTP.")
-    ] = "127.0.0.1:8080",
-    resp: Annotated[
-        str, typer.Option(metavar="ADDRESS", envvar="SLUICEGATE_RESP", help="Where to listen for the Redis protocol.")
-    ] = "off",
+    http: Annotated[str, _setting("HTTP", "ADDRESS", "Where to listen for HTTP.")] = "127.0.0.1:8080",
+    resp: Annotated[str, _setting("RESP", "ADDRESS", "Where to listen for the Redis protocol.")] = "off",
     resp_password_file: Annotated[
         str,
-        typer.Option(
-            metavar="FILE",
-            envvar="SLUICEGATE_RESP_PASSWORD_FILE",
-            help="The password that clients of the Redis protocol must say.",
-        ),
+        _setting("RESP_PASSWORD_FILE", "FILE", "The password that clients of the Redis protocol must say."),
     ] = "",
-    admin: Annotated[
-        str, typer.Option(metavar="ADDRESS", envvar="SLUICEGATE_ADMIN", help="Where to listen for administration.")
-    ] = "off",
+    admin: Annotated[str, _setting("ADMIN", "ADDRESS", "Where to listen for administration.")] = "off",
     admin_token_file: Annotated[
         str,
-        typer.Option(metavar="FILE", envvar="SLUICEGATE_ADMIN_TOKEN_FILE", help="The token that operators must have."),
+        _setting("ADMIN_TOKEN_FILE", "FILE", "The token that operators must have."),
     ] = "",
     live: Annotated[
         bool, typer.Option("--live/--no-live", help="Whether it shows a live page; all checks are counted.")
     ] = True,
     hot_keys: Annotated[
         str,
-        typer.Option(
-            metavar="HOW",
-            envvar="SLUICEGATE_HOT_KEYS",
-            help="How the live page shows the most active clients: hashed, raw, or off.",
-        ),
+        _setting("HOT_KEYS", "HOW", "How the live page shows the most active clients: hashed, raw, or off."),
     ] = "hashed",
     tls_certificate: Annotated[
         str,
-        typer.Option(
-            metavar="FILE",
-            envvar="SLUICEGATE_TLS_CERTIFICATE",
-            help="Speak TLS on all ports, with this certificate and those of its chain (PEM).",
+        _setting(
+            "TLS_CERTIFICATE", "FILE", "Speak TLS on all ports, with this certificate and those of its chain (PEM)."
         ),
     ] = "",
-    tls_key: Annotated[
-        str, typer.Option(metavar="FILE", envvar="SLUICEGATE_TLS_KEY", help="The certificate's private key (PEM).")
-    ] = "",
+    tls_key: Annotated[str, _setting("TLS_KEY", "FILE", "The certificate's private key (PEM).")] = "",
     tls_client_ca: Annotated[
         str,
-        typer.Option(
-            metavar="FILE",
-            envvar="SLUICEGATE_TLS_CLIENT_CA",
-            help="The authorities of which clients must have a certificate (PEM).",
-        ),
+        _setting("TLS_CLIENT_CA", "FILE", "The authorities of which clients must have a certificate (PEM)."),
     ] = "",
     tls_except: Annotated[
         list[str] | None,
@@ -94,22 +69,16 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     ] = None,
     metrics: Annotated[
         str,
-        typer.Option(
-            metavar="ADDRESS", envvar="SLUICEGATE_METRICS", help="Where to listen for Prometheus, at /metrics."
-        ),
+        _setting("METRICS", "ADDRESS", "Where to listen for Prometheus, at /metrics."),
     ] = "off",
     audit_log: Annotated[
         str,
-        typer.Option(
-            metavar="FILE", envvar="SLUICEGATE_AUDIT_LOG", help="Where denials and failures are written, as JSON lines."
-        ),
+        _setting("AUDIT_LOG", "FILE", "Where denials and failures are written, as JSON lines."),
     ] = "",
     audit_raw: Annotated[
         bool, typer.Option("--audit-raw", help="Write identifiers there as they are, not hashed.")
     ] = False,
-    workers: Annotated[
-        int, typer.Option(metavar="N", envvar="SLUICEGATE_WORKERS", help="Processes that serve, all on the same ports.")
-    ] = 1,
+    workers: Annotated[int, _setting("WORKERS", "N", "Processes that serve, all on the same ports.")] = 1,
     separate_memory: Annotated[
         bool,
         typer.Option("--separate-memory", help="Let several workers have buckets of their own: N times the limits."),
@@ -122,10 +91,8 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     ] = False,
     headers: Annotated[
         str,
-        typer.Option(
-            metavar="STYLE",
-            envvar="SLUICEGATE_HEADERS",
-            help="Header fields that tell clients of their quota: draft-11, x-ratelimit, both or none.",
+        _setting(
+            "HEADERS", "STYLE", "Header fields that tell clients of their quota: draft-11, x-ratelimit, both or none."
         ),
     ] = "draft-11",
     denial_body: Annotated[
@@ -133,10 +100,10 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     ] = True,
     storage_errors: Annotated[
         str,
-        typer.Option(
-            metavar="HOW",
-            envvar="SLUICEGATE_STORAGE_ERRORS",
-            help="While the storage fails: answer by the failure policy, or error, for the caller's own policy.",
+        _setting(
+            "STORAGE_ERRORS",
+            "HOW",
+            "While the storage fails: answer by the failure policy, or error, for the caller's own policy.",
         ),
     ] = "answer",
     trusted_proxy: Annotated[

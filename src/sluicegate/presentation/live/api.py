@@ -79,7 +79,7 @@ class LiveApi:
         try:
             listener = self.feed.listen()
         except TooManyListenersError:
-            refusal = problem(503, "Too many", "As many watch already as may.")
+            refusal = problem(503, "Too many", "The most streams are open already.")
             return msgspec.structs.replace(refusal, headers=(*refusal.headers, ("retry-after", "10")))
         return Reply(content_type="text/event-stream", headers=_STREAM_FIELDS, chunks=_Events(listener))
 
@@ -88,7 +88,7 @@ class LiveApi:
         return json_reply(await self._meter.read())
 
     def close(self) -> None:
-        """Let all who watch come to their end."""
+        """End all streams."""
         self.feed.close()
 
     async def _read_all(self) -> list[WorkerFigures]:

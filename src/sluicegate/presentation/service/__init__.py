@@ -1,1 +1,1 @@
-"""Service mode: a limiter that proxies, and programs in any language, can ask over the network."""
+"""Service mode: a limiter for proxies and for programs in any language, over the network."""

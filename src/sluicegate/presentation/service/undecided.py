@@ -1,4 +1,4 @@
-"""What is said where the storage did not decide, and the operator wants callers to know."""
+"""The error that callers get in place of the failure policy's answer, with `--storage-errors error`."""
 
 
 class StorageUnavailableError(Exception):

@@ -1,4 +1,4 @@
-"""The gRPC server: the rate limit service, health and _reflection."""
+"""The gRPC server: the rate limit service, health and reflection."""
 
 from collections.abc import Awaitable, Callable
 from importlib import import_module

@@ -22,7 +22,7 @@ def throttle_part(arguments: list[bytes]) -> Part:
         arguments: The command's arguments, without its name: four or five.
 
     Raises:
-        InvalidInputError: If an argument is wrong, or such a bucket could not be counted exactly.
+        InvalidInputError: If an argument is wrong, or the bucket could not be counted exactly.
     """
     if len(arguments) not in {4, 5}:
         raise InvalidInputError("wrong number of arguments for 'cl.throttle' command")
