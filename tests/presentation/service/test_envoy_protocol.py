@@ -10,6 +10,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from sluicegate.presentation.service.descriptor_answer import DescriptorLimiter
 from sluicegate.presentation.service.envoy.messages import RateLimitRequest, RateLimitResponse
 from sluicegate.presentation.service.settings import ServiceLimits
 from sluicegate.testing import FailingStorage
@@ -395,6 +396,24 @@ async def test_other_rules_hold_at_once() -> None:
         assert (await client.ask("reload", {"key1": "x"})).statuses[0].current_limit.requests_per_unit == 50
         world.limiter.rules.replace(before)
         assert not (await client.ask("reload", {"key1": "x"})).statuses[0].HasField("current_limit")
+
+
+async def test_a_mistake_of_ours_is_told_to_the_log_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client gets INTERNAL and no word of what went wrong."""
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the secret is 42")
+
+    async with running(ServiceWorld(BASIC)) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(DescriptorLimiter, "decide", fail)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.ask("basic", {"key1": "a"})
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+        assert (await client.ask("basic", {"key1": "a"})).overall_code == OK
+    assert "the secret is 42" in caplog.text
 
 
 async def test_health_and_reflection() -> None:

@@ -19,6 +19,7 @@ RULES = """
 [endpoints]
 "POST /login" = "5/minute"
 "GET /items/{id}" = ["3/minute", "10/hour burst 2 per user"]
+"GET /café" = "1/minute"
 "GET /free" = { rate = "1/minute", enabled = false }
 """
 CONFIG = "domain: d\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 3}}]"
@@ -231,6 +232,15 @@ async def test_other_spellings_of_a_path_are_counted() -> None:
         paths = ("//items/1", "/items/a%2Fb", "/items/3/")
         answers = [await client.get("/auth", headers=forwarded(path, x_user="ann")) for path in paths]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
+async def test_a_path_that_is_not_percent_encoded_is_counted() -> None:
+    """Proxies pass on the bytes that a client sent, and servers behind them take them for UTF-8."""
+    async with http(world_of(service={"trusted_proxies": ("127.0.0.1",)})) as client:
+        paths = ("/café".encode(), b"/caf%C3%A9")
+        answers = [await client.get("/auth", headers={b"x-forwarded-uri": path}) for path in paths]
+        assert [answer.status_code for answer in answers] == [200, 429]
+        assert (await client.get("/auth", headers={b"x-forwarded-uri": b"/caf\xe9"})).status_code == 200
 
 
 async def test_wrong_questions_about_requests() -> None:

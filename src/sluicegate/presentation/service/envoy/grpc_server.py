@@ -1,5 +1,6 @@
 """The gRPC server: the rate limit service, health and reflection."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any, Final, TypeAlias
@@ -23,6 +24,8 @@ _health_pb2: Final[Any] = import_module("grpc_health.v1.health_pb2")
 _health_pb2_grpc: Final[Any] = import_module("grpc_health.v1.health_pb2_grpc")
 _reflection: Final[Any] = import_module("grpc_reflection.v1alpha.reflection")
 _reflection_pb2: Final[Any] = import_module("grpc_reflection.v1alpha.reflection_pb2")
+
+_logger = logging.getLogger("sluicegate")
 
 _MARGIN_S: Final = 0.002  # of the caller's deadline, for the way back, at least
 _MARGIN_SHARE: Final = 0.1
@@ -140,6 +143,11 @@ def _handler(answer: _Answer) -> Any:  # noqa: ANN401 - generic over bytes
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except StorageUnavailableError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        except Exception:
+            _logger.exception("A gRPC call failed")
+            await context.abort(
+                grpc.StatusCode.INTERNAL, "internal error"
+            )  # grpc would tell the client what went wrong
         raise AssertionError  # `abort` raises
 
     grpc_untyped: Any = grpc  # its types cannot say bytes

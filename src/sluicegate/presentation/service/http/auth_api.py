@@ -64,6 +64,7 @@ class AuthApi:
         target = _last(call, "x-forwarded-uri")
         if target is None:
             raise InvalidInputError("expected a header x-forwarded-uri")
+        target = target.encode("latin-1").decode(errors="replace")  # proxies pass on what clients do not percent-encode
         method = (_last(call, "x-forwarded-method") or "GET").upper()
         decision = await self._requests.check(self._limiter, ForwardedRequest(call, method, target))
         if decision is None:
