@@ -87,6 +87,24 @@ async def test_a_body_that_does_not_end_is_answered_and_not_waited_for(length: b
         assert (await received(address, POST + length, b"y")).startswith(b"HTTP/1.1 %d " % status)
 
 
+async def test_a_client_that_goes_on_with_a_refused_body_is_let_go() -> None:
+    """A little of it is discarded, so that the client can read why it was refused; then the connection ends."""
+    async with serving(max_message_bytes=256) as (_, address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(POST + b"content-length: 1000000000\r\n\r\n" + b"x" * 300)
+        assert (await asyncio.wait_for(reader.read(100), PATIENCE_S)).startswith(b"HTTP/1.1 413")
+        with pytest.raises(ConnectionError):
+            await send_on(writer, 100_000_000)
+        writer.transport.abort()
+
+
+async def send_on(writer: asyncio.StreamWriter, size: int) -> None:
+    """Send so many bytes more."""
+    for _ in range(size // 10_000):
+        writer.write(b"x" * 10_000)
+        await asyncio.wait_for(writer.drain(), PATIENCE_S)
+
+
 async def test_a_client_that_does_not_read_is_let_go() -> None:
     """Neither while a response is being sent, nor when a connection with an unread rest is closed for being idle."""
     for limits in ({"take_seconds": 0.2}, {"take_seconds": 300.0, "idle_seconds": 1.0}):

@@ -20,6 +20,9 @@ else:
 _QUIET_SECONDS: Final = 0.25
 """How long a connection must have been quiet at the end to be closed: a request may be under way."""
 
+_MAX_USELESS_BYTES: Final = 1_048_576
+"""How much of the head of a request is kept, or of a body discarded that was answered already."""
+
 
 class _Protocol(HTTPProtocol):
     """One connection.
@@ -38,6 +41,7 @@ class _Protocol(HTTPProtocol):
         self._limits = limits
         self._awaited_after: object = None
         self._unread: asyncio.TimerHandle | None = None
+        self._useless_bytes = 0
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - narrower in uvicorn than in asyncio
         super().connection_made(transport)
@@ -47,6 +51,17 @@ class _Protocol(HTTPProtocol):
         self._look_again.cancel()
         self._end_unread()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Drop the connection if too much comes that is neither a request nor its body: httptools bounds no request's head."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is before and self._is_idle():
+            self._useless_bytes += len(data)
+            if self._useless_bytes > _MAX_USELESS_BYTES:
+                self.transport.abort()
+        else:
+            self._useless_bytes = 0
 
     def pause_writing(self) -> None:
         """Drop the connection if the client does not read on."""
