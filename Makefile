@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
+# xds-protos, which is a client in the tests, brings an old copy of another package's modules: that package has to come last.
+OVERWRITTEN := -c constraints.txt --no-deps --force-reinstall opentelemetry-proto
 SOURCES := pyproject.toml build_hook.py $(shell find src -name '*.py' -o -name '*.lua')
 
 .DEFAULT_GOAL := help
@@ -14,6 +16,7 @@ help: ## List the targets
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(PIP_FLAGS) --upgrade "pip>=25.1"
 	SLUICEGATE_PURE=1 $(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --group dev -e ".[all]"
+	$(BIN)/pip install $(PIP_FLAGS) $(OVERWRITTEN)
 	@touch $@
 
 demo: .venv/ready ## Protect a small HTTP application and send it good and bad clients
@@ -53,6 +56,7 @@ dist/pure/ready: $(SOURCES) | .venv/ready
 	$(@D)/bin/pip install $(PIP_FLAGS) --upgrade "pip>=25.1"
 	$(@D)/bin/pip install $(PIP_FLAGS) -c constraints.txt --group dev "$$(ls dist/compiled/*.whl)[all]"
 	$(@D)/bin/pip install $(PIP_FLAGS) --no-deps --force-reinstall dist/compiled/*.whl
+	$(@D)/bin/pip install $(PIP_FLAGS) $(OVERWRITTEN)
 	@touch $@
 
 test-wheel: .venv-wheel/ready ## Run all tests against the installed compiled wheel
