@@ -1,4 +1,4 @@
-"""Who asks most and who is denied most: counted from a limiter's events, with no identifier unless asked for."""
+"""Clients with the most requests and denials: counted from a limiter's events; no identifier unless asked for."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from sluicegate.application.live.hot_list import MAX_KEYS, HotList, hot_lists, m
 
 
 def asked_of(hot_keys: HotKeys, clients: list[int]) -> HotList:
-    """Count some clients, and return the list of who asks most."""
+    """Count some clients, and return the list of the keys with the most requests."""
     for client in clients:
         event: Any = SimpleNamespace(endpoint="GET /a", identifier=f"{client}", allowed=True)
         hot_keys._note(event)

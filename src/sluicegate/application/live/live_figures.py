@@ -140,7 +140,7 @@ class HotFigures(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         identifiers: How clients are shown.
         asked: The keys with the most requests.
-        denied: Who is denied most.
+        denied: The keys with the most denials.
     """
 
     identifiers: Identifiers

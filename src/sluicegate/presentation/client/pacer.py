@@ -143,7 +143,7 @@ class Pacer:
 
         Raises:
             SlotTimeoutError: If there is no turn in time; the call was not made, or was refused before.
-            InvalidTypeError: If the function of the identifier returned something that names nobody; the call was not made.
+            InvalidTypeError: If the function of the identifier returned something that is no identifier; the call was not made.
         """
         identifier = otherwise
         if self._identifier is not None:

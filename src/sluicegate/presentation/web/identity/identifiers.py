@@ -72,7 +72,7 @@ def identify(
 
 
 def is_name(value: object) -> bool:
-    """Return whether a value names a client: a text, a whole number or a UUID, or None, which names nobody.
+    """Return whether a value names a client: a text, a whole number or a UUID, or None, which stands for no client.
 
     Anything else is refused: the text of an object may be its address in memory, another one in each process.
     """

@@ -41,7 +41,7 @@ class LoggedClients:
             forwarded: The list of hops that the peer sent; empty or `-`: none.
 
         Returns:
-            None if neither names anybody.
+            None if neither has an address.
         """
         if forwarded == "-":
             forwarded = ""

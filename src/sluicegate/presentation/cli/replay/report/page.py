@@ -1,4 +1,4 @@
-"""Write the report of a replay as one HTML page that asks nobody for anything.
+"""Write the report of a replay as one HTML page that loads nothing from elsewhere.
 
 Styles, scripts and figures are in the page. A content security policy names their hashes, so that nothing else runs, whatever a
 client wrote into the log; jinja2 escapes all texts, and what the script reads is JSON without `<`.
