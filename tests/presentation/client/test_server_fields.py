@@ -45,6 +45,16 @@ SETS: dict[str, tuple[int, dict[str, str], bool, float | None, list[Quota]]] = {
         None,
         [Quota("a,b;c=1", 3, 5.0)],
     ),
+    "draft 11 with calls in flight": (
+        200,
+        {
+            "RateLimit-Policy": '"streams";q=4;qu="concurrent-requests", "burst";q=100;w=60',
+            "RateLimit": '"streams";r=0;t=60, "burst";r=7;t=9',
+        },
+        False,
+        None,
+        [Quota("streams", 0, 60.0, "concurrent-requests"), Quota("burst", 7, 9.0)],
+    ),
     "newer names": (200, {"RateLimit": '"default";a=0;w=12'}, False, 12.0, [Quota("default", 0, 12.0)]),
     "draft 7": (200, {"RateLimit": "limit=100, remaining=0, reset=50"}, False, 50.0, [Quota("", 0, 50.0)]),
     "draft 6": (
@@ -150,6 +160,7 @@ def test_sets_of_fields(given_set: tuple[int, dict[str, str], bool, float | None
         assert [(quota.name.lower(), quota.remaining) for quota in word.quotas] == [
             (q.name, q.remaining) for q in quotas
         ]
+        assert [quota.unit for quota in word.quotas] == [quota.unit for quota in quotas]
         assert [quota.reset_s for quota in word.quotas] == [pytest.approx(quota.reset_s) for quota in quotas]
 
 
@@ -163,7 +174,14 @@ def test_calls_are_told_from_other_quotas() -> None:
     """What remains of tokens is not what remains of calls."""
     word = ServerWord(False, None, (Quota("tokens", 0, None), Quota("requests", 7, None), Quota("", 9, None)), None)
     assert word.remaining_calls == 7
-    assert ServerWord(False, None, (Quota("input-tokens", 0, None),), None).remaining_calls is None
+    for other in (
+        Quota("input-tokens", 0, None),
+        Quota("a", 0, None, "content-bytes"),
+        Quota("a", 0, None, "concurrent-requests"),
+    ):
+        assert ServerWord(False, None, (other,), None).remaining_calls is None
+    for unit in ("request", "requests"):
+        assert ServerWord(False, None, (Quota("a", 3, None, unit),), None).remaining_calls == 3
 
 
 @given(st.integers(0, 9999), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))

@@ -44,6 +44,25 @@ def test_draft_11_on_an_allowed_response() -> None:
     assert len(fields) == 2
 
 
+def test_calls_in_flight() -> None:
+    """They have no window, and end when their work does: only a denial says how long to wait at most."""
+    streams = RateLimitRule.in_flight(5, scope="user", hold_seconds=60)
+    both = QuotaHeaders("both")
+    fields = dict(both.build(decision(ALLOWED, (BURST, streams), streams)))
+    assert parsed(fields["ratelimit-policy"]) == [
+        ("burst", {"q": 5, "w": 10}),
+        ("user-5-in-flight", {"q": 5, "qu": "concurrent-requests"}),
+    ]
+    assert parsed(fields["ratelimit"]) == [("user-5-in-flight", {"r": 3})]
+    assert "x-ratelimit-reset" not in fields
+    assert parsed(dict(both.build(decision(ALLOWED, (BURST, streams), BURST)))["ratelimit"]) == [
+        ("burst", {"r": 3, "t": 4})
+    ]
+    assert parsed(dict(both.build(decision(DENIED, (streams,), streams)))["ratelimit"]) == [
+        ("user-5-in-flight", {"r": 0, "t": 2})
+    ]
+
+
 def test_a_limiter_that_tells_no_rules() -> None:
     """The fields are well-formed even if the limiter tells no more than the port asks for."""
     fields = dict(QuotaHeaders("draft-11").build(decision(ALLOWED)))

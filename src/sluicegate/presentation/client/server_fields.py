@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -26,6 +26,9 @@ _EPOCH_MS: Final = 1e11
 
 _REFUSALS: Final = frozenset({429, 503})
 _FORBIDDEN: Final = 403  # GitHub refuses so
+_IN_FLIGHT: Final = "concurrent-requests"
+_CALL_UNITS: Final = frozenset({"", "request", "requests"})  # the draft's text has one, its registry the other
+_OTHER_UNITS: Final = ("token", "byte", "point", "cost", "unit")
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -35,11 +38,18 @@ class Quota(msgspec.Struct, frozen=True):
         name: What is counted, in the server's words: `requests`, `tokens`, the name of a policy; empty: not told.
         remaining: What is left; None: not told.
         reset_s: Seconds until there is more, or all of it; None: not told.
+        unit: What is counted, as `RateLimit-Policy` says in `qu`; empty: not told.
     """
 
     name: str
     remaining: int | None
     reset_s: float | None
+    unit: str = ""
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether it counts calls: neither bytes or tokens, nor calls in flight, which end with their work."""
+        return self.unit in _CALL_UNITS and not any(word in self.name.lower() for word in _OTHER_UNITS)
 
 
 class ServerWord(msgspec.Struct, frozen=True):
@@ -60,7 +70,7 @@ class ServerWord(msgspec.Struct, frozen=True):
     @property
     def remaining_calls(self) -> int | None:
         """How many calls are left; None: not told. Limits that count anything but calls are left out."""
-        counts = [quota.remaining for quota in self.quotas if quota.remaining is not None and _counts_calls(quota.name)]
+        counts = [quota.remaining for quota in self.quotas if quota.remaining is not None and quota.counts_calls]
         return min(counts, default=None)
 
 
@@ -78,8 +88,13 @@ def read_answer(status: int, fields: Mapping[str, str], now: datetime) -> Server
     """
     lower = {name.lower(): value.strip() for name, value in fields.items() if len(value) <= _LONGEST_FIELD}
     now = _date(lower.get("date", "")) or now
-    quotas = (*_quotas_by_name(lower, now), *_quotas_of_drafts(lower.get("ratelimit", "")))
-    exhausted = [quota.reset_s for quota in quotas if quota.remaining == 0 and quota.reset_s is not None]
+    units = {name: told.get("qu", "").strip('"') for name, told in _policies(lower.get("ratelimit-policy", ""))}
+    quotas = (*_quotas_by_name(lower, now), *_quotas_of_drafts(lower.get("ratelimit", ""), units))
+    exhausted = [
+        quota.reset_s
+        for quota in quotas
+        if quota.remaining == 0 and quota.reset_s is not None and quota.unit != _IN_FLIGHT
+    ]
     told = _retry_after(lower, now)
     refused = status in _REFUSALS or (
         status == _FORBIDDEN and (told is not None or any(quota.remaining == 0 for quota in quotas))
@@ -140,25 +155,27 @@ def _quotas_by_name(fields: Mapping[str, str], now: datetime) -> list[Quota]:
     return quotas
 
 
-def _quotas_of_drafts(text: str) -> list[Quota]:
+def _quotas_of_drafts(text: str, units: Mapping[str, str]) -> list[Quota]:
     """Read the field `RateLimit`: a list of policies (`"name";r=5;t=30`), or before draft 8 `limit=9, remaining=5, reset=30`."""
     quotas: list[Quota] = []
-    flat: dict[str, str] = {}
-    for item in _ITEMS.findall(text):
-        name, *parameters = [part.strip() for part in _PARTS.findall(item)] or [""]
-        if name.startswith('"'):
-            said = dict(_pair(parameter) for parameter in parameters)
-            remaining = _count(said.get("r", said.get("a", "")))  # newer texts call them `a` and `w`
-            reset = _count(said.get("t", said.get("w", "")))
-            if remaining is not None or reset is not None:
-                quotas.append(Quota(name.strip('"'), remaining, None if reset is None else _wait(reset)))
-        else:
-            key, value = _pair(name)
-            flat[key] = value
+    for name, told in _policies(text):
+        remaining = _count(told.get("r", told.get("a", "")))  # newer texts call them `a` and `w`
+        reset = _count(told.get("t", told.get("w", "")))
+        if remaining is not None or reset is not None:
+            quotas.append(Quota(name, remaining, None if reset is None else _wait(reset), units.get(name, "")))
+    flat = dict(_pair(item.strip()) for item in _ITEMS.findall(text))
     remaining, reset = _count(flat.get("remaining", "")), _count(flat.get("reset", ""))
     if remaining is not None or reset is not None:
         quotas.append(Quota("", remaining, None if reset is None else _wait(reset)))
     return quotas
+
+
+def _policies(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Read a list of strings with parameters (RFC 9651); yield each string and its parameters."""
+    for item in _ITEMS.findall(text):
+        name, *parameters = [part.strip() for part in _PARTS.findall(item)] or [""]
+        if name.startswith('"'):
+            yield name.strip('"'), dict(_pair(parameter) for parameter in parameters)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -181,7 +198,3 @@ def _date(text: str) -> datetime | None:
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-def _counts_calls(name: str) -> bool:
-    return not any(word in name.lower() for word in ("token", "byte", "point", "cost", "unit"))

@@ -58,10 +58,7 @@ class _PolicyTexts:
         self.rules = rules
         self.names = [rule.policy for rule in rules]
         self.policies = ", ".join(
-            [
-                f'"{name}";q={rule.max_tokens};w={rule.full_seconds}'
-                for name, rule in zip(self.names, rules, strict=True)
-            ]
+            [f'"{name}";q={rule.max_tokens}{_unit(rule)}' for name, rule in zip(self.names, rules, strict=True)]
         )
 
     def name_of(self, binding: RateLimitRule | None) -> str:
@@ -70,6 +67,11 @@ class _PolicyTexts:
             if rule is binding:
                 return self.names[index]
         return _DEFAULT_POLICY if binding is None else binding.policy
+
+
+def _unit(rule: RateLimitRule) -> str:
+    """Return a policy's window; of calls in flight, which have none, what it counts."""
+    return ';qu="concurrent-requests"' if rule.counts_in_flight else f";w={rule.full_seconds}"
 
 
 class QuotaHeaders:
@@ -105,6 +107,8 @@ class QuotaHeaders:
         seconds: int | None = result.reset_seconds
         if not result.allowed:
             seconds = retry_after_seconds(result.retry_after)
+        elif decision.binding is not None and decision.binding.counts_in_flight:
+            seconds = None  # not known: a call in flight ends with its work
         fields: Headers = ()
         if self._draft:
             if decision.rules:
