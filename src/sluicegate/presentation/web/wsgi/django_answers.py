@@ -1,7 +1,8 @@
 """Settle what was claimed for Django's requests, when their answers have been sent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from django.http import HttpRequest, StreamingHttpResponse
@@ -40,31 +41,32 @@ def settled_at_the_end(request: HttpRequest, response: HttpResponseBase) -> Http
     if claims is not None:
         if not response.streaming:
             claims.settle_known_blocking()
-        _close_with(response, claims.settle_blocking)
+        _settle_with(response, claims.settle_blocking)
     return response
 
 
 async def settled_by_the_loop(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Do what `settled_at_the_end` does under ASGI, where Django closes responses in a thread, or not at all.
+    """Do what `settled_at_the_end` does under ASGI, where Django closes responses in a thread.
 
-    Django does not close a response whose client goes while its body is streamed, but it ends the iterator of the body.
+    It does not close one whose body raises, but it ends the iterator of the body.
     """
     claims = note_answer(request, response)
     if claims is None:
         return response
-    if not response.streaming:
-        await claims.settle_known()
-    elif isinstance(response, StreamingHttpResponse):
-        parts: Any = response.streaming_content
-        if response.is_async:
-            response.streaming_content = _settling(parts, claims)
     loop = asyncio.get_running_loop()
 
     def settle_from_thread() -> None:
         if not loop.is_closed():
             asyncio.run_coroutine_threadsafe(claims.settle(), loop)
 
-    _close_with(response, settle_from_thread)
+    if not response.streaming:
+        await claims.settle_known()
+    elif isinstance(response, StreamingHttpResponse):
+        parts: Any = response.streaming_content
+        response.streaming_content = (
+            _settling(parts, claims) if response.is_async else _settling_from_thread(parts, settle_from_thread)
+        )
+    _settle_with(response, settle_from_thread)
     return response
 
 
@@ -76,13 +78,28 @@ async def _settling(parts: AsyncIterator[bytes], claims: RequestClaims) -> Async
         await claims.settle()
 
 
-def _close_with(response: HttpResponseBase, settle: Callable[[], None]) -> None:
-    close = response.close
+def _settling_from_thread(parts: Iterator[bytes], settle: Callable[[], None]) -> Iterator[bytes]:
+    try:
+        yield from parts
+    finally:
+        settle()
+
+
+def _settle_with(response: HttpResponseBase, settle: Callable[[], None]) -> None:
+    """Settle when a response is closed, or dropped for that of a middleware further outside, which nobody closes."""
+    end = weakref.finalize(response, settle)
+    end.atexit = False
+    replaced = vars(response).get("close")  # by somebody further inside
+    unclosed = weakref.ref(response)  # its own method would keep it in a cycle
 
     def close_and_settle() -> None:
+        this = unclosed()
         try:
-            close()
+            if replaced is not None:
+                replaced()
+            elif this is not None:
+                type(this).close(this)
         finally:
-            settle()
+            end()
 
     response.close = close_and_settle  # type: ignore[method-assign]  # the server, or Django itself, calls it once
