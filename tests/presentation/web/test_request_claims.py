@@ -25,6 +25,7 @@ from sluicegate import (
 )
 from sluicegate.testing import FakeClock, RecordingLogger
 from support.asgi_calls import http_scope
+from support.serving import eventually
 
 TEN = RateLimitRule(10, 1, "ip", name="ten")
 ONE_AT_A_TIME = RateLimitRule.in_flight(1, scope="global", hold_seconds=60)
@@ -357,11 +358,11 @@ async def test_a_long_call_is_renewed() -> None:
     storage = MemoryStorage()
     client = Client(streams(gate), ONE_AT_A_TIME)
     client.limiter = TokenBucketAdapter(
-        storage=storage, rules={"*": [RateLimitRule.in_flight(1, scope="global", hold_seconds=0.2)]}
+        storage=storage, rules={"*": [RateLimitRule.in_flight(1, scope="global", hold_seconds=1)]}
     )
     client.app = RateLimitMiddleware(streams(gate), limiter=client.limiter)
     task = asyncio.create_task(client.ask())
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.3)
     assert not await client.is_free()
     gate.set()
     await task
@@ -417,6 +418,25 @@ def test_the_body_of_wsgi_holds_until_it_is_closed() -> None:
     body.close()
     assert closed == [True]
     assert ask()[0] == "200 OK"
+
+
+def test_a_body_that_nobody_closes_holds_no_longer_than_its_rule_says() -> None:
+    """A middleware further outside may drop it, against PEP 3333."""
+    limiter = SyncTokenBucketAdapter(
+        storage=MemoryStorage(), rules={"*": RateLimitRule.in_flight(1, scope="global", hold_seconds=0.5)}
+    )
+
+    def app(_: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        yield b"it"
+
+    body = WSGIRateLimitMiddleware(app, limiter=limiter)(
+        {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": IP}, lambda *_: None
+    )
+    assert not limiter.acquire(endpoint="*", identifier=IP).value.allowed  # type: ignore[union-attr]
+    del body
+    gc.collect()
+    eventually(lambda: limiter.acquire(endpoint="*", identifier=IP).value.allowed)  # type: ignore[union-attr]
 
 
 async def test_a_stream_that_reserves_is_in_flight_no_longer_than_its_rule_says() -> None:

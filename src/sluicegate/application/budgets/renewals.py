@@ -27,7 +27,8 @@ class AsyncRenewals:
     def __init__(self, renew: Callable[[], Coroutine[Any, Any, Result[None, RateLimitError]]]) -> None:
         self._renew = renew
         self._timer: asyncio.TimerHandle | None = None
-        self._stopped = False
+        self.stopped = False
+        """Whether nothing is renewed any more. A finaliser may set it, at any instant; all else calls `stop`."""
         self._ttl_s = 0.0
 
     def start(self, claim: Claimed) -> None:
@@ -38,16 +39,17 @@ class AsyncRenewals:
 
     def stop(self) -> None:
         """Renew no more. A renewal that has begun goes on, and finds nothing to renew."""
-        self._stopped = True
+        self.stopped = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _due(self) -> None:
-        _run(self._renew_once())
+        if not self.stopped:
+            _run(self._renew_once())
 
     async def _renew_once(self) -> None:
         pause_s = _pause_s(await self._renew(), self._ttl_s)
-        if pause_s and not self._stopped:
+        if pause_s and not self.stopped:
             self._timer = asyncio.get_running_loop().call_later(pause_s, self._due)
 
 
@@ -57,7 +59,8 @@ class Renewals:
     def __init__(self, renew: Callable[[], Result[None, RateLimitError]]) -> None:
         self._renew = renew
         self._later: Later | None = None
-        self._stopped = False
+        self.stopped = False
+        """Whether nothing is renewed any more. A finaliser may set it, at any instant; all else calls `stop`."""
         self._ttl_s = 0.0
 
     def start(self, claim: Claimed) -> None:
@@ -68,13 +71,15 @@ class Renewals:
 
     def stop(self) -> None:
         """Renew no more. A renewal that has begun goes on, and finds nothing to renew."""
-        self._stopped = True
+        self.stopped = True
         if self._later is not None:
             RENEWER.cancel(self._later)
 
     def _due(self) -> None:
+        if self.stopped:
+            return
         pause_s = _pause_s(self._renew(), self._ttl_s)
-        if pause_s and not self._stopped:
+        if pause_s and not self.stopped:
             self._later = RENEWER.call_later(pause_s, self._due)
 
 

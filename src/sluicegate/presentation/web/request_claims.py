@@ -55,6 +55,10 @@ class RequestClaim:
             self._renewals = AsyncRenewals(lambda: _renew(limiter, claim))
         self._renewals.start(claim)
 
+    def __del__(self) -> None:
+        """Renew it no more: a request that is gone, and was not settled, holds nothing for longer than its rule says."""
+        self._renewals.stopped = True
+
     @property
     def takes_cost(self) -> bool:
         """Whether tokens are reserved, of which the application may tell how many it needed."""
