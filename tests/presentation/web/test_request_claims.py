@@ -106,6 +106,79 @@ async def test_a_call_is_in_flight_until_its_body_has_been_sent() -> None:
     assert await client.is_free()
 
 
+def start(status: int, length: str = "") -> dict[str, Any]:
+    """Return the message that starts an answer."""
+    headers = [(b"Content-Length", length.encode())] if length else []
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def body(part: bytes, *, more: bool = False) -> dict[str, Any]:
+    """Return the message with a part of the body."""
+    return {"type": "http.response.body", "body": part, "more_body": more}
+
+
+# The messages of an answer, and with which of them the client has all of it, counted from 0.
+ANSWERS: dict[str, tuple[list[Any], int]] = {
+    "at once": ([start(200), body(b"it")], 1),
+    "parts": ([start(200), body(b"it", more=True), body(b"is", more=True), body(b"")], 3),
+    "counted parts": ([start(200, "4"), body(b"it", more=True), body(b"is", more=True), body(b"")], 2),
+    "no body": ([start(204), body(b"")], 0),
+    "an empty body": ([start(200, "0"), body(b"")], 0),
+    "a file that the server sends": ([start(200), {"type": "http.response.pathsend", "path": "/etc/hostname"}], 9),
+}
+
+
+@pytest.mark.parametrize("rules", [(ONE_AT_A_TIME,), (TEN, ONE_AT_A_TIME)])
+@pytest.mark.parametrize(("messages", "last"), ANSWERS.values(), ids=ANSWERS)
+async def test_a_client_that_has_all_may_come_again_at_once(messages: list[Any], last: int, rules: Any) -> None:
+    """Its call is in flight until then, and no longer: not while a background task runs, nor while the storage is told."""
+    free: list[bool] = []
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+        free.append(await client.is_free())
+
+    async def send(_: Any) -> None:
+        free.append(await client.is_free())
+
+    client = Client(app, *rules)
+    await client.ask(send=send)
+    assert free == [nth >= last for nth in range(len(messages) + 1)]
+    assert await client.is_free()
+
+
+async def test_what_heads_ask() -> None:
+    """They have all with the header, whatever length it tells."""
+    free: list[bool] = []
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send(start(200, "4711"))
+
+    async def send(_: Any) -> None:
+        free.append(await client.is_free())
+
+    client = Client(app, ONE_AT_A_TIME)
+    await client.app({**http_scope("GET", "/", client=(IP, 1)), "method": "HEAD"}, None, send)
+    assert free == [True]
+
+
+async def test_a_websocket_that_the_application_closes_frees_its_slot_before() -> None:
+    """Its client may connect again as soon as it is told."""
+    free: list[bool] = []
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 1000})
+
+    async def send(_: Any) -> None:
+        free.append(await client.is_free())
+
+    client = Client(app, ONE_AT_A_TIME)
+    await client.app({**http_scope("GET", "/", client=(IP, 1)), "type": "websocket"}, None, send)
+    assert free == [False, True]
+
+
 @pytest.mark.parametrize("rules", [(ONE_AT_A_TIME,), (TEN, ONE_AT_A_TIME)])
 async def test_a_cancelled_stream_frees_its_slot(rules: Any) -> None:
     """The client has gone, the server cancels: nothing waits for an end of its time."""
@@ -418,6 +491,44 @@ def test_the_body_of_wsgi_holds_until_it_is_closed() -> None:
     body.close()
     assert closed == [True]
     assert ask()[0] == "200 OK"
+
+
+WSGI_ANSWERS: dict[str, tuple[str, list[tuple[str, str]], Any, list[bool]]] = {
+    "a list": ("200 OK", [], [b"it"], [True]),
+    "parts": ("200 OK", [], (b"it", b"is"), [False, False]),
+    "counted parts": ("200 OK", [("Content-Length", "4")], (b"it", b"is"), [False, True]),
+    "no body": ("204 No Content", [], (b"",), [True]),
+    "an empty body": ("200 OK", [("content-length", "0")], (), []),
+}
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["", "which starts with its first part"])
+@pytest.mark.parametrize("answer", WSGI_ANSWERS)
+def test_a_client_of_wsgi_that_has_all_may_come_again_at_once(answer: str, lazy: bool) -> None:
+    """Before the server gets the part with which it has: the server closes the body when the client is back already."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={"*": [ONE_AT_A_TIME]})
+    status, headers, parts, expected = WSGI_ANSWERS[answer]
+
+    def is_free() -> bool:
+        hold: Any = limiter.acquire(endpoint="*", identifier=IP)
+        if hold.value.allowed:
+            limiter.release(hold.value)
+        return bool(hold.value.allowed)
+
+    def app(_: Any, start_response: Any) -> Any:
+        start_response(status, headers)
+        return parts if isinstance(parts, list) else iter(parts)
+
+    def late_app(environ: Any, start_response: Any) -> Any:
+        yield from app(environ, start_response)
+
+    served = WSGIRateLimitMiddleware(late_app if lazy else app, limiter=limiter)
+    sent = served({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": IP}, lambda *_: None)
+    if not expected and not lazy:
+        assert is_free()
+    free = [is_free() for _ in sent]
+    assert free == ([False] if lazy and answer == "a list" else expected)
+    assert is_free()  # before `close`, which comes after the end of the body
 
 
 def test_a_body_that_nobody_closes_holds_no_longer_than_its_rule_says() -> None:

@@ -44,17 +44,15 @@ class Claiming:
             claims.private.add(self._answers.header)
         request.offer(RequestBudget(claims))
 
-    async def claim(  # noqa: PLR0913 - what a check is
+    async def claim(
         self,
         limiter: AwaitedLimiter[R],
         rules: R,
         request: IncomingRequest,
         question: Question,
         identifier: Identifier,
-        *,
-        holds: bool,
     ) -> Decision | None:
-        """Do what a check does, and claim what it takes; `holds`: calls in flight are counted."""
+        """Do what a check does, and claim what it takes."""
         endpoint, cost, also = question.endpoint, question.cost, question.also
         adapter: object = limiter
         if not isinstance(adapter, TokenBucketAdapter) or not self._is_seen(request):
@@ -65,18 +63,16 @@ class Claiming:
             claim, decision = await adapter.reserve_decided(endpoint, identifier, cost, None, also, snapshot)
         else:
             claim, decision = await adapter.acquire_decided(endpoint, identifier, cost, also, snapshot)
-        self._keep(adapter, claim, request, holds)
+        self._keep(adapter, claim, request)
         return decision
 
-    def claim_blocking(  # noqa: PLR0913 - what a check is
+    def claim_blocking(
         self,
         limiter: BlockingLimiter[R],
         rules: R,
         request: IncomingRequest,
         question: Question,
         identifier: Identifier,
-        *,
-        holds: bool,
     ) -> Decision:
         """Do what `claim` does where there is no event loop."""
         endpoint, cost, also = question.endpoint, question.cost, question.also
@@ -89,7 +85,7 @@ class Claiming:
             claim, decision = adapter.reserve_decided(endpoint, identifier, cost, None, also, snapshot)
         else:
             claim, decision = adapter.acquire_decided(endpoint, identifier, cost, also, snapshot)
-        self._keep(adapter, claim, request, holds)
+        self._keep(adapter, claim, request)
         return decision
 
     def _is_seen(self, request: IncomingRequest) -> bool:
@@ -103,10 +99,9 @@ class Claiming:
         limiter: TokenBucketAdapter | SyncTokenBucketAdapter,
         claim: Reservation | Hold,
         request: IncomingRequest,
-        holds: bool,
     ) -> None:
         if request.notes is None or not claim.name.number or (claim.degraded and claim.degraded != "local"):
             return
         record_in(request.notes).claims_to_settle().claims.append(
-            RequestClaim(limiter, claim, self._answers, holds, request.subject, self._blame)
+            RequestClaim(limiter, claim, self._answers, request.subject, self._blame)
         )

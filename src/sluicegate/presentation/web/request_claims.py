@@ -24,17 +24,15 @@ class RequestClaim:
         limiter: Settles it.
         claim: The reservation or hold. It is renewed from now on, until it is settled.
         answers: Tells the cost of a reservation.
-        holds: Whether a call in flight is counted, which ends when the body has been sent.
         subject: What the application's functions get of the request.
         blame: Logs errors.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - collaborators
+    def __init__(
         self,
         limiter: TokenBucketAdapter | SyncTokenBucketAdapter,
         claim: Reservation | Hold,
         answers: AnswerReader,
-        holds: bool,
         subject: object,
         blame: Blame,
     ) -> None:
@@ -45,7 +43,6 @@ class RequestClaim:
         self.blame = blame
         self._settled = False
         self._answer: Answer | None = None
-        self.holds = holds
         self.told: Cost | None = None
         """The cost that the application told."""
         self._renewals: AsyncRenewals | Renewals
@@ -137,9 +134,12 @@ class RequestClaims:
             claim.answered(_SERVER_ERROR, {})
 
     async def settle_known(self) -> None:
-        """Settle what costs what it costs and holds nothing: the client may come again as soon as it has its answer."""
+        """Settle what will not change any more.
+
+        To be called before the client has the whole answer: as soon as it has, it may come again, to another process as well.
+        """
         for claim in self.claims:
-            if claim.is_known and not claim.holds:
+            if claim.is_known:
                 await _settle(claim)
 
     async def settle(self, since: int = 0) -> None:
@@ -150,7 +150,7 @@ class RequestClaims:
     def settle_known_blocking(self) -> None:
         """Do what `settle_known` does where there is no event loop."""
         for claim in self.claims:
-            if claim.is_known and not claim.holds:
+            if claim.is_known:
                 _settle_blocking(claim)
 
     def settle_blocking(self, since: int = 0) -> None:

@@ -174,9 +174,9 @@ class RequestLimiter:
                 return None
             decision = self._known(limiter, rules, request, question, identifier)
             if decision is None:
-                holds = rules.counts_calls(question.endpoint, question.also)
-                if (self._claiming.wanted or holds) and request.method != A_MESSAGE:
-                    decision = await self._claiming.claim(limiter, rules, request, question, identifier, holds=holds)
+                claims = self._claiming.wanted or rules.counts_calls(question.endpoint, question.also)
+                if claims and request.method != A_MESSAGE:
+                    decision = await self._claiming.claim(limiter, rules, request, question, identifier)
                 else:
                     decision = await limiter.check(
                         endpoint=question.endpoint,
@@ -219,9 +219,8 @@ class RequestLimiter:
                 return None
             decision = self._known(limiter, rules, request, question, identifier)
             if decision is None:
-                holds = rules.counts_calls(question.endpoint, question.also)
-                if self._claiming.wanted or holds:
-                    decision = self._claiming.claim_blocking(limiter, rules, request, question, identifier, holds=holds)
+                if self._claiming.wanted or rules.counts_calls(question.endpoint, question.also):
+                    decision = self._claiming.claim_blocking(limiter, rules, request, question, identifier)
                 else:
                     decision = limiter.check(
                         endpoint=question.endpoint,

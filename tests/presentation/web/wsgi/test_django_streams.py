@@ -12,10 +12,11 @@ import pytest
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
 
 from sluicegate import MemoryStorage, RateLimitRule, SyncTokenBucketAdapter, TokenBucketAdapter
+from sluicegate.django import RateLimitMiddleware
 from support.django_project import Routes
 from support.serving import eventually
 from support.uvicorn_server import UvicornServer
@@ -132,3 +133,34 @@ async def test_an_answer_that_another_replaces(awaits: bool) -> None:
             statuses.append(answer.status_code)
             await asyncio.sleep(0.05)  # what a thread has ended, the loop settles
     assert statuses == [200, 304, 304]
+
+
+@pytest.mark.parametrize("fields", [{}, {"Content-Length": "4"}], ids=["", "counted"])
+def test_a_stream_is_in_flight_until_its_client_has_all(fields: dict[str, str]) -> None:
+    """Not until the server closes it: its client is back by then."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={"*": ONE_AT_A_TIME})
+    free: list[bool] = []
+
+    def is_free() -> bool:
+        hold: Any = limiter.acquire(endpoint="*", identifier="127.0.0.1")
+        if hold.value.allowed:
+            limiter.release(hold.value)
+        return bool(hold.value.allowed)
+
+    routes = Routes(path("", lambda _: StreamingHttpResponse(iter([b"it", b"is"]), headers=fields)))
+    with override_settings(ROOT_URLCONF=routes, SLUICEGATE={"limiter": limiter}):
+        answer: Any = Client().get("/")
+        free = [is_free() for _ in answer.streaming_content]
+        assert free == [False, bool(fields)]
+        assert is_free()
+        assert Client().get("/").status_code == 200
+
+
+def test_a_whole_answer_is_not_in_flight_any_more() -> None:
+    """What is left to do is the server's."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(), rules={"*": ONE_AT_A_TIME})
+    routes = Routes(path("", lambda _: HttpResponse("it")))
+    with override_settings(ROOT_URLCONF=routes, SLUICEGATE={"limiter": limiter}):
+        middleware = RateLimitMiddleware(lambda _: HttpResponse("it"))
+        answers: Any = [middleware(RequestFactory().get("/")) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200] * 3

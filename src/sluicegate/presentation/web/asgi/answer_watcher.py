@@ -36,7 +36,7 @@ class AnswerWatcher:
         record = record_of(scope)
         outside = 0 if record.claims is None else len(record.claims.claims)
         if not record.is_told:
-            send = QuotaSend(send, record)
+            send = QuotaSend(send, record, scope.get("method", "GET"))
         try:
             await self._app(scope, receive, send)
         except Exception:

@@ -115,7 +115,7 @@ class ASGIFace:
                 record.told(decision)
                 await self._deny(scope, receive, send, self._requests.denial(decision))
                 return
-            telling = QuotaSend(send, record)
+            telling = QuotaSend(send, record, scope.get("method", "GET"))
             receiving: Receive = receive
             sending: Send = telling
             if kind == "websocket":

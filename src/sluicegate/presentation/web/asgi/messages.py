@@ -1,8 +1,10 @@
 """ASGI's scopes and messages, as far as the middleware reads and writes them (asgi.readthedocs.io, HTTP and websocket 2.5)."""
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeAlias, cast
 
+from sluicegate.presentation.web.body_end import BodyEnd
 from sluicegate.presentation.web.headers import DenialResponse, Headers
 from sluicegate.presentation.web.incoming_request import IncomingRequest
 from sluicegate.presentation.web.request_claims import RequestClaims
@@ -124,17 +126,21 @@ class QuotaSend:
     """A `send` that tells the client what limiters have decided about its request, this side of the server or further inside.
 
     `RateLimit` and `RateLimit-Policy`, which are lists, are added to those of the response; other fields only if it has none.
+    What is claimed for the request is settled before the client has the whole answer, as far as it is known then.
 
     Args:
         send: The server's.
         record: What they have decided.
+        method: The request's method; of a websocket, `GET`.
     """
 
-    __slots__ = ("_record", "_send", "started")
+    __slots__ = ("_end", "_method", "_record", "_send", "started")
 
-    def __init__(self, send: Send, record: RequestRecord) -> None:
+    def __init__(self, send: Send, record: RequestRecord, method: str) -> None:
         self._send = send
         self._record = record
+        self._method = method
+        self._end: BodyEnd | None = None
         self.started = False
         """Whether the response has begun."""
         record.is_told = record.is_settled = True
@@ -143,32 +149,51 @@ class QuotaSend:
         """Send a message, and return what the server's `send` returned, unless something is to be settled first."""
         record = self._record
         claims = record.claims
-        kind = message["type"]
-        if kind not in _STARTS:
-            if claims is not None and kind == "http.response.body" and not message.get("more_body", False):
-                return self._settle_and_send(claims, message)
+        if message["type"] in _STARTS:
+            self.started = True
+            fields = record.fields_to_send()
+            if fields:
+                message = with_fields(message, fields, joining=True)
+            if claims is None:
+                return self._send(message)
+            lines = field_texts(message)
+            status = message.get("status", _SWITCHING)
+            claims.answered(status, lines)
+            if message["type"] == "http.response.start":
+                self._end = BodyEnd(self._method, status, lines)
+            message = without_fields(message, claims.private)
+        if claims is None or not self._is_last(message):
             return self._send(message)
-        self.started = True
-        fields = record.fields_to_send()
-        if fields:
-            message = with_fields(message, fields, joining=True)
-        return self._send(message if claims is None else answered(claims, message))
+        return self._settle_and_send(claims, message)
+
+    def _is_last(self, message: Message) -> bool:
+        """Return whether the client has the whole answer with a message."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            ended = self._end is not None and self._end.comes_with(len(message.get("body", b"")))
+            return ended or not message.get("more_body", False)
+        if kind == "http.response.start":
+            return self._end is not None and self._end.comes_with(0)
+        return bool(kind == "websocket.close")
 
     async def _settle_and_send(self, claims: RequestClaims, message: Message) -> None:
-        """Settle what is known before the client can come again."""
         await claims.settle_known()
         await self._send(message)
 
 
-def answered(claims: RequestClaims, message: Message) -> Message:
-    """Note the answer that a message starts, and return the message without the fields that are not for the client."""
+def field_texts(message: Message) -> list[tuple[str, str]]:
+    """Return the header fields of a message that starts a response, their names in lower case."""
     lines: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
-    fields = [(bytes(name).lower().decode("latin-1"), bytes(value).decode("latin-1")) for name, value in lines]
-    claims.answered(message.get("status", _SWITCHING), fields)
-    if not claims.private:
+    return [(bytes(name).lower().decode("latin-1"), bytes(value).decode("latin-1")) for name, value in lines]
+
+
+def without_fields(message: Message, names: AbstractSet[str]) -> Message:
+    """Return a message that starts a response without the header fields of some names, which are in lower case."""
+    if not names:
         return message
+    lines: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
     start: dict[str, Any] = dict(message)
-    start["headers"] = [line for line, field in zip(lines, fields, strict=True) if field[0] not in claims.private]
+    start["headers"] = [line for line in lines if bytes(line[0]).lower().decode("latin-1") not in names]
     return start
 
 

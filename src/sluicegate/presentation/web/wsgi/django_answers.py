@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
+from sluicegate.presentation.web.body_end import BodyEnd
 from sluicegate.presentation.web.request_claims import RequestClaims
 from sluicegate.presentation.web.request_record import claims_in
 
@@ -36,12 +37,16 @@ def settle_failed(request: HttpRequest) -> None:
 
 
 def settled_at_the_end(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Return a response that settles what was claimed: at once what is known, the rest when the server closes it."""
+    """Return a response that settles what is known before the client has the whole, and the rest when the server closes it."""
     claims = note_answer(request, response)
-    if claims is not None:
-        if not response.streaming:
-            claims.settle_known_blocking()
-        _settle_with(response, claims.settle_blocking)
+    if claims is None:
+        return response
+    end = BodyEnd(request.method or "GET", response.status_code, response.headers.items())
+    if isinstance(response, StreamingHttpResponse) and not end.comes_with(0):
+        response.streaming_content = _settling_blocking(response.streaming_content, claims, end)  # type: ignore[arg-type]
+    else:
+        claims.settle_known_blocking()
+    _settle_with(response, claims.settle_blocking)
     return response
 
 
@@ -59,26 +64,40 @@ async def settled_by_the_loop(request: HttpRequest, response: HttpResponseBase) 
         if not loop.is_closed():
             asyncio.run_coroutine_threadsafe(claims.settle(), loop)
 
-    if not response.streaming:
+    end = BodyEnd(request.method or "GET", response.status_code, response.headers.items())
+    if not isinstance(response, StreamingHttpResponse) or end.comes_with(0):
         await claims.settle_known()
-    elif isinstance(response, StreamingHttpResponse):
+    else:
         parts: Any = response.streaming_content
         response.streaming_content = (
-            _settling(parts, claims) if response.is_async else _settling_from_thread(parts, settle_from_thread)
+            _settling(parts, claims, end) if response.is_async else _settling_from_thread(parts, settle_from_thread)
         )
     _settle_with(response, settle_from_thread)
     return response
 
 
-async def _settling(parts: AsyncIterator[bytes], claims: RequestClaims) -> AsyncIterator[bytes]:
+def _settling_blocking(parts: Iterator[bytes], claims: RequestClaims, end: BodyEnd) -> Iterator[bytes]:
+    try:
+        for part in parts:
+            if end.comes_with(len(part)):
+                claims.settle_known_blocking()
+            yield part
+    finally:
+        claims.settle_blocking()
+
+
+async def _settling(parts: AsyncIterator[bytes], claims: RequestClaims, end: BodyEnd) -> AsyncIterator[bytes]:
     try:
         async for part in parts:
+            if end.comes_with(len(part)):
+                await claims.settle_known()
             yield part
     finally:
         await claims.settle()
 
 
 def _settling_from_thread(parts: Iterator[bytes], settle: Callable[[], None]) -> Iterator[bytes]:
+    """Settle when a thread of Django's has all parts, of which it sends none before."""
     try:
         yield from parts
     finally:

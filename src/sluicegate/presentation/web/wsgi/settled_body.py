@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
+from sluicegate.presentation.web.body_end import BodyEnd
 from sluicegate.presentation.web.request_claims import RequestClaims
 from sluicegate.presentation.web.request_record import claims_in
 
@@ -11,33 +12,28 @@ WSGIApp: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 
 class SettledBody:
-    """A response's body, which settles at its end.
-
-    What holds nothing, and whose cost is known, is settled before the client can have the whole: before the first part, if the
-    client knows from the answer's length when it has all.
+    """A response's body, which settles what is known before the client has the whole, and the rest at its end.
 
     Args:
         body: The application's.
         claims: What is settled.
         since: How much of it was claimed further outside, which settles it itself.
-        length_is_known: Whether the client knows the length.
+        started: The answer's start, which may come with the first part.
     """
 
-    def __init__(self, body: Iterable[bytes], claims: RequestClaims, since: int, *, length_is_known: bool) -> None:
+    def __init__(self, body: Iterable[bytes], claims: RequestClaims, since: int, started: "SettledStart") -> None:
         self._body = body
         self._claims = claims
         self._since = since
-        self._length_is_known = length_is_known or isinstance(body, list | tuple)
+        self._started = started
 
     def __iter__(self) -> Iterator[bytes]:
         for part in self._body:
-            if self._length_is_known:
-                self._length_is_known = False
+            if self._started.comes_with(len(part)):
                 self._claims.settle_known_blocking()
             yield part
-        self._claims.settle_blocking(
-            self._since
-        )  # the server has sent all, and need not close what it has read to its end
+        # The server has sent all, and need not close what it has read to its end.
+        self._claims.settle_blocking(self._since)
 
     def close(self) -> None:
         """Close the application's body, and settle; the server calls it, also when the client has gone."""
@@ -47,6 +43,39 @@ class SettledBody:
                 close()
         finally:
             self._claims.settle_blocking(self._since)
+
+
+class SettledStart:
+    """The `start_response` of an application whose answers are settled.
+
+    Args:
+        environ: The request's environment.
+        start_response: The server's.
+    """
+
+    def __init__(self, environ: dict[str, Any], start_response: StartResponse) -> None:
+        self._environ = environ
+        self._start_response = start_response
+        self._end: BodyEnd | None = None
+
+    @property
+    def has_come(self) -> bool:
+        """Whether the application has called it."""
+        return self._end is not None
+
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:  # noqa: ANN401 - as PEP 3333 has it
+        """Note the answer, and pass it on without what is not for the client."""
+        code = int(status.split(" ", 1)[0])
+        self._end = BodyEnd(str(self._environ.get("REQUEST_METHOD", "GET")), code, headers)
+        claims = claims_in(self._environ)
+        if claims is not None:
+            claims.answered(code, headers)
+            headers = [field for field in headers if field[0].lower() not in claims.private]
+        return self._start_response(status, headers, *([exc_info] if exc_info else []))
+
+    def comes_with(self, size: int) -> bool:
+        """Note a part of the body, and return whether the client has all with it."""
+        return self._end is not None and self._end.comes_with(size)
 
 
 def claimed_so_far(environ: dict[str, Any]) -> int:
@@ -64,28 +93,19 @@ def settle(app: WSGIApp, environ: dict[str, Any], start_response: StartResponse,
         start_response: The server's.
         since: How much was claimed further outside, which settles it itself.
     """
-    started = length_is_known = False
-
-    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:  # noqa: ANN401 - as PEP 3333 has it
-        nonlocal started, length_is_known
-        started = True
-        length_is_known = any(name.lower() == "content-length" for name, _ in headers)
-        claims = claims_in(environ)
-        if claims is not None:
-            claims.answered(int(status.split(" ", 1)[0]), headers)
-            headers = [field for field in headers if field[0].lower() not in claims.private]
-        return start_response(status, headers, *([exc_info] if exc_info else []))
-
+    started = SettledStart(environ, start_response)
     try:
-        body = app(environ, start)
+        body = app(environ, started)
     except BaseException as error:
         claims = claims_in(environ)
         if claims is not None:
-            if isinstance(error, Exception) and not started:
+            if isinstance(error, Exception) and not started.has_come:
                 claims.failed(since)
             claims.settle_blocking(since)
         raise
     claims = claims_in(environ)
     if claims is None or len(claims.claims) <= since:
         return body
-    return SettledBody(body, claims, since, length_is_known=length_is_known)
+    if isinstance(body, list | tuple) or started.comes_with(0):
+        claims.settle_known_blocking()
+    return SettledBody(body, claims, since, started)
