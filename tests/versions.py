@@ -1,7 +1,8 @@
 """Run what concerns each dependency with the oldest version that is supported, and what concerns redis-py with each of its lines.
 
 `make test-versions` runs it in an environment of its own, in which versions are swapped. The newest versions are what `make test`
-runs. It also asks pip whether the extra `redis` can be installed beside packages that bound redis-py's version.
+runs. It also runs what concerns HTTP with httptools, and asks pip whether the extra `redis` can be installed beside packages that
+bound redis-py's version.
 """
 
 import subprocess
@@ -92,6 +93,9 @@ ELSEWHERE = (
     "not root_path and not fuzz and not hundred_thousand",
 )
 
+OF_HTTP = tuple(f"tests/presentation/service/test_{name}.py" for name in ("http_api", "slow_http_clients", "tls"))
+"""What concerns uvicorn's protocols, of which `make test` has the slower one."""
+
 
 def pip(*arguments: str) -> None:
     """Run pip in this environment."""
@@ -126,6 +130,8 @@ def main() -> None:
         pip("install", "-c", pins.name, "-e", f".[{EXTRAS}]", "starlette", "uvicorn", *TOOLS)
     run_tests("the oldest versions, Redis", ON_REDIS)
     run_tests("the oldest versions, all else", ELSEWHERE)
+    pip("install", "httptools")
+    run_tests("the service with httptools", OF_HTTP)
     for version in REDIS:
         pip("install", f"redis=={version}", "hiredis>=3.2")
         run_tests(f"redis-py {version}", ON_REDIS)
