@@ -57,18 +57,16 @@ class SettledStart:
         self._environ = environ
         self._start_response = start_response
         self._end: BodyEnd | None = None
-
-    @property
-    def has_come(self) -> bool:
+        self.has_come = False
         """Whether the application has called it."""
-        return self._end is not None
 
     def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:  # noqa: ANN401 - as PEP 3333 has it
         """Note the answer, and pass it on without what is not for the client."""
-        code = int(status.split(" ", 1)[0])
-        self._end = BodyEnd(str(self._environ.get("REQUEST_METHOD", "GET")), code, headers)
+        self.has_come = True
         claims = claims_in(self._environ)
         if claims is not None:
+            code = int(status.split(" ", 1)[0])
+            self._end = BodyEnd(str(self._environ.get("REQUEST_METHOD", "GET")), code, headers)
             claims.answered(code, headers)
             headers = [field for field in headers if field[0].lower() not in claims.private]
         return self._start_response(status, headers, *([exc_info] if exc_info else []))
