@@ -87,7 +87,7 @@ class IncomingRequest:
         raise NotImplementedError
 
     def is_settled(self) -> bool:
-        """Return whether somebody sees the answer, and settles what is claimed for the request when it has been sent."""
+        """Return whether somebody sees the answer, and settles what is claimed for the request."""
         return self.notes is not None
 
     def offer(self, budget: object) -> None:

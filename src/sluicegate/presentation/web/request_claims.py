@@ -1,4 +1,4 @@
-"""What a request has reserved and holds, until its answer has been sent: settled once, whatever becomes of the request."""
+"""What a request has reserved and holds, until its client has the answer: settled once, whatever becomes of the request."""
 
 import asyncio
 from collections.abc import Iterable

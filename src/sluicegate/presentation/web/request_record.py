@@ -107,7 +107,7 @@ class RequestRecord:
         self.is_told = False
         """Whether somebody further outside will add to the response what the client is still to be told."""
         self.is_settled = False
-        """Whether somebody further outside sees the answer, and settles what is claimed when it has been sent."""
+        """Whether somebody further outside sees the answer, and settles what is claimed."""
         self.claims: RequestClaims | None = None
         """What is reserved and held for the request, if anything may be."""
 

@@ -1,4 +1,4 @@
-"""Settle what was claimed for Django's requests, when their answers have been sent."""
+"""Settle what was claimed for Django's requests, before their clients have the answers."""
 
 import asyncio
 import weakref

@@ -1,4 +1,4 @@
-"""A WSGI application whose answers settle what was claimed for the request: when the server closes the body (PEP 3333)."""
+"""A WSGI application (PEP 3333) whose answers settle what was claimed for the request."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
@@ -83,7 +83,7 @@ def claimed_so_far(environ: dict[str, Any]) -> int:
 
 
 def settle(app: WSGIApp, environ: dict[str, Any], start_response: StartResponse, since: int) -> Iterable[bytes]:
-    """Call an application, and settle what is claimed for the request when its answer has been sent.
+    """Call an application, and settle what is claimed for the request, at the latest when the server closes the answer's body.
 
     Args:
         app: The application.
