@@ -122,6 +122,7 @@ class Administration:
             also=also,
             claims=verb != "refund",  # which calls in flight have nothing of
             beside_code=True,
+            claimed=verb in {"commit", "extend"},
         )
         rules = check.rules
         if rules is None:

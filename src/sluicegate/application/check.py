@@ -192,6 +192,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
     also: tuple[str, ...] = (),
     claims: bool = False,
     beside_code: bool = False,
+    claimed: bool = False,
 ) -> Check:
     """Work out what to ask, or the answer if there is nothing to ask.
 
@@ -206,6 +207,8 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
         also: Other endpoints, as the rules name them, whose rules hold as well. A bucket of several of them is asked once.
         claims: Whether the rules of calls in flight are asked as well.
         beside_code: Whether all rules of the endpoint are meant, those that stand beside its code as well.
+        claimed: Whether these are claims of an earlier call, so that rules that have come since may count scopes that the
+            identifier does not name.
 
     Returns:
         The check. It has a result already if no rule is for the endpoint, a list has the client, all rules are disabled or
@@ -245,7 +248,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - what a check depends on
         check.result = NO_RULE
         return check
     if claims:
-        rules = rules.claimed
+        rules = rules.claimed.named_by(client) if claimed else rules.claimed
     if rules.has_overrides:
         rules = with_overrides(rules, client, now)
     check = ask_rules(rules, key_format, client, tokens, named)

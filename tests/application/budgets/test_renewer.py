@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,22 @@ def test_a_hold_needs_no_thread_and_the_next_call_tries_to_start_one(monkeypatch
     assert not called.is_set()
     renewer.call_later(0, int)
     assert called.wait(30)
+
+
+def test_what_a_call_raises_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported as what a thread raises, and the thread goes on."""
+    renewer, called = Renewer(), threading.Event()
+    reported: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_value))
+    error = ValueError("of a call")
+
+    def fail() -> None:
+        raise error
+
+    renewer.call_later(0, fail)
+    renewer.call_later(0, called.set)
+    assert called.wait(30)
+    assert reported == [error]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

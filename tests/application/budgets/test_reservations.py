@@ -486,3 +486,38 @@ async def test_a_call_in_flight_that_is_reserved_ends_with_its_own_time(hold_sec
     assert (settled.returned > 0) == (hold_seconds == 4)
     assert (await reserve(World({CHAT: TOKENS}), 5)).expires_in == 60
     assert (await reserve(World({CHAT: (TOKENS, streams)}), 5, ttl_seconds=7)).expires_in == 7
+
+
+async def test_rules_that_come_while_a_call_runs_and_count_another_scope() -> None:
+    """What the call has claimed is still settled and extended; nothing was claimed of what its identifier does not name."""
+    shadow = RateLimitRule(10, 1, "tenant", shadow=True)
+    later = {
+        CHAT: (TOKENS, TWO, RateLimitRule(5, 1, "user", name="later"), RateLimitRule.in_flight(1, scope="plan"), shadow)
+    }
+    client = {"ip": IP}
+    limiter = TokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={CHAT: (TOKENS, TWO)})
+    reservation = value(await limiter.reserve(endpoint=CHAT, identifier=client, cost=700))
+    hold = value(await limiter.acquire(endpoint=CHAT, identifier=client))
+    limiter.rules.replace(later)
+    value(await limiter.extend(reservation, ttl_seconds=90))
+    value(await limiter.renew(hold))
+    settlement = value(await limiter.commit(reservation, cost=450))
+    assert (settlement.applied, settlement.charged, settlement.returned) == (True, 450, 250)
+    assert [rule.policy for rule in settlement.rules] == ["tokens"]
+    assert value(await limiter.release(hold)).applied
+    with pytest.raises(InvalidInputError, match="scope 'user'"):
+        await limiter.reserve(endpoint=CHAT, identifier=client, cost=1)
+    reservation = value(
+        await limiter.reserve(endpoint=CHAT, identifier={"ip": IP, "user": "u", "plan": "p", "tenant": "t"})
+    )
+    limiter.rules.replace({CHAT: RateLimitRule(5, 1, "account")})
+    assert not value(await limiter.commit(reservation)).applied  # its buckets have no rule any more
+
+
+def test_a_budget_whose_rules_change_meanwhile_is_left_as_it_was_entered() -> None:
+    """The `with` raises nothing, and commits."""
+    limiter = SyncTokenBucketAdapter(storage=MemoryStorage(clock=FakeClock()), rules={CHAT: (TOKENS, TWO)})
+    with limiter.budget(endpoint=CHAT, identifier={"ip": IP}, cost=700) as budget:
+        budget.cost = 450
+        limiter.rules.replace({CHAT: (TOKENS, RateLimitRule(5, 1, "user"))})
+    assert value(budget.settlement).charged == 450

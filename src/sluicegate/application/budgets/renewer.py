@@ -1,5 +1,7 @@
 """Call functions later, in a thread of their own: for holds of code without an event loop."""
 
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from heapq import heapify, heappop, heappush
@@ -39,7 +41,7 @@ class Renewer:
         self._cancelled = 0
 
     def call_later(self, delay_s: float, function: Callable[[], None]) -> Later:
-        """Call a function in so many seconds. What it raises is lost: it has to see to that itself.
+        """Call a function in so many seconds. What it raises is reported as what a thread raises, and harms no other call.
 
         Where no thread can be started it is called late: when a later call can start one.
         """
@@ -79,7 +81,10 @@ class Renewer:
         while True:
             function = self._next()
             if function is not None:
-                function()
+                try:
+                    function()
+                except Exception:  # noqa: BLE001 - the holds of all other callers need this thread
+                    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def _next(self) -> Callable[[], None] | None:
         with self._changed:

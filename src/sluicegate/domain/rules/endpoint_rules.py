@@ -76,6 +76,10 @@ class Limit:
         self.hold_terms: Final = ClaimTerms(HOLD, self.hold_us) if self.in_flight else ClaimTerms(PAID, 0)
         """What a call in flight leaves."""
 
+    def is_named_by(self, identifier: Mapping[str, str]) -> bool:
+        """Return whether a mapping has the rule's scope, or the rule needs none."""
+        return self.after is None or self.scope in identifier
+
     def identifier_of(self, identifier: str | Mapping[str, str]) -> str:
         """Return the identifier that this rule counts; empty for a global rule that got none.
 
@@ -87,7 +91,7 @@ class Limit:
         named = identifier.get(self.scope)
         if named is not None:
             return named
-        if self.after is None:
+        if self.is_named_by(identifier):
             return ""
         raise InvalidInputError(
             f"identifier={sorted(map(str, identifier))}: has no entry for the scope {self.scope!r} of a rule of this endpoint"
@@ -176,6 +180,15 @@ class EndpointRules:
     def claimed(self) -> "EndpointRules":
         """The rules that a reservation or a hold asks: these, and those of calls in flight."""
         return self if self._claimed is None else self._claimed
+
+    def named_by(self, identifier: str | Mapping[str, str]) -> "EndpointRules":
+        """Return those of the rules whose scopes an identifier names: of what it has claimed earlier, no others can be."""
+        if isinstance(identifier, str) or all(scope in identifier for scope in self.scopes):
+            return self
+        limits = tuple([limit for limit in self.limits if limit.is_named_by(identifier)])
+        shadows = tuple([limit for limit in self.shadows if limit.is_named_by(identifier)])
+        disabled = self.disabled if limits else full(0)
+        return EndpointRules(self.endpoint, limits, shadows, disabled, self.scopes, self.policies)
 
     @property
     def keys(self) -> dict[tuple[str, str | None], RateLimitRule]:
