@@ -7,6 +7,7 @@ hundred clients read them, and some go in the middle.
 - `kills`: a process is killed every second or so and another one takes its place. Afterwards all slots are free within their
   time, and what was spent is between what the clients saw and what was reserved.
 
+A slot is free before its client has the end of the stream, so that clients may see a few more streams open than there are slots.
 Each prints what it measured, and ends with an error if a slot, a token, a task, a connection or a key is left over.
 """
 
@@ -217,11 +218,10 @@ async def soak(seconds: float, *, kills: bool) -> None:
     words, streams = (sum(one.get(name, 0) for one in counted) for name in ("words", "streams"))
     print(
         f"{'kills' if kills else 'goes'}: {CLIENTS} clients, {WORKERS} processes, {seconds:.0f} s: {dict(seen.answers)};"
-        f" {killed} killed; most open {seen.most_open} of {SLOTS} slots; {streams} streams told {words} words, {charged} charged;"
+        f" {killed} killed; {SLOTS} slots, clients saw {seen.most_open}; {streams} streams told {words} words, {charged} charged;"
         f" {free} slots free, {keys} keys; a process {counted[0]['memory_kb'] // 1024} MB, tasks and files as before",
         flush=True,
     )
-    assert seen.most_open <= SLOTS
     assert free == SLOTS, free
     assert keys <= len(RULES[ENDPOINT]), keys
     assert seen.answers["whole"] > 0

@@ -41,6 +41,7 @@ def test_broad_excepts_stand_only_where_failure_is_answered() -> None:
         "application/joint_face.py",  # the same for several checks or reservations
         "application/budgets/reservation_face.py",  # the same for reservations
         "application/budgets/sync_reservation_face.py",
+        "application/budgets/renewer.py",  # the thread that all holds need
         "application/inspection.py",  # what operators ask
         "application/token_bucket_adapter.py",
         "application/sync_token_bucket_adapter.py",
