@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from hashlib import blake2b
 from typing import TypeAlias, TypeVar, cast
 
@@ -138,11 +137,15 @@ class RuleBook(Mapping[str, tuple[RateLimitRule, ...]]):
         for bound in self._bound.values():
             yield from (one.rule for one in bound)
 
-    @cached_property
+    @property
     def version(self) -> str:
         """Twelve hexadecimal digits, a hash of the content: equal books have equal versions, however their files are laid out."""
-        data = msgspec.json.encode(self.content(), order="deterministic")
-        return blake2b(data, digest_size=6).hexdigest()
+        # Not a `cached_property`: before Python 3.12 it has a lock, which another thread may hold while the process forks.
+        known: str | None = vars(self).get("_version")
+        if known is None:
+            data = msgspec.json.encode(self.content(), order="deterministic")
+            known = vars(self)["_version"] = blake2b(data, digest_size=6).hexdigest()
+        return known
 
     def content(self) -> dict[str, object]:
         """Return the content in plain types, as `rules show --json` prints it."""
